@@ -1,0 +1,111 @@
+//! The one place where errors become words, hints and exit codes.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use crate::source::SourceError;
+
+/// Exit codes are documented interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: all well.
+    Ok,
+    /// 1: the job could not be done.
+    Failed,
+    /// 2: wrong usage.
+    Usage,
+    /// 3: `--fail-on` matched, or `config check` found an error.
+    Found,
+    /// 4: done, but some entries could not be read or decoded.
+    Partial,
+    /// 130: interrupted.
+    Interrupted,
+}
+
+impl Exit {
+    /// The process's exit code.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Found => 3,
+            Self::Partial => 4,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Why the job could not be done, in words for a person.
+#[derive(Debug)]
+pub struct Failure {
+    /// One line.
+    pub message: String,
+    /// What led to it, outermost first, one line each.
+    pub causes: Vec<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The exit code.
+    pub exit: Exit,
+}
+
+impl Failure {
+    /// The job could not be done (exit 1).
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), causes: Vec::new(), hint: None, exit: Exit::Failed }
+    }
+
+    /// Wrong usage (exit 2).
+    #[must_use]
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, ..Self::new(message) }
+    }
+
+    /// Adds what the user can do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds an error and its whole source chain as causes.
+    #[must_use]
+    pub fn because(mut self, error: &(dyn Error + 'static)) -> Self {
+        let mut next = Some(error);
+        while let Some(e) = next {
+            self.cause(&e.to_string());
+            next = e.source();
+        }
+        self
+    }
+
+    /// Adds one cause, unless the message or an earlier cause says it already: libraries repeat
+    /// their source's text.
+    fn cause(&mut self, text: &str) {
+        let line =
+            text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
+        let said = self.message.contains(&line) || self.causes.iter().any(|c| c.contains(&line));
+        if !line.is_empty() && !said {
+            self.causes.push(line);
+        }
+    }
+}
+
+impl From<SourceError> for Failure {
+    fn from(e: SourceError) -> Self {
+        let mut failure = Self::new(e.message);
+        if let Some(cause) = &e.cause {
+            failure = failure.because(cause.as_ref());
+        }
+        failure.hint = e.hint;
+        failure
+    }
+}

@@ -1,0 +1,75 @@
+//! Shared arguments → an open source, the selected resources and the key prefix. The one place
+//! where low-level arguments become built objects.
+
+use super::Ctx;
+use super::failure::Failure;
+use crate::resource::{DEFAULT_PREFIX, Selector, locate, merge_ranges};
+use crate::source::{KeyRange, Query, Source};
+
+/// Opens the source that the options name.
+///
+/// # Errors
+/// When it cannot be opened, with a hint.
+pub fn source(ctx: &Ctx) -> Result<Box<dyn Source>, Failure> {
+    let _ = ctx;
+    Err(Failure::new("no source is available in this build"))
+}
+
+/// What the user wants to see.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// Key prefix, ending in `/` unless empty.
+    pub prefix: String,
+    /// Resources; empty is none.
+    pub resources: Vec<Selector>,
+    /// Namespaces; empty is all.
+    pub namespaces: Vec<String>,
+}
+
+impl Selection {
+    /// Reads the options; `configured` are the resources of the encryption configuration, the
+    /// default when one is given.
+    ///
+    /// # Errors
+    /// When a `--resource` is none.
+    pub fn new(ctx: &Ctx, configured: Option<Vec<Selector>>) -> Result<Self, Failure> {
+        let global = &ctx.global;
+        let mut prefix = global.prefix.clone().unwrap_or_else(|| DEFAULT_PREFIX.to_owned());
+        if !prefix.is_empty() && !prefix.ends_with('/') {
+            prefix.push('/');
+        }
+        let resources = if global.all_resources {
+            vec![Selector::All]
+        } else if global.resource.is_empty() {
+            configured.unwrap_or_else(|| vec![Selector::Exact("secrets".to_owned())])
+        } else {
+            global
+                .resource
+                .iter()
+                .map(|r| Selector::parse(r).map_err(Failure::usage))
+                .collect::<Result<_, _>>()?
+        };
+        Ok(Self { prefix, resources, namespaces: global.namespace.clone() })
+    }
+
+    /// The key ranges to read. They may hold more than what is selected.
+    #[must_use]
+    pub fn query(&self, revision: Option<i64>, ordered: bool) -> Query {
+        let ranges: Vec<KeyRange> =
+            self.resources.iter().flat_map(|r| r.ranges(&self.prefix)).collect();
+        Query { ranges: merge_ranges(ranges), revision, ordered }
+    }
+
+    /// Whether a key is selected, and where it belongs.
+    #[must_use]
+    pub fn locate<'k>(&self, key: &'k [u8]) -> Option<crate::resource::Location<'k>> {
+        let location = locate(key, self.prefix.as_bytes());
+        let wanted = self.resources.iter().any(|r| r.matches(&location.resource))
+            && (self.namespaces.is_empty()
+                || location
+                    .namespace
+                    .as_deref()
+                    .is_some_and(|ns| self.namespaces.iter().any(|n| n == ns)));
+        wanted.then_some(location)
+    }
+}

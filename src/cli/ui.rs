@@ -1,0 +1,97 @@
+//! stdout for results, stderr for everything else.
+
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+
+use super::args::{ColorWhen, Global};
+use super::failure::{Exit, Failure};
+
+/// How this run talks.
+#[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // independent decisions, not states
+pub struct Ui {
+    quiet: bool,
+    /// Progress is drawn: stderr is a terminal and nobody asked for silence.
+    pub progress: bool,
+    /// Results may be coloured.
+    pub color: bool,
+    /// Messages may be coloured.
+    color_err: bool,
+}
+
+impl Ui {
+    /// Decides from the options and the terminals.
+    #[must_use]
+    pub fn new(global: &Global) -> Self {
+        let err_tty = io::stderr().is_terminal();
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
+        let color = |tty: bool| match global.color {
+            ColorWhen::Always => true,
+            ColorWhen::Never => false,
+            ColorWhen::Auto => tty && !no_color && !dumb,
+        };
+        Self {
+            quiet: global.quiet,
+            progress: err_tty && !dumb && !global.no_progress && !global.quiet,
+            color: color(io::stdout().is_terminal()),
+            color_err: color(err_tty),
+        }
+    }
+
+    /// `error:` with its causes and hint, on stderr.
+    pub fn failure(&self, failure: &Failure) {
+        let mut text = format!("{} {}\n", self.label("error:", "31"), failure.message);
+        for cause in &failure.causes {
+            text.push_str("  ");
+            text.push_str(cause);
+            text.push('\n');
+        }
+        if let Some(hint) = &failure.hint {
+            text.push_str(&self.label("hint:", "36"));
+            text.push(' ');
+            text.push_str(hint);
+            text.push('\n');
+        }
+        write_err(&text);
+    }
+
+    /// Something the user must know although the job goes on. Not silenced by `--quiet`.
+    pub fn warn(&self, text: &str) {
+        write_err(&format!("{} {text}\n", self.label("warning:", "33")));
+    }
+
+    /// A remark.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            write_err(&format!("{} {text}\n", self.label("note:", "36")));
+        }
+    }
+
+    fn label(&self, word: &str, colour: &str) -> String {
+        if self.color_err { format!("\x1b[1;{colour}m{word}\x1b[0m") } else { word.to_owned() }
+    }
+}
+
+/// Nothing is left to report to when stderr is gone.
+fn write_err(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Buffered stdout.
+#[must_use]
+pub fn stdout() -> BufWriter<StdoutLock<'static>> {
+    BufWriter::with_capacity(1 << 16, io::stdout().lock())
+}
+
+/// A failed write of results. A reader that went away (`| head`) is no failure of ours.
+#[must_use]
+pub fn write_failure(e: &io::Error) -> Failure {
+    if e.kind() == io::ErrorKind::BrokenPipe {
+        // As other tools killed by SIGPIPE: quiet, and not a success.
+        return Failure {
+            exit: Exit::Failed,
+            ..Failure::new("the reader of the output went away")
+        };
+    }
+    Failure::new("cannot write the result").because(e)
+}

@@ -1,0 +1,214 @@
+//! Pure prefix classification of stored values: which provider wrote this, in which version,
+//! under which key name. No keys, no I/O, and only at offset 0.
+//!
+//! Source: kubernetes/apiserver `pkg/storage/value/encrypt/*`,
+//! `pkg/server/options/encryptionconfig/config.go`.
+
+use std::borrow::Cow;
+
+/// What every encrypted value begins with; nothing else makes a value "encrypted".
+pub const ENCRYPTED_PREFIX: &[u8] = b"k8s:enc:";
+
+/// Who wrote a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Provider {
+    /// AES-CBC with PKCS#7 padding, no integrity.
+    AesCbc,
+    /// AES-GCM.
+    AesGcm,
+    /// Stored unencrypted.
+    Identity,
+    /// A KMS plugin (v1 or v2).
+    Kms,
+    /// `XSalsa20`-`Poly1305`.
+    Secretbox,
+    /// Begins with `k8s:enc:` but fits no known provider.
+    Unknown,
+}
+
+impl Provider {
+    /// The word used in configuration files and reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AesCbc => "aescbc",
+            Self::AesGcm => "aesgcm",
+            Self::Identity => "identity",
+            Self::Kms => "kms",
+            Self::Secretbox => "secretbox",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl std::fmt::Display for Provider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Version of a provider's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Version {
+    /// `v1`
+    V1,
+    /// `v2` (KMS only)
+    V2,
+}
+
+impl Version {
+    /// `v1` or `v2`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+}
+
+/// A recognised value prefix. `body` is everything after the provider's own prefix, that is
+/// `<name>:<payload>`; for `identity` and `unknown` it is the whole value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Envelope<'a> {
+    /// The provider.
+    pub provider: Provider,
+    /// Format version; none for `identity` and `unknown`.
+    pub version: Option<Version>,
+    /// `<name>:<payload>`.
+    pub body: &'a [u8],
+}
+
+const PREFIXES: [(&[u8], Provider, Version); 5] = [
+    (b"secretbox:v1:", Provider::Secretbox, Version::V1),
+    (b"aescbc:v1:", Provider::AesCbc, Version::V1),
+    (b"aesgcm:v1:", Provider::AesGcm, Version::V1),
+    (b"kms:v2:", Provider::Kms, Version::V2),
+    (b"kms:v1:", Provider::Kms, Version::V1),
+];
+
+impl<'a> Envelope<'a> {
+    /// Classifies stored bytes.
+    #[must_use]
+    pub fn of(value: &'a [u8]) -> Self {
+        let Some(rest) = value.strip_prefix(ENCRYPTED_PREFIX) else {
+            return Self { provider: Provider::Identity, version: None, body: value };
+        };
+        for (prefix, provider, version) in PREFIXES {
+            if let Some(body) = rest.strip_prefix(prefix) {
+                return Self { provider, version: Some(version), body };
+            }
+        }
+        Self { provider: Provider::Unknown, version: None, body: value }
+    }
+
+    /// Whether the value is stored unencrypted, by the API server's own test.
+    #[must_use]
+    pub fn is_plaintext(&self) -> bool {
+        self.provider == Provider::Identity
+    }
+
+    /// Key (or KMS plugin) name and payload. `known` are configured names of this provider and
+    /// version: the longest that fits wins; without one the name ends at the first colon.
+    ///
+    /// `None` when there is no name, as in a truncated value.
+    #[must_use]
+    pub fn split<'n>(
+        &self,
+        known: impl IntoIterator<Item = &'n str>,
+    ) -> Option<(&'a [u8], &'a [u8])> {
+        self.version?;
+        let fits = |name: &&str| {
+            self.body.get(name.len()) == Some(&b':') && self.body.starts_with(name.as_bytes())
+        };
+        let end = match known.into_iter().filter(fits).map(str::len).max() {
+            Some(len) => len,
+            None => memchr::memchr(b':', self.body)?,
+        };
+        Some((&self.body[..end], &self.body[end + 1..]))
+    }
+
+    /// The KMS v2 key ID that a payload from [`Envelope::split`] names in clear; `None` where the
+    /// payload is not a complete message.
+    #[must_use]
+    pub fn kms_key_id(&self, payload: &'a [u8]) -> Option<Cow<'a, str>> {
+        if self.provider != Provider::Kms || self.version != Some(Version::V2) {
+            return None;
+        }
+        let mut id = None;
+        for field in crate::proto::Fields::new(payload) {
+            let field = field.ok()?;
+            if field.number == 2 {
+                id = Some(field.bytes()?);
+            }
+        }
+        id.map(String::from_utf8_lossy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(value: &[u8], known: &[&str]) -> (Provider, Option<Version>, Option<String>) {
+        let e = Envelope::of(value);
+        let name =
+            e.split(known.iter().copied()).map(|(n, _)| String::from_utf8_lossy(n).into_owned());
+        (e.provider, e.version, name)
+    }
+
+    #[test]
+    fn prefixes_are_recognised_at_offset_zero_only() {
+        use Provider::{AesCbc, AesGcm, Identity, Kms, Secretbox, Unknown};
+        use Version::{V1, V2};
+        let cases: &[(&[u8], Provider, Option<Version>, Option<&str>)] = &[
+            (b"k8s:enc:secretbox:v1:k:xyz", Secretbox, Some(V1), Some("k")),
+            (b"k8s:enc:aescbc:v1:k:xyz", AesCbc, Some(V1), Some("k")),
+            (b"k8s:enc:aesgcm:v1:k:", AesGcm, Some(V1), Some("k")),
+            (b"k8s:enc:kms:v1:p:x", Kms, Some(V1), Some("p")),
+            (b"k8s:enc:kms:v2:p:x", Kms, Some(V2), Some("p")),
+            (b"k8s:enc:aescbc:v1:v1:x", AesCbc, Some(V1), Some("v1")),
+            (b"k8s:enc:aescbc:v1:", AesCbc, Some(V1), None),
+            (b"k8s:enc:aescbc:v2:x:", Unknown, None, None),
+            (b"k8s:enc:foo:v1:x:", Unknown, None, None),
+            (b"k8s:enc:", Unknown, None, None),
+            (b"K8S:ENC:aescbc:v1:x:", Identity, None, None),
+            (b" k8s:enc:aescbc:v1:x:", Identity, None, None),
+            (b"k8s:enc", Identity, None, None),
+            (b"k8s\0\x0a\x08k8s:enc:aescbc:v1:x:", Identity, None, None),
+            (b"", Identity, None, None),
+        ];
+        for (value, provider, version, name) in cases {
+            assert_eq!(
+                parts(value, &[]),
+                (*provider, *version, name.map(str::to_owned)),
+                "{}",
+                value.escape_ascii()
+            );
+        }
+    }
+
+    #[test]
+    fn configured_names_come_first_longest_first() {
+        let value = b"k8s:enc:aescbc:v1:a:b:payload";
+        assert_eq!(parts(value, &[]).2.unwrap(), "a");
+        assert_eq!(parts(value, &["a", "a:b"]).2.unwrap(), "a:b");
+        assert_eq!(parts(value, &["a"]).2.unwrap(), "a");
+        assert_eq!(parts(value, &["a:b:payload"]).2.unwrap(), "a");
+        let dated = b"k8s:enc:aescbc:v1:aescbckey-2024-05-01T10:11:12+02:00:xx";
+        assert_eq!(
+            parts(dated, &["aescbckey", "aescbckey-2024-05-01T10:11:12+02:00"]).2.unwrap(),
+            "aescbckey-2024-05-01T10:11:12+02:00"
+        );
+    }
+
+    #[test]
+    fn kms_key_id_is_read_only_from_a_complete_message() {
+        let mut value = b"k8s:enc:kms:v2:p:".to_vec();
+        value.extend([0x0a, 2, 1, 2, 0x12, 3, b'k', b'i', b'd']);
+        let e = Envelope::of(&value);
+        let (_, payload) = e.split([]).unwrap();
+        assert_eq!(e.kms_key_id(payload).as_deref(), Some("kid"));
+        assert_eq!(e.kms_key_id(&payload[..payload.len() - 1]), None);
+    }
+}

@@ -1,0 +1,31 @@
+//! `atrest` tells the truth about Kubernetes encryption at rest in etcd, and acts on it.
+//!
+//! Data flows one way; calls go down this line only:
+//!
+//! ```text
+//! source → entry → envelope → transform → storage → scan / export / migrate / forensics → report
+//! ```
+//!
+//! | room | what it knows |
+//! | --- | --- |
+//! | [`source`] | where entries come from: etcd, snapshot, data directory, kine |
+//! | [`entry`] | one stored entry: exact bytes and revisions |
+//! | [`resource`] | etcd key ↔ resource, namespace, name |
+//! | [`envelope`] | value prefix → provider, version, key name |
+//! | [`secret`] | key material and plaintext: wiped, without `Debug` |
+//! | [`proto`] | bounded protobuf wire reading |
+//! | `cli` | the only room that prints, prompts or reads the environment |
+//!
+//! `envelope`, `config`, `transform`, `storage`, `bolt`, `mvcc` and `wal` are synchronous and
+//! pure. tokio appears in `cli`, `source::live`, `kms` and `migrate` only.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod cli;
+pub mod entry;
+pub mod envelope;
+pub mod proto;
+pub mod resource;
+pub mod secret;
+pub mod source;

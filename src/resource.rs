@@ -1,0 +1,492 @@
+//! etcd key → resource, namespace and name; and back from a resource to the key ranges that
+//! hold it.
+//!
+//! Source of the layout: kubernetes/apiserver `pkg/storage/etcd3/store.go`,
+//! `pkg/server/storage/storage_factory.go`; kubernetes/kubernetes
+//! `pkg/kubeapiserver/default_storage_factory_builder.go`, `test/integration/etcd/data.go`;
+//! openshift/openshift-apiserver `pkg/cmd/openshift-apiserver/openshiftapiserver/etcd.go`.
+
+use std::borrow::Cow;
+
+use crate::source::KeyRange;
+
+/// The API server's default `--etcd-prefix`, with the slash it appends.
+pub const DEFAULT_PREFIX: &str = "/registry/";
+
+/// Prefixes that are stripped whatever `--prefix` says.
+const KNOWN_PREFIXES: [&str; 3] = ["/registry/", "/kubernetes.io/", "/openshift.io/"];
+
+/// Where a key belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location<'a> {
+    /// Group-qualified resource: `secrets`, `deployments.apps`, `widgets.example.com`.
+    pub resource: Cow<'a, str>,
+    /// Namespace, or `None` for cluster-scoped objects.
+    pub namespace: Option<Cow<'a, str>>,
+    /// Object name; may itself contain `:` and dots.
+    pub name: Cow<'a, str>,
+    /// Written by the API server without a transformer, so never encrypted even under `*.*`
+    /// (kubernetes/kubernetes `pkg/registry/core/rest/storage_core.go`, `pkg/controlplane`), or
+    /// not an API object at all.
+    pub internal: bool,
+}
+
+/// Storage segment → group, for the segments whose group is not the core group.
+/// Sorted by segment; `builtin_group` searches it.
+const GROUPED: &[(&str, &str)] = &[
+    ("certificatesigningrequests", "certificates.k8s.io"),
+    ("clusterrolebindings", "rbac.authorization.k8s.io"),
+    ("clusterroles", "rbac.authorization.k8s.io"),
+    ("clustertrustbundles", "certificates.k8s.io"),
+    ("controllerrevisions", "apps"),
+    ("cronjobs", "batch"),
+    ("csidrivers", "storage.k8s.io"),
+    ("csinodes", "storage.k8s.io"),
+    ("csistoragecapacities", "storage.k8s.io"),
+    ("daemonsets", "apps"),
+    ("deployments", "apps"),
+    ("deviceclasses", "resource.k8s.io"),
+    ("devicetaintrules", "resource.k8s.io"),
+    ("endpointslices", "discovery.k8s.io"),
+    ("flowschemas", "flowcontrol.apiserver.k8s.io"),
+    ("horizontalpodautoscalers", "autoscaling"),
+    ("ingress", "networking.k8s.io"),
+    ("ingressclasses", "networking.k8s.io"),
+    ("ipaddresses", "networking.k8s.io"),
+    ("jobs", "batch"),
+    ("leasecandidates", "coordination.k8s.io"),
+    ("leases", "coordination.k8s.io"),
+    ("mutatingadmissionpolicies", "admissionregistration.k8s.io"),
+    ("mutatingadmissionpolicybindings", "admissionregistration.k8s.io"),
+    ("mutatingwebhookconfigurations", "admissionregistration.k8s.io"),
+    ("networkpolicies", "networking.k8s.io"),
+    ("podcertificaterequests", "certificates.k8s.io"),
+    ("poddisruptionbudgets", "policy"),
+    ("podgroups", "scheduling.k8s.io"),
+    ("podsecuritypolicies", "policy"),
+    ("podsecuritypolicy", "policy"),
+    ("priorityclasses", "scheduling.k8s.io"),
+    ("prioritylevelconfigurations", "flowcontrol.apiserver.k8s.io"),
+    ("replicasets", "apps"),
+    ("resourceclaims", "resource.k8s.io"),
+    ("resourceclaimtemplates", "resource.k8s.io"),
+    ("resourcepoolstatusrequests", "resource.k8s.io"),
+    ("resourceslices", "resource.k8s.io"),
+    ("rolebindings", "rbac.authorization.k8s.io"),
+    ("roles", "rbac.authorization.k8s.io"),
+    ("runtimeclasses", "node.k8s.io"),
+    ("servicecidrs", "networking.k8s.io"),
+    ("statefulsets", "apps"),
+    ("storageclasses", "storage.k8s.io"),
+    ("storageversionmigrations", "storagemigration.k8s.io"),
+    ("storageversions", "internal.apiserver.k8s.io"),
+    ("validatingadmissionpolicies", "admissionregistration.k8s.io"),
+    ("validatingadmissionpolicybindings", "admissionregistration.k8s.io"),
+    ("validatingwebhookconfigurations", "admissionregistration.k8s.io"),
+    ("volumeattachments", "storage.k8s.io"),
+    ("volumeattributesclasses", "storage.k8s.io"),
+    ("workloads", "scheduling.k8s.io"),
+];
+
+/// Storage segments whose resource has another name.
+const RENAMED: &[(&str, &str)] = &[
+    ("controllers", "replicationcontrollers"),
+    ("ingress", "ingresses"),
+    ("minions", "nodes"),
+    ("podsecuritypolicy", "podsecuritypolicies"),
+];
+
+/// Core resources, to know them from misspellings.
+const CORE: &[&str] = &[
+    "configmaps",
+    "endpoints",
+    "events",
+    "limitranges",
+    "namespaces",
+    "nodes",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "pods",
+    "podtemplates",
+    "replicationcontrollers",
+    "resourcequotas",
+    "secrets",
+    "serviceaccounts",
+    "services",
+];
+
+/// First segments that the API server stores without any transformer.
+const INTERNAL: &[&str] = &["health", "masterleases", "peerserverleases", "ranges"];
+
+/// `OpenShift` aggregated API servers: storage path below `/openshift.io/` → qualified resource.
+const OPENSHIFT: &[(&str, &str)] = &[
+    ("brokertemplateinstances", "brokertemplateinstances.template.openshift.io"),
+    ("buildconfigs", "buildconfigs.build.openshift.io"),
+    ("builds", "builds.build.openshift.io"),
+    ("deploymentconfigs", "deploymentconfigs.apps.openshift.io"),
+    ("groups", "groups.user.openshift.io"),
+    ("images", "images.image.openshift.io"),
+    ("imagestreams", "imagestreams.image.openshift.io"),
+    ("oauth/accesstokens", "oauthaccesstokens.oauth.openshift.io"),
+    ("oauth/authorizetokens", "oauthauthorizetokens.oauth.openshift.io"),
+    ("oauth/clientauthorizations", "oauthclientauthorizations.oauth.openshift.io"),
+    ("oauth/clients", "oauthclients.oauth.openshift.io"),
+    ("rangeallocations", "rangeallocations.security.openshift.io"),
+    ("registry/egressnetworkpolicy", "egressnetworkpolicies.network.openshift.io"),
+    ("registry/sdnnetworks", "clusternetworks.network.openshift.io"),
+    ("registry/sdnnetnamespaces", "netnamespaces.network.openshift.io"),
+    ("registry/sdnsubnets", "hostsubnets.network.openshift.io"),
+    ("routes", "routes.route.openshift.io"),
+    ("templateinstances", "templateinstances.template.openshift.io"),
+    ("templates", "templates.template.openshift.io"),
+    ("useridentities", "identities.user.openshift.io"),
+    ("users", "users.user.openshift.io"),
+];
+
+fn builtin_group(segment: &str) -> Option<&'static str> {
+    GROUPED.binary_search_by(|(s, _)| (*s).cmp(segment)).ok().map(|i| GROUPED[i].1)
+}
+
+fn lookup(table: &[(&str, &'static str)], key: &str) -> Option<&'static str> {
+    table.iter().find(|(k, _)| *k == key).map(|(_, v)| *v)
+}
+
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
+/// Splits off the first path segment and the slash after it.
+fn segment(path: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match memchr::memchr(b'/', path) {
+        Some(i) => (&path[..i], Some(&path[i + 1..])),
+        None => (path, None),
+    }
+}
+
+fn internal<'a>(resource: impl Into<Cow<'a, str>>, name: &'a [u8]) -> Location<'a> {
+    Location { resource: resource.into(), namespace: None, name: text(name), internal: true }
+}
+
+fn object<'a>(resource: Cow<'a, str>, rest: &'a [u8]) -> Location<'a> {
+    let (first, second) = segment(rest);
+    match second {
+        Some(name) => {
+            Location { resource, namespace: Some(text(first)), name: text(name), internal: false }
+        }
+        None => Location { resource, namespace: None, name: text(first), internal: false },
+    }
+}
+
+/// Finds out which resource an etcd key belongs to.
+///
+/// `prefix` is what the user gave as `--prefix`; the well-known prefixes are recognised without
+/// it, so a prefix that reaches further down (`/registry/secrets/ns/`) changes nothing.
+#[must_use]
+pub fn locate<'a>(key: &'a [u8], prefix: &[u8]) -> Location<'a> {
+    let known = KNOWN_PREFIXES.iter().find(|p| key.starts_with(p.as_bytes()));
+    let below_known = known.filter(|p| {
+        prefix.is_empty() || prefix.starts_with(p.as_bytes()) || p.as_bytes().starts_with(prefix)
+    });
+    let (rest, openshift) = if let Some(p) = below_known {
+        (&key[p.len()..], *p == "/openshift.io/")
+    } else if key.starts_with(prefix) && !prefix.is_empty() && prefix != b"/" {
+        (&key[prefix.len()..], false)
+    } else {
+        return internal("", key);
+    };
+    let (first, rest_after) = segment(rest);
+    let Some(after) = rest_after else {
+        return internal(text(first), rest);
+    };
+    let first_text = text(first);
+    if openshift {
+        let (second, third) = segment(after);
+        if let Some(third) = third
+            && let Some(q) = lookup(OPENSHIFT, &format!("{first_text}/{}", text(second)))
+        {
+            return object(Cow::Borrowed(q), third);
+        }
+        if let Some(q) = lookup(OPENSHIFT, &first_text) {
+            return object(Cow::Borrowed(q), after);
+        }
+    }
+    if INTERNAL.contains(&first_text.as_ref()) {
+        return internal(first_text, after);
+    }
+    if first == b"services" {
+        // `services/specs/…` and `services/endpoints/…` share the first segment.
+        let (second, third) = segment(after);
+        if let Some(third) = third {
+            match second {
+                b"specs" => return object(Cow::Borrowed("services"), third),
+                b"endpoints" => return object(Cow::Borrowed("endpoints"), third),
+                _ => {}
+            }
+        }
+    }
+    if first.contains(&b'.') {
+        let (second, third) = segment(after);
+        let Some(third) = third else {
+            return internal(first_text, after);
+        };
+        return object(Cow::Owned(format!("{}.{first_text}", text(second))), third);
+    }
+    let resource = lookup(RENAMED, &first_text);
+    match (resource, builtin_group(&first_text)) {
+        (renamed, Some(group)) => {
+            let name = renamed.unwrap_or(&first_text);
+            object(Cow::Owned(format!("{name}.{group}")), after)
+        }
+        (Some(renamed), None) => object(Cow::Borrowed(renamed), after),
+        (None, None) => object(first_text, after),
+    }
+}
+
+/// A resource as `--resource` and `EncryptionConfiguration` write it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// `secrets`, `deployments.apps`: one resource, by its qualified name.
+    Exact(String),
+    /// `*.apps`; the empty group is the core group (`*.`).
+    Group(String),
+    /// `*.*`
+    All,
+}
+
+impl Selector {
+    /// Reads a selector. A bare name of a resource that only one built-in group has is completed
+    /// (`deployments` → `deployments.apps`), as kubectl does.
+    ///
+    /// # Errors
+    /// When the text is empty or has a wildcard elsewhere than as a whole part.
+    pub fn parse(raw: &str) -> Result<Self, String> {
+        let name = raw.trim_end_matches('.');
+        match raw.split_once('.') {
+            _ if raw == "*.*" => Ok(Self::All),
+            Some(("*", group)) if !group.contains('*') => Ok(Self::Group(group.to_owned())),
+            _ if name.is_empty() || name.contains(['*', '/']) => Err(format!(
+                "`{raw}` is not a resource: use a form like `secrets`, `deployments.apps`, `*.example.com` or `*.*`"
+            )),
+            Some((_, group)) if !group.is_empty() => Ok(Self::Exact(name.to_owned())),
+            _ => Ok(Self::Exact(complete(name))),
+        }
+    }
+
+    /// Whether a qualified resource name is selected.
+    #[must_use]
+    pub fn matches(&self, resource: &str) -> bool {
+        match self {
+            Self::Exact(name) => name == resource,
+            Self::Group(group) => group_of(resource) == group,
+            Self::All => true,
+        }
+    }
+
+    /// Key ranges below `prefix` (which ends in `/`) that can hold the selected resources; they
+    /// may hold others too, so entries are matched again.
+    #[must_use]
+    pub fn ranges(&self, prefix: &str) -> Vec<KeyRange> {
+        let below = |path: &str| KeyRange::prefix(format!("{prefix}{path}/").as_bytes());
+        let whole = || vec![KeyRange::prefix(prefix.as_bytes())];
+        if prefix.starts_with("/openshift.io/") {
+            if let Self::Exact(name) = self
+                && let Some((path, _)) = OPENSHIFT.iter().find(|(_, q)| q == name)
+            {
+                return vec![below(path)];
+            }
+            return whole();
+        }
+        match self {
+            Self::All => whole(),
+            Self::Exact(name) => match name.as_str() {
+                "services" => vec![below("services/specs")],
+                "endpoints" => vec![below("services/endpoints")],
+                _ => {
+                    let (resource, group) = name.split_once('.').unwrap_or((name, ""));
+                    let segments = segments_of(resource);
+                    if group.is_empty() {
+                        segments.iter().map(|s| below(s)).collect()
+                    } else if let Some(s) =
+                        segments.iter().find(|s| builtin_group(s) == Some(group))
+                    {
+                        vec![below(s)]
+                    } else {
+                        vec![below(&format!("{group}/{resource}"))]
+                    }
+                }
+            },
+            Self::Group(group) if group.is_empty() => whole(),
+            Self::Group(group) => {
+                let mut ranges: Vec<_> =
+                    GROUPED.iter().filter(|(_, g)| g == group).map(|(s, _)| below(s)).collect();
+                if group.contains('.') {
+                    ranges.push(below(group));
+                }
+                ranges.sort_by(|a, b| a.start.cmp(&b.start));
+                ranges
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Selector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Group(group) => write!(f, "*.{group}"),
+            Self::All => f.write_str("*.*"),
+        }
+    }
+}
+
+/// The group of a qualified resource name; empty for the core group.
+#[must_use]
+pub fn group_of(resource: &str) -> &str {
+    resource.split_once('.').map_or("", |(_, group)| group)
+}
+
+fn segments_of(resource: &str) -> Vec<&str> {
+    match RENAMED.iter().find(|(_, name)| *name == resource) {
+        Some((segment, _)) => vec![segment],
+        None => vec![resource],
+    }
+}
+
+fn complete(name: &str) -> String {
+    if CORE.contains(&name) {
+        return name.to_owned();
+    }
+    let segment = segments_of(name)[0];
+    match builtin_group(segment) {
+        Some(group) => format!("{name}.{group}"),
+        None => name.to_owned(),
+    }
+}
+
+/// Sorts ranges and joins those that touch or overlap, so that no entry is read twice.
+#[must_use]
+pub fn merge_ranges(mut ranges: Vec<KeyRange>) -> Vec<KeyRange> {
+    ranges.sort_by(|a, b| a.start.cmp(&b.start));
+    let mut merged: Vec<KeyRange> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if last.end.as_deref().is_none_or(|end| range.start.as_slice() <= end) => {
+                if last.end.is_some() && (range.end.is_none() || range.end > last.end) {
+                    last.end = range.end;
+                }
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(key: &str) -> (String, Option<String>, String, bool) {
+        let l = locate(key.as_bytes(), DEFAULT_PREFIX.as_bytes());
+        (l.resource.into_owned(), l.namespace.map(Cow::into_owned), l.name.into_owned(), l.internal)
+    }
+
+    #[test]
+    fn group_table_is_sorted() {
+        assert!(GROUPED.windows(2).all(|w| w[0].0 < w[1].0));
+    }
+
+    #[test]
+    fn keys_map_to_resources() {
+        let namespaced = |r: &str, ns: &str, n: &str| (r.into(), Some(ns.into()), n.into(), false);
+        let cluster = |r: &str, n: &str| (r.into(), None, n.into(), false);
+        assert_eq!(
+            at("/registry/secrets/default/login1"),
+            namespaced("secrets", "default", "login1")
+        );
+        assert_eq!(at("/registry/deployments/a/b"), namespaced("deployments.apps", "a", "b"));
+        assert_eq!(at("/registry/services/specs/a/b"), namespaced("services", "a", "b"));
+        assert_eq!(at("/registry/services/endpoints/a/b"), namespaced("endpoints", "a", "b"));
+        assert_eq!(at("/registry/minions/n1"), cluster("nodes", "n1"));
+        assert_eq!(
+            at("/registry/ingress/a/b"),
+            namespaced("ingresses.networking.k8s.io", "a", "b")
+        );
+        assert_eq!(
+            at("/registry/clusterroles/system:node"),
+            cluster("clusterroles.rbac.authorization.k8s.io", "system:node")
+        );
+        assert_eq!(
+            at("/registry/example.com/widgets/a/w1"),
+            namespaced("widgets.example.com", "a", "w1")
+        );
+        assert_eq!(
+            at("/registry/example.com/secrets/a/w1"),
+            namespaced("secrets.example.com", "a", "w1")
+        );
+        assert_eq!(
+            at("/registry/services.example.com/secrets/w1"),
+            cluster("secrets.services.example.com", "w1")
+        );
+        assert_eq!(
+            at("/registry/apiregistration.k8s.io/apiservices/v1."),
+            cluster("apiservices.apiregistration.k8s.io", "v1.")
+        );
+        assert!(at("/registry/masterleases/192.0.2.2").3);
+        assert!(at("/registry/ranges/serviceips").3);
+        assert!(at("compact_rev_key").3);
+        assert!(at("/bootstrap/0123456789ab").3);
+    }
+
+    #[test]
+    fn openshift_prefixes_are_known() {
+        let l = locate(b"/kubernetes.io/secrets/a/b", b"/kubernetes.io/");
+        assert_eq!((l.resource.as_ref(), l.namespace.as_deref()), ("secrets", Some("a")));
+        let l = locate(b"/openshift.io/oauth/accesstokens/t", b"/openshift.io/");
+        assert_eq!(
+            (l.resource.as_ref(), l.name.as_ref()),
+            ("oauthaccesstokens.oauth.openshift.io", "t")
+        );
+        let l = locate(b"/openshift.io/routes/a/b", b"/");
+        assert_eq!(l.resource.as_ref(), "routes.route.openshift.io");
+    }
+
+    #[test]
+    fn own_prefix_is_stripped() {
+        let l = locate(b"/prod/k8s/secrets/a/b", b"/prod/k8s/");
+        assert_eq!((l.resource.as_ref(), l.name.as_ref()), ("secrets", "b"));
+        let deeper = locate(b"/registry/secrets/a/b", b"/registry/secrets/a/");
+        assert_eq!((deeper.resource.as_ref(), deeper.namespace.as_deref()), ("secrets", Some("a")));
+    }
+
+    #[test]
+    fn selectors_cover_their_keys() {
+        for (raw, key) in [
+            ("secrets", "/registry/secrets/a/b"),
+            ("secrets.", "/registry/secrets/a/b"),
+            ("deployments.apps", "/registry/deployments/a/b"),
+            ("deployments", "/registry/deployments/a/b"),
+            ("*.apps", "/registry/statefulsets/a/b"),
+            ("*.", "/registry/configmaps/a/b"),
+            ("nodes", "/registry/minions/b"),
+            ("ingresses.networking.k8s.io", "/registry/ingress/a/b"),
+            ("*.example.com", "/registry/example.com/widgets/a/b"),
+            ("widgets.example.com", "/registry/example.com/widgets/a/b"),
+            ("services", "/registry/services/specs/a/b"),
+            ("*.*", "/registry/anything/b"),
+        ] {
+            let s = Selector::parse(raw).unwrap();
+            assert!(s.ranges(DEFAULT_PREFIX).iter().any(|r| r.contains(key.as_bytes())), "{raw}");
+            assert!(s.matches(&locate(key.as_bytes(), b"/registry/").resource), "{raw}");
+        }
+        assert!(!Selector::parse("secrets").unwrap().matches("secrets.example.com"));
+        assert!(Selector::parse("").is_err());
+        assert!(Selector::parse("*").is_err());
+        assert!(Selector::parse("se*").is_err());
+    }
+
+    #[test]
+    fn ranges_merge() {
+        let p = |s: &str| KeyRange::prefix(s.as_bytes());
+        assert_eq!(merge_ranges(vec![p("/b/"), p("/a/"), p("/a/x/")]), vec![p("/a/"), p("/b/")]);
+    }
+}

@@ -1,0 +1,195 @@
+//! Sources produce entries at one revision. They know nothing of encryption or Kubernetes, and
+//! they are never written to, locked exclusively or repaired.
+
+use std::ops::ControlFlow;
+
+use crate::entry::EntryRef;
+
+/// A half-open range of etcd keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRange {
+    /// First key, inclusive.
+    pub start: Vec<u8>,
+    /// End, exclusive; `None` is "to the last key".
+    pub end: Option<Vec<u8>>,
+}
+
+impl KeyRange {
+    /// All keys that begin with `prefix` (etcd `client/v3/op.go`: `getPrefix`).
+    #[must_use]
+    pub fn prefix(prefix: &[u8]) -> Self {
+        let mut end = prefix.to_vec();
+        while let Some(last) = end.last_mut() {
+            if *last < 0xFF {
+                *last += 1;
+                return Self { start: prefix.to_vec(), end: Some(end) };
+            }
+            end.pop();
+        }
+        Self { start: prefix.to_vec(), end: None }
+    }
+
+    /// Exactly one key.
+    #[must_use]
+    pub fn single(key: &[u8]) -> Self {
+        let mut end = key.to_vec();
+        end.push(0);
+        Self { start: key.to_vec(), end: Some(end) }
+    }
+
+    /// Whether `key` lies in the range.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        key >= self.start.as_slice() && self.end.as_deref().is_none_or(|end| key < end)
+    }
+}
+
+/// What to read.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Ranges to read, ascending and disjoint.
+    pub ranges: Vec<KeyRange>,
+    /// Read as of this revision; `None` is the newest.
+    pub revision: Option<i64>,
+    /// Entries must arrive in ascending key order. Offline sources are faster without.
+    pub ordered: bool,
+}
+
+impl Query {
+    /// Whether `key` lies in one of the ranges.
+    #[must_use]
+    pub fn wants(&self, key: &[u8]) -> bool {
+        self.ranges.iter().any(|r| r.contains(key))
+    }
+}
+
+/// The kinds of source, as `scan -w json` names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A live etcd.
+    Etcd,
+    /// A snapshot file or a bare `db` copy.
+    Snapshot,
+    /// A stopped member's data directory.
+    DataDir,
+    /// A kine `SQLite` database.
+    Kine,
+}
+
+impl SourceKind {
+    /// The word in JSON output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::Snapshot => "snapshot",
+            Self::DataDir => "data-dir",
+            Self::Kine => "kine",
+        }
+    }
+}
+
+/// Which source this is.
+#[derive(Clone, Debug)]
+pub struct SourceInfo {
+    /// Kind of source.
+    pub kind: SourceKind,
+    /// Path or endpoints, as the user would write them.
+    pub location: String,
+}
+
+/// Something that could not be read. Always changes the exit code (4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Where: `page 17`, `record 3 of page 12`, `0000…-….wal offset 4096`.
+    pub location: String,
+    /// What is wrong, without any stored bytes.
+    pub what: String,
+}
+
+/// What a completed visit can say about itself.
+#[derive(Clone, Debug, Default)]
+pub struct Visit {
+    /// The one revision that all entries were read at.
+    pub revision: i64,
+    /// Parts that could not be read.
+    pub damage: Vec<Damage>,
+    /// Remarks for stderr that do not change the exit code.
+    pub notes: Vec<String>,
+}
+
+/// One stored revision of a key.
+#[derive(Clone, Copy, Debug)]
+pub enum Record<'a> {
+    /// The key was written.
+    Put(EntryRef<'a>),
+    /// The key was deleted.
+    Delete {
+        /// The full etcd key.
+        key: &'a [u8],
+        /// Revision of the deletion.
+        revision: i64,
+    },
+}
+
+/// Receives entries; `Break` ends the visit early.
+pub type EntrySink<'s> = dyn FnMut(EntryRef<'_>) -> ControlFlow<()> + 's;
+/// Receives stored revisions in ascending revision order; `Break` ends the visit early.
+pub type RecordSink<'s> = dyn FnMut(Record<'_>) -> ControlFlow<()> + 's;
+
+/// A place that entries come from.
+///
+/// The interface is synchronous; the live source drives its own runtime.
+pub trait Source {
+    /// Which source this is.
+    fn info(&self) -> SourceInfo;
+
+    /// Calls `sink` once for every entry that is live at the queried revision.
+    ///
+    /// # Errors
+    /// When the source cannot be read as a whole at one revision. Single unreadable records are
+    /// not errors but [`Visit::damage`].
+    fn visit(&mut self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError>;
+
+    /// Calls `sink` for every revision that is still held of every key in the query's ranges
+    /// (up to the queried revision), deletions included, in ascending revision order.
+    ///
+    /// # Errors
+    /// As [`Source::visit`].
+    fn history(&mut self, query: &Query, sink: &mut RecordSink<'_>) -> Result<Visit, SourceError>;
+}
+
+/// Why a source cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct SourceError {
+    /// One line, without stored bytes.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The underlying error.
+    #[source]
+    pub cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl SourceError {
+    /// An error without cause or hint.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, cause: None }
+    }
+
+    /// Adds what the user can do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the underlying error.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+}
