@@ -14,6 +14,8 @@
 //! | [`envelope`] | value prefix → provider, version, key name |
 //! | [`secret`] | key material and plaintext: wiped, without `Debug` |
 //! | [`proto`] | bounded protobuf wire reading |
+//! | [`scan`] | entries → counts and findings |
+//! | [`report`] | findings → table, JSON, CSV, Prometheus |
 //! | `cli` | the only room that prints, prompts or reads the environment |
 //!
 //! `envelope`, `config`, `transform`, `storage`, `bolt`, `mvcc` and `wal` are synchronous and
@@ -23,9 +25,12 @@
 #![warn(missing_docs)]
 
 pub mod cli;
+mod config_stub;
 pub mod entry;
 pub mod envelope;
 pub mod proto;
+pub mod report;
 pub mod resource;
+pub mod scan;
 pub mod secret;
 pub mod source;

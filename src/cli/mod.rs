@@ -4,6 +4,7 @@ pub mod args;
 pub mod duration;
 pub mod failure;
 pub mod open;
+pub mod progress;
 pub mod ui;
 
 mod scan;
@@ -32,8 +33,32 @@ enum Command {
     Scan(scan::Args),
 }
 
+/// Which options stood on the command line, as opposed to the environment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Given {
+    /// `--endpoints`
+    pub endpoints: bool,
+    /// `--key`, which `decode` takes as the etcd key
+    pub key: bool,
+}
+
+impl Given {
+    fn new(matches: &clap::ArgMatches) -> Self {
+        let inner = matches.subcommand().map(|(_, m)| m);
+        let given = |id: &str| {
+            [Some(matches), inner]
+                .into_iter()
+                .flatten()
+                .any(|m| m.value_source(id) == Some(clap::parser::ValueSource::CommandLine))
+        };
+        Self { endpoints: given("endpoints"), key: given("key") }
+    }
+}
+
 /// What every command gets.
 pub struct Ctx {
+    /// Which options stood on the command line.
+    pub given: Given,
     /// The options that all commands share.
     pub global: Global,
     /// Where messages and results go.
@@ -58,8 +83,9 @@ pub fn run() -> ExitCode {
         Err(e) => return usage(&e),
     };
     let ui = Ui::new(&cli.global);
-    let mut ctx = Ctx { global: cli.global, ui };
-    let result = dispatch(&mut ctx, cli.command);
+    let given = Given::new(&matches);
+    let mut ctx = Ctx { global: cli.global, given, ui };
+    let result = one_source(&ctx).and_then(|()| dispatch(&mut ctx, cli.command));
     match result {
         Ok(exit) => exit.into(),
         Err(failure) => {
@@ -72,6 +98,25 @@ pub fn run() -> ExitCode {
 fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Scan(args) => scan::run(ctx, &args),
+    }
+}
+
+/// A file and a server at once is a mistake, but an endpoint in the environment is no request.
+fn one_source(ctx: &Ctx) -> Result<(), Failure> {
+    let g = &ctx.global;
+    let file = g.snapshot.is_some() || g.data_dir.is_some() || g.kine.is_some();
+    if ctx.given.endpoints && file {
+        return Err(Failure::usage(
+            "--endpoints cannot be used together with --snapshot, --data-dir or --kine",
+        ));
+    }
+    Ok(())
+}
+
+/// Every part of a source that could not be read, on stderr.
+fn report_damage(ctx: &Ctx, damage: &[crate::source::Damage]) {
+    for d in damage {
+        ctx.ui.warn(&format!("cannot read {}: {}", d.location, d.what));
     }
 }
 

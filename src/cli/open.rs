@@ -3,6 +3,7 @@
 
 use super::Ctx;
 use super::failure::Failure;
+use crate::config_stub::ConfigSet;
 use crate::resource::{DEFAULT_PREFIX, Selector, locate, merge_ranges};
 use crate::source::{KeyRange, Query, Source};
 
@@ -13,6 +14,26 @@ use crate::source::{KeyRange, Query, Source};
 pub fn source(ctx: &Ctx) -> Result<Box<dyn Source>, Failure> {
     let _ = ctx;
     Err(Failure::new("no source is available in this build"))
+}
+
+/// The configurations that `--encryption-config` names, if any.
+pub fn configs(ctx: &Ctx) -> Result<Option<ConfigSet>, Failure> {
+    let _ = ctx;
+    Ok(None)
+}
+
+/// How a configuration is named in reports.
+pub fn config_wire(_set: &ConfigSet) -> crate::report::wire::Config {
+    crate::report::wire::Config { location: String::new(), sha256: String::new() }
+}
+
+/// What decides on each entry.
+pub fn judge(
+    _ctx: &Ctx,
+    _configs: Option<&ConfigSet>,
+    _verify: bool,
+) -> Result<Box<dyn super::scan::CountingJudge>, Failure> {
+    Ok(Box::new(crate::scan::Prefixes))
 }
 
 /// What the user wants to see.

@@ -1,20 +1,282 @@
 //! `atrest scan`.
 
-use super::Ctx;
+use std::ops::ControlFlow;
+
+use clap::ValueEnum;
+
 use super::failure::{Exit, Failure};
 use super::open::{self, Selection};
+use super::progress::Progress;
+use super::{Ctx, ui};
+use crate::config_stub::ConfigSet;
+use crate::entry::{Entry, EntryRef};
+use crate::report::Format;
+use crate::report::scan::Report;
+use crate::report::table;
+use crate::scan::{Counts, Finding, Judge, Judged, Prefixes, Status, Totals};
+use crate::source::{Query, Source, Visit};
 
 /// Options of `scan`.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)] // flags are what a command line has
 pub struct Args {
     /// One row per entry
     #[arg(long)]
     pub list: bool,
+
+    /// Also decrypt every entry (needs --encryption-config)
+    #[arg(long)]
+    pub verify: bool,
+
+    /// Exit 3 when an entry has one of these states
+    #[arg(long, value_name = "STATUS[,…]", value_delimiter = ',')]
+    pub fail_on: Vec<FailOn>,
 }
 
+/// States that `--fail-on` knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// Stored unencrypted
+    Plaintext,
+    /// Stored encrypted
+    Encrypted,
+    /// What the API server would write now
+    Current,
+    /// Readable, but the API server would rewrite it
+    Stale,
+    /// No configured provider can read it
+    Unreadable,
+}
+
+impl FailOn {
+    fn count(self, totals: &Totals) -> u64 {
+        match self {
+            Self::Plaintext => totals.plaintext,
+            Self::Encrypted => totals.encrypted,
+            Self::Current => totals.current,
+            Self::Stale => totals.stale,
+            Self::Unreadable => totals.unreadable,
+        }
+    }
+
+    fn needs_config(self) -> bool {
+        matches!(self, Self::Current | Self::Stale | Self::Unreadable)
+    }
+}
+
+/// How many unreadable entries are named on stderr; `--list` names all.
+const NAMED: usize = 20;
+
 /// Runs the command.
-pub fn run(ctx: &Ctx, _args: &Args) -> Result<Exit, Failure> {
-    let _selection = Selection::new(ctx, None)?;
-    let _source = open::source(ctx)?;
+pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+    let format = Format::choose(
+        ctx.global.write_out.as_deref(),
+        &[Format::Table, Format::Json, Format::Jsonl, Format::Csv, Format::Prometheus],
+    )
+    .map_err(Failure::usage)?;
+    let configs = open::configs(ctx)?;
+    if configs.is_none() {
+        if let Some(f) = args.fail_on.iter().find(|f| f.needs_config()) {
+            let word = f.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
+            return Err(Failure::usage(format!(
+                "--fail-on {word} says nothing without a configuration"
+            ))
+            .hint("give the API server's file with --encryption-config"));
+        }
+        if args.verify {
+            return Err(Failure::usage("--verify needs keys to decrypt with")
+                .hint("give the API server's file with --encryption-config"));
+        }
+    }
+    let selection = Selection::new(ctx, configs.as_ref().map(ConfigSet::resources))?;
+    let mut source = open::source(ctx)?;
+    let info = source.info();
+    let list = args.list || format == Format::Jsonl;
+    let query = selection.query(ctx.global.revision, list);
+
+    let judge = open::judge(ctx, configs.as_ref(), args.verify)?;
+    let mut folder = Folder::new(&selection, judge.as_ref(), list);
+    let progress = Progress::entries(&ctx.ui, || source.estimate(&query));
+    let visit = folder.visit(source.as_mut(), &query, args.verify, &progress)?;
+    progress.finish();
+    let Folder { counts, entries, bad, bad_total, .. } = folder;
+    drop(source);
+
+    for note in &visit.notes {
+        ctx.ui.note(note);
+    }
+    let report = Report {
+        source: &info,
+        visit: &visit,
+        config: configs.as_ref().map(open::config_wire),
+        reads: judge.reads(),
+        counts: &counts,
+        entries: entries.as_deref(),
+        timestamp: std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs()),
+    };
+    let mut out = ui::stdout();
+    report
+        .write(format, ctx.ui.color, &mut out)
+        .and_then(|()| std::io::Write::flush(&mut out))
+        .map_err(|e| ui::write_failure(&e))?;
+
+    let totals = counts.totals();
+    if totals.entries == 0 {
+        ctx.ui.note(&nothing_found(&selection));
+    }
+    for f in &bad {
+        ctx.ui.warn(&format!(
+            "unreadable: {}: {}",
+            table::visible(&String::from_utf8_lossy(&f.key)),
+            f.judged.reason.as_deref().unwrap_or("no configured provider can read it")
+        ));
+    }
+    if bad_total > bad.len() as u64 {
+        ctx.ui.warn(&format!(
+            "and {} more unreadable; --list names them all",
+            table::entries(bad_total - bad.len() as u64)
+        ));
+    }
+    super::report_damage(ctx, &visit.damage);
+    if args.fail_on.iter().any(|f| f.count(&totals) > 0) {
+        return Ok(Exit::Found);
+    }
+    if totals.unreadable > 0 || !visit.damage.is_empty() {
+        return Ok(Exit::Partial);
+    }
     Ok(Exit::Ok)
+}
+
+fn nothing_found(selection: &Selection) -> String {
+    let what: Vec<_> = selection.resources.iter().map(ToString::to_string).collect();
+    format!(
+        "no entries of {} under {}; another cluster may use another --prefix (OpenShift: /kubernetes.io/)",
+        what.join(", "),
+        selection.prefix
+    )
+}
+
+/// A judge that also knows which key read how many entries.
+pub trait CountingJudge: Judge {
+    /// Which file's which key read how many entries; empty unless several files were given.
+    fn reads(&self) -> Vec<crate::report::scan::KeyReads> {
+        Vec::new()
+    }
+}
+
+impl CountingJudge for Prefixes {}
+
+/// Entries waiting to be decrypted by several threads.
+const BATCH_ENTRIES: usize = 4096;
+const BATCH_BYTES: usize = 16 << 20;
+
+struct Folder<'a> {
+    selection: &'a Selection,
+    judge: &'a dyn CountingJudge,
+    counts: Counts,
+    entries: Option<Vec<Finding>>,
+    /// Unreadable entries, the first few.
+    bad: Vec<Finding>,
+    bad_total: u64,
+}
+
+impl<'a> Folder<'a> {
+    fn new(selection: &'a Selection, judge: &'a dyn CountingJudge, list: bool) -> Self {
+        Self {
+            selection,
+            judge,
+            counts: Counts::default(),
+            entries: list.then(Vec::new),
+            bad: Vec::new(),
+            bad_total: 0,
+        }
+    }
+
+    fn visit(
+        &mut self,
+        source: &mut dyn Source,
+        query: &Query,
+        parallel: bool,
+        progress: &Progress,
+    ) -> Result<Visit, Failure> {
+        if !parallel {
+            let mut sink = |entry: EntryRef<'_>| {
+                progress.advance(1);
+                self.one(entry);
+                ControlFlow::Continue(())
+            };
+            return Ok(source.visit(query, &mut sink)?);
+        }
+        let mut batch: Vec<Entry> = Vec::new();
+        let mut bytes = 0;
+        let mut sink = |entry: EntryRef<'_>| {
+            bytes += entry.stored().len();
+            batch.push(entry.to_entry());
+            if batch.len() >= BATCH_ENTRIES || bytes >= BATCH_BYTES {
+                progress.advance(batch.len() as u64);
+                self.many(&batch);
+                batch.clear();
+                bytes = 0;
+            }
+            ControlFlow::Continue(())
+        };
+        let visit = source.visit(query, &mut sink)?;
+        self.many(&batch);
+        progress.advance(batch.len() as u64);
+        Ok(visit)
+    }
+
+    fn one(&mut self, entry: EntryRef<'_>) {
+        let Some(location) = self.selection.locate(entry.key) else { return };
+        if location.internal {
+            self.counts.internal += 1;
+            return;
+        }
+        let judged = self.judge.judge(&location.resource, entry.key, entry.stored());
+        self.fold(entry, &location, judged);
+    }
+
+    fn many(&mut self, batch: &[Entry]) {
+        use rayon::prelude::*;
+        let (selection, judge) = (self.selection, self.judge);
+        let judged: Vec<_> = batch
+            .par_iter()
+            .map(|entry| {
+                let location = selection.locate(&entry.key)?;
+                let judged = (!location.internal)
+                    .then(|| judge.judge(&location.resource, &entry.key, &entry.value));
+                Some((entry, location, judged))
+            })
+            .collect();
+        for (entry, location, judged) in judged.into_iter().flatten() {
+            match judged {
+                Some(judged) => self.fold(entry.as_ref(), &location, judged),
+                None => self.counts.internal += 1,
+            }
+        }
+    }
+
+    fn fold(
+        &mut self,
+        entry: EntryRef<'_>,
+        location: &crate::resource::Location<'_>,
+        judged: Judged<'_>,
+    ) {
+        self.counts.add(&location.resource, &judged, entry.stored().len() as u64);
+        let unreadable = judged.status == Some(Status::Unreadable);
+        self.bad_total += u64::from(unreadable);
+        let name_it = unreadable && self.bad.len() < NAMED;
+        if self.entries.is_none() && !name_it {
+            return;
+        }
+        let finding = Finding::new(entry, location, judged);
+        if name_it {
+            self.bad.push(finding.clone());
+        }
+        if let Some(entries) = &mut self.entries {
+            entries.push(finding);
+        }
+    }
 }

@@ -144,6 +144,13 @@ pub trait Source {
     /// Which source this is.
     fn info(&self) -> SourceInfo;
 
+    /// About how many entries a visit will bring, for a progress bar. Costs at most one cheap
+    /// request.
+    fn estimate(&mut self, query: &Query) -> Option<u64> {
+        let _ = query;
+        None
+    }
+
     /// Calls `sink` once for every entry that is live at the queried revision.
     ///
     /// # Errors

@@ -1,0 +1,56 @@
+//! Progress on stderr, only for a terminal.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::ui::Ui;
+
+/// A progress bar, or nothing.
+pub struct Progress(Option<ProgressBar>);
+
+impl Progress {
+    /// Counts entries; `total` is asked only when there is somebody to show it to.
+    pub fn entries(ui: &Ui, total: impl FnOnce() -> Option<u64>) -> Self {
+        Self::new(ui, "entries", total)
+    }
+
+    /// Counts `unit`s.
+    pub fn new(ui: &Ui, unit: &str, total: impl FnOnce() -> Option<u64>) -> Self {
+        if !ui.progress {
+            return Self(None);
+        }
+        let total = total();
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10));
+        let template = if total.is_some() {
+            format!("{{bar:30}} {{human_pos}}/{{human_len}} {unit}  {{per_sec}}  {{eta}} left")
+        } else {
+            format!("{{spinner}} {{human_pos}} {unit}  {{per_sec}}  {{elapsed}}")
+        };
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self(Some(bar))
+    }
+
+    /// Adds to the count.
+    pub fn advance(&self, n: u64) {
+        if let Some(bar) = &self.0 {
+            bar.inc(n);
+        }
+    }
+
+    /// Takes the bar off the terminal.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

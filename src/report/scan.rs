@@ -1,0 +1,410 @@
+//! What `scan` prints.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::table::{self, Builder, Mark};
+use super::{Format, wire};
+use crate::envelope::{Provider, Version};
+use crate::scan::{Counts, Finding, GroupKey, Status, Tally};
+use crate::source::{SourceInfo, Visit};
+
+/// A finished scan.
+pub struct Report<'a> {
+    /// Where the entries came from.
+    pub source: &'a SourceInfo,
+    /// What the source said about the visit.
+    pub visit: &'a Visit,
+    /// The configuration that statuses are relative to.
+    pub config: Option<wire::Config>,
+    /// Which file's which key read how many entries, where several were given.
+    pub reads: Vec<KeyReads>,
+    /// Counts.
+    pub counts: &'a Counts,
+    /// Entries, where a list was asked for.
+    pub entries: Option<&'a [Finding]>,
+    /// Seconds since the epoch.
+    pub timestamp: u64,
+}
+
+/// How many entries one key of one file read.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct KeyReads {
+    /// The configuration file.
+    pub config: String,
+    /// Provider.
+    pub provider: String,
+    /// Key or plugin name.
+    pub key: Option<String>,
+    /// Entries it read.
+    pub entries: u64,
+}
+
+#[derive(Serialize)]
+struct Document {
+    schema: &'static str,
+    source: wire::Source,
+    config: Option<wire::Config>,
+    totals: Totals,
+    groups: Vec<Group>,
+    never_encrypted: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reads: Vec<KeyReads>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    damage: Vec<wire::Damage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entries: Option<Vec<wire::Entry>>,
+}
+
+#[derive(Serialize)]
+struct Totals {
+    entries: u64,
+    plaintext: u64,
+    encrypted: u64,
+    current: Option<u64>,
+    stale: Option<u64>,
+    unreadable: Option<u64>,
+}
+
+/// One row of counts, as `scan` and `migrate` print it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Group {
+    resource: String,
+    provider: &'static str,
+    version: Option<&'static str>,
+    key: Option<String>,
+    kms_key_id: Option<String>,
+    status: Option<&'static str>,
+    entries: u64,
+    bytes: u64,
+}
+
+impl Group {
+    /// From a group and its counts.
+    #[must_use]
+    pub fn new(key: &GroupKey, tally: Tally) -> Self {
+        Self {
+            resource: key.resource.clone(),
+            provider: key.provider.as_str(),
+            version: key.version.map(Version::as_str),
+            key: key.key_name.clone(),
+            kms_key_id: key.kms_key_id.clone(),
+            status: key.status.map(Status::as_str),
+            entries: tally.entries,
+            bytes: tally.bytes,
+        }
+    }
+}
+
+impl Report<'_> {
+    /// Writes the report.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    pub fn write(&self, format: Format, color: bool, out: &mut dyn Write) -> io::Result<()> {
+        match format {
+            Format::Json => {
+                serde_json::to_writer_pretty(&mut *out, &self.document())?;
+                writeln!(out)
+            }
+            Format::Jsonl => {
+                for finding in self.entries.unwrap_or_default() {
+                    serde_json::to_writer(&mut *out, &wire::Entry::from(finding))?;
+                    writeln!(out)?;
+                }
+                Ok(())
+            }
+            Format::Csv => self.csv(out),
+            Format::Prometheus => self.prometheus(out),
+            _ => self.table(color, out),
+        }
+    }
+
+    fn document(&self) -> Document {
+        let totals = self.counts.totals();
+        let known = |n: u64| self.config.as_ref().map(|_| n);
+        Document {
+            schema: "atrest.scan/v1",
+            source: wire::Source::new(self.source, self.visit),
+            config: self.config.clone(),
+            totals: Totals {
+                entries: totals.entries,
+                plaintext: totals.plaintext,
+                encrypted: totals.encrypted,
+                current: known(totals.current),
+                stale: known(totals.stale),
+                unreadable: known(totals.unreadable),
+            },
+            groups: self.counts.groups().into_iter().map(|(k, t)| Group::new(k, t)).collect(),
+            never_encrypted: self.counts.internal,
+            reads: self.reads.clone(),
+            damage: self.visit.damage.iter().map(Into::into).collect(),
+            entries: self.entries.map(|e| e.iter().map(Into::into).collect()),
+        }
+    }
+
+    fn csv(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut csv = csv::Writer::from_writer(out);
+        if let Some(entries) = self.entries {
+            for finding in entries {
+                csv.serialize(CsvEntry::from(finding))?;
+            }
+            if entries.is_empty() {
+                csv.write_record(CsvEntry::HEADER)?;
+            }
+        } else {
+            let groups = self.counts.groups();
+            for (key, tally) in &groups {
+                csv.serialize(Group::new(key, *tally))?;
+            }
+            if groups.is_empty() {
+                csv.write_record([
+                    "resource",
+                    "provider",
+                    "version",
+                    "key",
+                    "kms_key_id",
+                    "status",
+                    "entries",
+                    "bytes",
+                ])?;
+            }
+        }
+        csv.flush()
+    }
+
+    fn prometheus(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "# HELP atrest_entries Entries in etcd by how they are stored.")?;
+        writeln!(out, "# TYPE atrest_entries gauge")?;
+        let mut lines: Vec<(String, u64)> = Vec::new();
+        for (key, tally) in self.counts.groups() {
+            let labels = format!(
+                "resource=\"{}\",provider=\"{}\",version=\"{}\",key=\"{}\",status=\"{}\"",
+                label(&key.resource),
+                key.provider,
+                key.version.map_or("", Version::as_str),
+                label(key.key_name.as_deref().unwrap_or_default()),
+                key.status.map_or("", Status::as_str),
+            );
+            // KMS key IDs are no label, so that a rotation does not start new series.
+            match lines.last_mut() {
+                Some((last, n)) if *last == labels => *n += tally.entries,
+                _ => match lines.iter_mut().find(|(l, _)| *l == labels) {
+                    Some((_, n)) => *n += tally.entries,
+                    None => lines.push((labels, tally.entries)),
+                },
+            }
+        }
+        for (labels, n) in lines {
+            writeln!(out, "atrest_entries{{{labels}}} {n}")?;
+        }
+        for (name, help, value) in [
+            (
+                "atrest_entries_plaintext",
+                "Entries stored unencrypted.",
+                self.counts.totals().plaintext.to_string(),
+            ),
+            (
+                "atrest_scan_revision",
+                "etcd revision that was scanned.",
+                self.visit.revision.to_string(),
+            ),
+            (
+                "atrest_scan_timestamp_seconds",
+                "When the scan ended, seconds since the epoch.",
+                self.timestamp.to_string(),
+            ),
+        ] {
+            writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}")?;
+        }
+        Ok(())
+    }
+
+    fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
+        let with_status = self.config.is_some();
+        let groups = self.counts.groups();
+        writeln!(
+            out,
+            "{} {} at revision {}",
+            self.source.kind.as_str(),
+            table::visible(&self.source.location),
+            self.visit.revision
+        )?;
+        if let Some(config) = &self.config {
+            writeln!(
+                out,
+                "configuration {} (sha256 {})",
+                table::visible(&config.location),
+                config.sha256.get(..12).unwrap_or_default()
+            )?;
+        }
+        writeln!(out)?;
+        if let Some(entries) = self.entries {
+            write!(out, "{}", entry_table(entries, with_status, color))?;
+            if !entries.is_empty() {
+                writeln!(out)?;
+            }
+        }
+        if !groups.is_empty() {
+            writeln!(out, "{}", group_table(&groups, with_status, color))?;
+        }
+        for read in &self.reads {
+            writeln!(
+                out,
+                "read by {} {} of {}: {}",
+                read.provider,
+                table::visible(read.key.as_deref().unwrap_or("-")),
+                table::visible(&read.config),
+                table::entries(read.entries)
+            )?;
+        }
+        let totals = self.counts.totals();
+        write!(
+            out,
+            "{}: {} plaintext, {} encrypted",
+            table::entries(totals.entries),
+            table::count(totals.plaintext),
+            table::count(totals.encrypted)
+        )?;
+        if with_status {
+            write!(
+                out,
+                "; {} current, {} stale, {} unreadable",
+                table::count(totals.current),
+                table::count(totals.stale),
+                table::count(totals.unreadable)
+            )?;
+        }
+        writeln!(out)?;
+        if self.counts.internal > 0 {
+            writeln!(
+                out,
+                "{} more that the API server never encrypts (leases of API servers, allocation ranges, bookkeeping)",
+                table::entries(self.counts.internal)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn dash(text: Option<&str>) -> String {
+    text.unwrap_or("-").to_owned()
+}
+
+fn mark(provider: Provider, status: Option<Status>) -> Mark {
+    match (status, provider) {
+        (Some(Status::Unreadable), _) | (None, Provider::Unknown) => Mark::Bad,
+        (Some(Status::Stale), _) | (None, Provider::Identity) => Mark::Warn,
+        (Some(Status::Current), Provider::Identity) | (None, _) => Mark::Plain,
+        (Some(Status::Current), _) => Mark::Good,
+    }
+}
+
+fn group_table(groups: &[(&GroupKey, Tally)], with_status: bool, color: bool) -> Builder {
+    let with_id = groups.iter().any(|(k, _)| k.kms_key_id.is_some());
+    let mut columns = vec!["RESOURCE", "PROVIDER", "VERSION", "KEY"];
+    columns.extend(with_id.then_some("KMS KEY ID"));
+    columns.extend(with_status.then_some("STATUS"));
+    columns.extend([">ENTRIES", ">SIZE"]);
+    let mut t = Builder::new(color, &columns);
+    for (k, tally) in groups {
+        let mut row = vec![
+            k.resource.clone(),
+            k.provider.to_string(),
+            dash(k.version.map(Version::as_str)),
+            dash(k.key_name.as_deref()),
+        ];
+        row.extend(with_id.then(|| dash(k.kms_key_id.as_deref())));
+        row.extend(with_status.then(|| dash(k.status.map(Status::as_str))));
+        row.extend([table::count(tally.entries), table::bytes(tally.bytes)]);
+        t.row(row, mark(k.provider, k.status));
+    }
+    t
+}
+
+fn entry_table(entries: &[Finding], with_status: bool, color: bool) -> Builder {
+    let mut columns = vec!["ETCD KEY", "PROVIDER", "VERSION", "KEY"];
+    columns.extend(with_status.then_some("STATUS"));
+    columns.extend([">REVISION", ">SIZE"]);
+    columns.extend(with_status.then_some("REASON"));
+    let mut t = Builder::new(color, &columns);
+    for f in entries {
+        let j = &f.judged;
+        let mut row = vec![
+            String::from_utf8_lossy(&f.key).into_owned(),
+            j.provider.to_string(),
+            dash(j.version.map(Version::as_str)),
+            dash(j.key_name.as_deref()),
+        ];
+        row.extend(with_status.then(|| dash(j.status.map(Status::as_str))));
+        row.extend([f.mod_revision.to_string(), table::bytes(f.size)]);
+        row.extend(with_status.then(|| j.reason.clone().unwrap_or_default().into_owned()));
+        t.row(row, mark(j.provider, j.status));
+    }
+    t
+}
+
+/// A flat row: the CSV writer cannot skip columns.
+#[derive(Serialize)]
+struct CsvEntry {
+    key: String,
+    resource: String,
+    namespace: Option<String>,
+    name: String,
+    provider: &'static str,
+    version: Option<&'static str>,
+    key_name: Option<String>,
+    kms_key_id: Option<String>,
+    status: Option<&'static str>,
+    reason: Option<String>,
+    size: u64,
+    create_revision: i64,
+    mod_revision: i64,
+    version_count: i64,
+}
+
+impl CsvEntry {
+    const HEADER: [&'static str; 14] = [
+        "key",
+        "resource",
+        "namespace",
+        "name",
+        "provider",
+        "version",
+        "key_name",
+        "kms_key_id",
+        "status",
+        "reason",
+        "size",
+        "create_revision",
+        "mod_revision",
+        "version_count",
+    ];
+}
+
+impl From<&Finding> for CsvEntry {
+    fn from(f: &Finding) -> Self {
+        Self {
+            key: String::from_utf8_lossy(&f.key).into_owned(),
+            resource: f.resource.clone(),
+            namespace: f.namespace.clone(),
+            name: f.name.clone(),
+            provider: f.judged.provider.as_str(),
+            version: f.judged.version.map(Version::as_str),
+            key_name: f.judged.key_name.clone().map(Into::into),
+            kms_key_id: f.judged.kms_key_id.clone().map(Into::into),
+            status: f.judged.status.map(Status::as_str),
+            reason: f.judged.reason.clone().map(Into::into),
+            size: f.size,
+            create_revision: f.create_revision,
+            mod_revision: f.mod_revision,
+            version_count: f.version_count,
+        }
+    }
+}
+
+/// Escapes a label value (Prometheus text format 0.0.4).
+fn label(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}

@@ -1,0 +1,154 @@
+//! Tables for people: no borders, columns two spaces apart, readable when piped.
+
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+
+/// A table under construction.
+pub struct Builder {
+    table: Table,
+    color: bool,
+}
+
+impl Builder {
+    /// Starts a table. Columns whose name begins with `>` hold numbers, aligned right.
+    #[must_use]
+    pub fn new(color: bool, columns: &[&str]) -> Self {
+        let mut table = Table::new();
+        // Never wrapped: a wrapped key cannot be copied or grepped.
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.set_header(columns.iter().map(|c| {
+            let cell = Cell::new(c.trim_start_matches('>'));
+            if color { cell.add_attribute(Attribute::Bold) } else { cell }
+        }));
+        for (i, name) in columns.iter().enumerate() {
+            if let Some(column) = table.column_mut(i) {
+                column.set_padding((0, 2));
+                if name.starts_with('>') {
+                    column.set_cell_alignment(CellAlignment::Right);
+                }
+            }
+        }
+        if color {
+            table.enforce_styling();
+        }
+        Self { table, color }
+    }
+
+    /// Adds a row; control characters in cells are escaped, so that a stored name cannot drive
+    /// the terminal.
+    pub fn row(&mut self, cells: Vec<String>, mark: Mark) {
+        self.table.add_row(cells.into_iter().map(|text| {
+            let cell = Cell::new(visible(&text));
+            match mark.color() {
+                Some(c) if self.color => cell.fg(c),
+                _ => cell,
+            }
+        }));
+    }
+}
+
+impl std::fmt::Display for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for line in self.table.lines() {
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// What a row is to the reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// Nothing special.
+    Plain,
+    /// As it should be.
+    Good,
+    /// Wants attention.
+    Warn,
+    /// Bad.
+    Bad,
+}
+
+impl Mark {
+    fn color(self) -> Option<Color> {
+        match self {
+            Self::Plain => None,
+            Self::Good => Some(Color::Green),
+            Self::Warn => Some(Color::Yellow),
+            Self::Bad => Some(Color::Red),
+        }
+    }
+}
+
+/// Escapes control characters.
+#[must_use]
+pub fn visible(text: &str) -> String {
+    if text.chars().any(char::is_control) {
+        text.chars()
+            .flat_map(|c| {
+                let escaped: Vec<char> =
+                    if c.is_control() { c.escape_default().collect() } else { vec![c] };
+                escaped
+            })
+            .collect()
+    } else {
+        text.to_owned()
+    }
+}
+
+/// Bytes for people: `912 B`, `1.4 KiB`.
+#[must_use]
+#[allow(clippy::cast_precision_loss)] // one decimal is shown
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if n < 1024 {
+        return format!("{n} B");
+    }
+    let mut value = n as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// A count for people: `12,345`.
+#[must_use]
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// `1 entry`, `2 entries`.
+#[must_use]
+pub fn entries(n: u64) -> String {
+    format!("{} {}", count(n), if n == 1 { "entry" } else { "entries" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(entries(1), "1 entry");
+    }
+
+    #[test]
+    fn rows_are_plain_text_without_colour_and_escape_controls() {
+        let mut t = Builder::new(false, &["NAME", ">N"]);
+        t.row(vec!["a\u{1b}[31m".into(), "10".into()], Mark::Bad);
+        assert_eq!(t.to_string(), "NAME          N\na\\u{1b}[31m  10\n");
+    }
+}

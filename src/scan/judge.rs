@@ -1,0 +1,92 @@
+//! What a stored value is, and what it is relative to a configuration.
+
+use std::borrow::Cow;
+
+use crate::envelope::{Envelope, Provider, Version};
+
+/// What an entry is relative to the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Status {
+    /// What the API server would write now.
+    Current,
+    /// Readable, but the API server would rewrite it.
+    Stale,
+    /// No configured provider can read it.
+    Unreadable,
+}
+
+impl Status {
+    /// The word in options and output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Stale => "stale",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// How one entry is stored and what that means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged<'a> {
+    /// Provider by the value's prefix.
+    pub provider: Provider,
+    /// Format version by the value's prefix.
+    pub version: Option<Version>,
+    /// Key or KMS plugin name.
+    pub key_name: Option<Cow<'a, str>>,
+    /// KMS v2 key ID, stored in clear.
+    pub kms_key_id: Option<Cow<'a, str>>,
+    /// `None` without a configuration.
+    pub status: Option<Status>,
+    /// Why it is stale or unreadable.
+    pub reason: Option<Cow<'a, str>>,
+}
+
+impl<'a> Judged<'a> {
+    /// What the prefix alone says; `known` are configured key names for this provider.
+    #[must_use]
+    pub fn by_prefix<'n>(value: &'a [u8], known: impl IntoIterator<Item = &'n str>) -> Self {
+        let envelope = Envelope::of(value);
+        let split = envelope.split(known);
+        Self {
+            provider: envelope.provider,
+            version: envelope.version,
+            key_name: split.map(|(name, _)| String::from_utf8_lossy(name)),
+            kms_key_id: split.and_then(|(_, payload)| envelope.kms_key_id(payload)),
+            status: None,
+            reason: None,
+        }
+    }
+
+    /// Copies borrowed parts.
+    #[must_use]
+    pub fn into_owned(self) -> Judged<'static> {
+        let own = |c: Cow<'a, str>| Cow::Owned(c.into_owned());
+        Judged {
+            provider: self.provider,
+            version: self.version,
+            key_name: self.key_name.map(own),
+            kms_key_id: self.kms_key_id.map(own),
+            status: self.status,
+            reason: self.reason.map(own),
+        }
+    }
+}
+
+/// Decides what a stored value is.
+pub trait Judge: Sync {
+    /// Judges one entry of `resource` (group-qualified) stored at `etcd_key`.
+    fn judge<'a>(&self, resource: &str, etcd_key: &[u8], value: &'a [u8]) -> Judged<'a>;
+}
+
+/// Judges by the prefix alone, without a configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Prefixes;
+
+impl Judge for Prefixes {
+    fn judge<'a>(&self, _resource: &str, _etcd_key: &[u8], value: &'a [u8]) -> Judged<'a> {
+        Judged::by_prefix(value, [])
+    }
+}
