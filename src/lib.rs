@@ -28,6 +28,7 @@ pub mod cli;
 mod config_stub;
 pub mod entry;
 pub mod envelope;
+pub mod export;
 pub mod proto;
 pub mod report;
 pub mod resource;

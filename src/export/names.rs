@@ -1,0 +1,66 @@
+//! Object names → file names.
+
+use std::fmt::Write as _;
+
+use ring::digest::{SHA256, digest};
+
+/// Longest file name that common file systems take, bytes.
+const LONGEST: usize = 255;
+
+/// A file name for an object name: lowercase letters, digits, `-`, `_` and inner dots stand for
+/// themselves, every other byte becomes `%XX`. Names that differ only by case therefore stay
+/// apart on file systems that ignore it, and no name is special to any system. Names too long
+/// for a file are cut and told apart by a hash of the whole name.
+#[must_use]
+pub fn file_name(name: &str, extension: &str) -> String {
+    let mut out = String::new();
+    for (i, byte) in name.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => out.push(char::from(byte)),
+            b'.' if i > 0 => out.push('.'),
+            _ => {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    if out.is_empty() {
+        // Nothing else encodes to a lone percent sign.
+        out.push('%');
+    }
+    if out.len() + extension.len() > LONGEST {
+        let mut hash = String::from("%~");
+        for byte in &digest(&SHA256, name.as_bytes()).as_ref()[..16] {
+            let _ = write!(hash, "{byte:02x}");
+        }
+        out.truncate(LONGEST - extension.len() - hash.len());
+        out.push_str(&hash);
+    }
+    out.push_str(extension);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_names_stand_for_themselves() {
+        assert_eq!(
+            file_name("sh.helm.release.v1.app.v1", ".yaml"),
+            "sh.helm.release.v1.app.v1.yaml"
+        );
+        assert_eq!(file_name("system:node", ""), "system%3Anode");
+        assert_eq!(file_name("..", ""), "%2E.");
+        assert_eq!(file_name("Foo", ""), "%46oo");
+        assert_eq!(file_name("a%41", ""), "a%2541");
+    }
+
+    #[test]
+    fn long_names_fit_and_differ() {
+        let a = file_name(&"x".repeat(300), ".yaml");
+        let b = file_name(&"x".repeat(301), ".yaml");
+        assert_eq!((a.len(), b.len()), (255, 255));
+        assert_ne!(a, b);
+    }
+}
