@@ -13,8 +13,83 @@ use crate::source::KeyRange;
 /// The API server's default `--etcd-prefix`, with the slash it appends.
 pub const DEFAULT_PREFIX: &str = "/registry/";
 
+/// Prefix of `OpenShift`'s aggregated API servers.
+const OPENSHIFT_PREFIX: &str = "/openshift.io/";
+
 /// Prefixes that are stripped whatever `--prefix` says.
-const KNOWN_PREFIXES: [&str; 3] = ["/registry/", "/kubernetes.io/", "/openshift.io/"];
+const KNOWN_PREFIXES: [&str; 3] = [DEFAULT_PREFIX, "/kubernetes.io/", OPENSHIFT_PREFIX];
+
+/// What `--prefix` means: where keys begin, and how much of that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// As the user gave it.
+    pub prefix: String,
+    /// API server prefixes that resources are looked for under, each ending in `/`.
+    pub bases: Vec<String>,
+    /// Keys outside are not wanted.
+    pub within: KeyRange,
+}
+
+impl Scope {
+    /// Reads a prefix. One that reaches further down than a well-known prefix
+    /// (`/registry/secrets/ns/`) narrows the selection; `/` means all well-known prefixes.
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        let slashed = if prefix.ends_with('/') { prefix.to_owned() } else { format!("{prefix}/") };
+        let bases: Vec<String> = if slashed == "/" {
+            KNOWN_PREFIXES.map(str::to_owned).to_vec()
+        } else if let Some(base) = KNOWN_PREFIXES.iter().find(|p| slashed.starts_with(*p)) {
+            vec![(*base).to_owned()]
+        } else {
+            vec![slashed.clone()]
+        };
+        let within = if slashed == "/" {
+            KeyRange::prefix(prefix.as_bytes())
+        } else if bases.contains(&slashed) {
+            KeyRange::prefix(slashed.as_bytes())
+        } else {
+            // Below a base the prefix is one of keys, as etcdctl's is: no slash is added.
+            KeyRange::prefix(prefix.as_bytes())
+        };
+        Self { prefix: prefix.to_owned(), bases, within }
+    }
+
+    /// The base that keys are most likely below.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        self.bases.first().map_or(DEFAULT_PREFIX, String::as_str)
+    }
+
+    /// Key ranges that can hold the selected resources, ascending and disjoint. They may hold
+    /// others too.
+    #[must_use]
+    pub fn ranges(&self, selectors: &[Selector]) -> Vec<KeyRange> {
+        let mut ranges = Vec::new();
+        for base in &self.bases {
+            for selector in selectors {
+                ranges.extend(selector.ranges(base));
+            }
+        }
+        if self.bases.iter().any(|b| b == "/kubernetes.io/")
+            && self.prefix.len() <= "/kubernetes.io/".len()
+        {
+            // OpenShift's aggregated servers share the etcd but not the prefix.
+            for (path, resource) in OPENSHIFT {
+                if selectors.iter().any(|s| s.matches(resource)) {
+                    ranges.push(KeyRange::prefix(format!("{OPENSHIFT_PREFIX}{path}/").as_bytes()));
+                }
+            }
+            return merge_ranges(ranges);
+        }
+        merge_ranges(ranges.iter().filter_map(|r| r.intersect(&self.within)).collect())
+    }
+
+    /// Where a key belongs.
+    #[must_use]
+    pub fn locate<'a>(&self, key: &'a [u8]) -> Location<'a> {
+        locate(key, self.base().as_bytes())
+    }
+}
 
 /// Where a key belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,18 +254,14 @@ fn object<'a>(resource: Cow<'a, str>, rest: &'a [u8]) -> Location<'a> {
 
 /// Finds out which resource an etcd key belongs to.
 ///
-/// `prefix` is what the user gave as `--prefix`; the well-known prefixes are recognised without
-/// it, so a prefix that reaches further down (`/registry/secrets/ns/`) changes nothing.
+/// `base` is the API server's `--etcd-prefix`; the well-known ones are recognised without it.
 #[must_use]
-pub fn locate<'a>(key: &'a [u8], prefix: &[u8]) -> Location<'a> {
+pub fn locate<'a>(key: &'a [u8], base: &[u8]) -> Location<'a> {
     let known = KNOWN_PREFIXES.iter().find(|p| key.starts_with(p.as_bytes()));
-    let below_known = known.filter(|p| {
-        prefix.is_empty() || prefix.starts_with(p.as_bytes()) || p.as_bytes().starts_with(prefix)
-    });
-    let (rest, openshift) = if let Some(p) = below_known {
-        (&key[p.len()..], *p == "/openshift.io/")
-    } else if key.starts_with(prefix) && !prefix.is_empty() && prefix != b"/" {
-        (&key[prefix.len()..], false)
+    let (rest, openshift) = if base.len() > 1 && key.starts_with(base) {
+        (&key[base.len()..], base == OPENSHIFT_PREFIX.as_bytes())
+    } else if let Some(p) = known {
+        (&key[p.len()..], *p == OPENSHIFT_PREFIX)
     } else {
         return internal("", key);
     };
@@ -288,7 +359,7 @@ impl Selector {
     pub fn ranges(&self, prefix: &str) -> Vec<KeyRange> {
         let below = |path: &str| KeyRange::prefix(format!("{prefix}{path}/").as_bytes());
         let whole = || vec![KeyRange::prefix(prefix.as_bytes())];
-        if prefix.starts_with("/openshift.io/") {
+        if prefix.starts_with(OPENSHIFT_PREFIX) {
             if let Self::Exact(name) = self
                 && let Some((path, _)) = OPENSHIFT.iter().find(|(_, q)| q == name)
             {
@@ -446,7 +517,7 @@ mod tests {
             (l.resource.as_ref(), l.name.as_ref()),
             ("oauthaccesstokens.oauth.openshift.io", "t")
         );
-        let l = locate(b"/openshift.io/routes/a/b", b"/");
+        let l = locate(b"/openshift.io/routes/a/b", b"/kubernetes.io/");
         assert_eq!(l.resource.as_ref(), "routes.route.openshift.io");
     }
 
@@ -454,8 +525,27 @@ mod tests {
     fn own_prefix_is_stripped() {
         let l = locate(b"/prod/k8s/secrets/a/b", b"/prod/k8s/");
         assert_eq!((l.resource.as_ref(), l.name.as_ref()), ("secrets", "b"));
-        let deeper = locate(b"/registry/secrets/a/b", b"/registry/secrets/a/");
-        assert_eq!((deeper.resource.as_ref(), deeper.namespace.as_deref()), ("secrets", Some("a")));
+    }
+
+    #[test]
+    fn scopes_narrow_and_widen() {
+        let secrets = [Selector::Exact("secrets".into())];
+        let ranges = |prefix: &str| Scope::new(prefix).ranges(&secrets);
+        let p = |s: &str| KeyRange::prefix(s.as_bytes());
+        assert_eq!(ranges("/registry"), [p("/registry/secrets/")]);
+        assert_eq!(ranges("/registry/secrets/a"), [p("/registry/secrets/a")]);
+        assert_eq!(ranges("/registry/secrets"), [p("/registry/secrets/")]);
+        assert_eq!(ranges("/registry/configmaps/"), []);
+        assert_eq!(ranges("/prod"), [p("/prod/secrets/")]);
+        assert!(ranges("/").contains(&p("/kubernetes.io/secrets/")));
+        assert!(ranges("").contains(&p("/registry/secrets/")));
+        let deeper = Scope::new("/registry/secrets/a/");
+        let l = deeper.locate(b"/registry/secrets/a/b");
+        assert_eq!((l.resource.as_ref(), l.namespace.as_deref()), ("secrets", Some("a")));
+        let routes = [Selector::Exact("routes.route.openshift.io".into())];
+        assert!(
+            Scope::new("/kubernetes.io/").ranges(&routes).contains(&p("/openshift.io/routes/"))
+        );
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use super::Ctx;
 use super::failure::Failure;
 use crate::config_stub::ConfigSet;
-use crate::resource::{DEFAULT_PREFIX, Selector, locate, merge_ranges};
-use crate::source::{KeyRange, Query, Source};
+use crate::resource::{DEFAULT_PREFIX, Location, Scope, Selector};
+use crate::source::{Query, Source};
 
 /// Opens the source that the options name.
 ///
@@ -39,8 +39,8 @@ pub fn judge(
 /// What the user wants to see.
 #[derive(Clone, Debug)]
 pub struct Selection {
-    /// Key prefix, ending in `/` unless empty.
-    pub prefix: String,
+    /// Where keys begin.
+    pub scope: Scope,
     /// Resources; empty is none.
     pub resources: Vec<Selector>,
     /// Namespaces; empty is all.
@@ -55,10 +55,6 @@ impl Selection {
     /// When a `--resource` is none.
     pub fn new(ctx: &Ctx, configured: Option<Vec<Selector>>) -> Result<Self, Failure> {
         let global = &ctx.global;
-        let mut prefix = global.prefix.clone().unwrap_or_else(|| DEFAULT_PREFIX.to_owned());
-        if !prefix.is_empty() && !prefix.ends_with('/') {
-            prefix.push('/');
-        }
         let resources = if global.all_resources {
             vec![Selector::All]
         } else if global.resource.is_empty() {
@@ -70,21 +66,19 @@ impl Selection {
                 .map(|r| Selector::parse(r).map_err(Failure::usage))
                 .collect::<Result<_, _>>()?
         };
-        Ok(Self { prefix, resources, namespaces: global.namespace.clone() })
+        Ok(Self { scope: scope(ctx), resources, namespaces: global.namespace.clone() })
     }
 
     /// The key ranges to read. They may hold more than what is selected.
     #[must_use]
     pub fn query(&self, revision: Option<i64>, ordered: bool) -> Query {
-        let ranges: Vec<KeyRange> =
-            self.resources.iter().flat_map(|r| r.ranges(&self.prefix)).collect();
-        Query { ranges: merge_ranges(ranges), revision, ordered }
+        Query { ranges: self.scope.ranges(&self.resources), revision, ordered }
     }
 
     /// Whether a key is selected, and where it belongs.
     #[must_use]
-    pub fn locate<'k>(&self, key: &'k [u8]) -> Option<crate::resource::Location<'k>> {
-        let location = locate(key, self.prefix.as_bytes());
+    pub fn locate<'k>(&self, key: &'k [u8]) -> Option<Location<'k>> {
+        let location = self.scope.locate(key);
         let wanted = self.resources.iter().any(|r| r.matches(&location.resource))
             && (self.namespaces.is_empty()
                 || location
@@ -93,4 +87,10 @@ impl Selection {
                     .is_some_and(|ns| self.namespaces.iter().any(|n| n == ns)));
         wanted.then_some(location)
     }
+}
+
+/// `--prefix`, or the API server's default.
+#[must_use]
+pub fn scope(ctx: &Ctx) -> Scope {
+    Scope::new(ctx.global.prefix.as_deref().unwrap_or(DEFAULT_PREFIX))
 }

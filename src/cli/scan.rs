@@ -154,7 +154,7 @@ fn nothing_found(selection: &Selection) -> String {
     format!(
         "no entries of {} under {}; another cluster may use another --prefix (OpenShift: /kubernetes.io/)",
         what.join(", "),
-        selection.prefix
+        selection.scope.prefix
     )
 }
 

@@ -37,6 +37,18 @@ impl KeyRange {
         Self { start: key.to_vec(), end: Some(end) }
     }
 
+    /// What both ranges hold; `None` for nothing.
+    #[must_use]
+    pub fn intersect(&self, other: &Self) -> Option<Self> {
+        let start = self.start.clone().max(other.start.clone());
+        let end = match (&self.end, &other.end) {
+            (Some(a), Some(b)) => Some(a.clone().min(b.clone())),
+            (Some(e), None) | (None, Some(e)) => Some(e.clone()),
+            (None, None) => None,
+        };
+        end.as_ref().is_none_or(|end| start < *end).then_some(Self { start, end })
+    }
+
     /// Whether `key` lies in the range.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
