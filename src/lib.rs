@@ -12,6 +12,7 @@
 //! | [`entry`] | one stored entry: exact bytes and revisions |
 //! | [`resource`] | etcd key ↔ resource, namespace, name |
 //! | [`envelope`] | value prefix → provider, version, key name |
+//! | [`config`] | `EncryptionConfiguration`: validation, which providers serve a resource |
 //! | [`secret`] | key material and plaintext: wiped, without `Debug` |
 //! | [`proto`] | bounded protobuf wire reading |
 //! | [`scan`] | entries → counts and findings |
@@ -26,6 +27,7 @@
 
 pub mod cli;
 mod config_stub;
+pub mod config;
 pub mod entry;
 pub mod envelope;
 pub mod export;

@@ -1,0 +1,81 @@
+//! `EncryptionConfiguration`: model, strict parsing, the API server's own validation, and which
+//! providers serve a resource. Pure: bytes come in, values go out.
+//!
+//! | file | what it knows |
+//! | --- | --- |
+//! | `tree` | YAML or JSON → nodes with their places |
+//! | `decode` | nodes → raw fields, strict |
+//! | `validate` | raw fields → [`EncryptionConfig`], every rule |
+//! | `model` | what a valid configuration says, [`EncryptionConfig::serving`] |
+//! | `endpoint` | KMS endpoint URLs |
+//! | `load` | the forms in which backups hold a configuration |
+//! | `set` | several configurations together |
+
+mod decode;
+mod endpoint;
+mod finding;
+mod load;
+mod model;
+mod set;
+mod tree;
+mod validate;
+
+pub use endpoint::{Endpoint, EndpointError, Socket};
+pub use finding::{ConfigErrors, Finding};
+pub use load::{LoadError, Loaded, load};
+pub use model::{EncryptionConfig, Entry, GroupResource, Key, Kms, Provider, Served, Serving};
+pub use set::ConfigSet;
+pub use tree::Position;
+
+/// A configuration that the API server would accept.
+#[derive(Clone)]
+pub struct Parsed {
+    /// What it says.
+    pub config: EncryptionConfig,
+    /// What a person should know about the text itself.
+    pub warnings: Vec<Finding>,
+}
+
+/// Reads and validates a configuration in YAML or JSON.
+///
+/// # Errors
+/// With everything that the API server would refuse.
+pub fn parse(bytes: &[u8]) -> Result<Parsed, ConfigErrors> {
+    let refuse = |error: Finding| ConfigErrors { errors: vec![error], warnings: Vec::new() };
+    if bytes.is_empty() {
+        return Err(refuse(Finding::whole("the configuration is empty")));
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return Err(refuse(Finding::whole("the configuration is not UTF-8 text")));
+    };
+    let documents = tree::parse(text)
+        .map_err(|e| refuse(Finding { path: String::new(), message: e.message, at: e.at }))?;
+    let mut warnings = Vec::new();
+    if let [_, second, ..] = documents.as_slice() {
+        warnings.push(Finding::new(
+            "",
+            "the file has several YAML documents: the API server reads the first one only",
+            second.at,
+        ));
+    }
+    let Some(document) = documents.first() else {
+        return Err(refuse(Finding::new(
+            "kind",
+            "is required: EncryptionConfiguration",
+            Position { line: 1, column: 1 },
+        )));
+    };
+    parse_document(document, warnings)
+}
+
+fn parse_document(document: &tree::Node, warnings: Vec<Finding>) -> Result<Parsed, ConfigErrors> {
+    let mut errors = Vec::new();
+    let raw = decode::decode(document, &mut errors);
+    match validate::validate(raw, &mut errors) {
+        Some(config) => Ok(Parsed { config, warnings }),
+        None => Err(ConfigErrors { errors, warnings }),
+    }
+}
+
+#[cfg(test)]
+mod tests;
