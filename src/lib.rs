@@ -26,8 +26,8 @@
 #![warn(missing_docs)]
 
 pub mod cli;
-mod config_stub;
 pub mod config;
+mod config_stub;
 pub mod entry;
 pub mod envelope;
 pub mod export;
