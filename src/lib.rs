@@ -27,7 +27,6 @@
 
 pub mod cli;
 pub mod config;
-mod config_stub;
 pub mod entry;
 pub mod envelope;
 pub mod export;

@@ -1,6 +1,7 @@
 //! The only room that prints, prompts or reads the environment.
 
 pub mod args;
+pub mod config;
 pub mod duration;
 pub mod failure;
 pub mod open;

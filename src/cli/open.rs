@@ -1,9 +1,9 @@
 //! Shared arguments → an open source, the selected resources and the key prefix. The one place
 //! where low-level arguments become built objects.
 
-use super::Ctx;
 use super::failure::Failure;
-use crate::config_stub::ConfigSet;
+use super::{Ctx, config};
+use crate::config::ConfigSet;
 use crate::resource::{DEFAULT_PREFIX, Location, Scope, Selector};
 use crate::source::{Query, Source};
 
@@ -16,15 +16,35 @@ pub fn source(ctx: &Ctx) -> Result<Box<dyn Source>, Failure> {
     Err(Failure::new("no source is available in this build"))
 }
 
-/// The configurations that `--encryption-config` names, if any.
+/// The configurations that `--encryption-config` names, if any: the first says what is current.
+///
+/// # Errors
+/// When a file cannot be read or is no valid configuration; every error in it is a cause.
 pub fn configs(ctx: &Ctx) -> Result<Option<ConfigSet>, Failure> {
-    let _ = ctx;
-    Ok(None)
+    let mut reader = config::read::Reader::default();
+    let mut all = Vec::new();
+    for path in &ctx.global.encryption_config {
+        let content = reader.read(path)?;
+        if let Some(warning) = &content.exposed {
+            ctx.ui.warn(warning);
+        }
+        for loaded in config::read::load(&content)? {
+            for warning in &loaded.warnings {
+                ctx.ui.warn(&format!("{}: {warning}", loaded.location));
+            }
+            all.push(loaded);
+        }
+    }
+    Ok(ConfigSet::new(all))
 }
 
 /// How a configuration is named in reports.
-pub fn config_wire(_set: &ConfigSet) -> crate::report::wire::Config {
-    crate::report::wire::Config { location: String::new(), sha256: String::new() }
+pub fn config_wire(set: &ConfigSet) -> crate::report::wire::Config {
+    let current = set.current();
+    crate::report::wire::Config {
+        location: current.location.clone(),
+        sha256: current.sha256.clone(),
+    }
 }
 
 /// What decides on each entry.

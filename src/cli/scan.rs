@@ -8,7 +8,7 @@ use super::failure::{Exit, Failure};
 use super::open::{self, Selection};
 use super::progress::Progress;
 use super::{Ctx, ui};
-use crate::config_stub::ConfigSet;
+use crate::config::ConfigSet;
 use crate::entry::{Entry, EntryRef};
 use crate::report::Format;
 use crate::report::scan::Report;

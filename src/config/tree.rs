@@ -74,7 +74,6 @@ pub(crate) struct Field {
     pub(crate) node: Node,
 }
 
-#[allow(dead_code)] // the backup forms and the rotation read the tree, too
 impl Node {
     /// The value of a map's key, the first where it is repeated.
     pub(crate) fn get(&self, name: &str) -> Option<&Node> {
