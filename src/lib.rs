@@ -9,6 +9,7 @@
 //! | room | what it knows |
 //! | --- | --- |
 //! | [`source`] | where entries come from: etcd, snapshot, data directory, kine |
+//! | [`bolt`], [`mvcc`] | bbolt pages; etcd's key space in them |
 //! | [`entry`] | one stored entry: exact bytes and revisions |
 //! | [`resource`] | etcd key ↔ resource, namespace, name |
 //! | [`envelope`] | value prefix → provider, version, key name |
@@ -25,11 +26,13 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod bolt;
 pub mod cli;
 pub mod config;
 pub mod entry;
 pub mod envelope;
 pub mod export;
+pub mod mvcc;
 pub mod proto;
 pub mod report;
 pub mod resource;

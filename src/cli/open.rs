@@ -5,6 +5,7 @@ use super::failure::Failure;
 use super::{Ctx, config};
 use crate::config::ConfigSet;
 use crate::resource::{DEFAULT_PREFIX, Location, Scope, Selector};
+use crate::source::snapshot::{Snapshot, SnapshotOptions};
 use crate::source::{Query, Source};
 
 /// Opens the source that the options name.
@@ -12,7 +13,11 @@ use crate::source::{Query, Source};
 /// # Errors
 /// When it cannot be opened, with a hint.
 pub fn source(ctx: &Ctx) -> Result<Box<dyn Source>, Failure> {
-    let _ = ctx;
+    let g = &ctx.global;
+    if let Some(path) = &g.snapshot {
+        let options = SnapshotOptions { skip_hash_check: g.skip_hash_check, salvage: g.salvage };
+        return Ok(Box::new(Snapshot::open(path, &options)?));
+    }
     Err(Failure::new("no source is available in this build"))
 }
 

@@ -280,7 +280,7 @@ impl Report<'_> {
         if self.counts.internal > 0 {
             writeln!(
                 out,
-                "{} more that the API server never encrypts (leases of API servers, allocation ranges, bookkeeping)",
+                "besides {} that the API server never encrypts (leases of API servers, allocation ranges, bookkeeping)",
                 table::entries(self.counts.internal)
             )?;
         }

@@ -1,6 +1,9 @@
 //! Sources produce entries at one revision. They know nothing of encryption or Kubernetes, and
 //! they are never written to, locked exclusively or repaired.
 
+pub mod map;
+pub mod snapshot;
+
 use std::ops::ControlFlow;
 
 use crate::entry::EntryRef;
