@@ -8,6 +8,7 @@
 mod meta;
 mod page;
 mod walk;
+pub mod write;
 
 pub use meta::{Meta, MetaError, NO_FREELIST};
 pub use page::{Element, Page, PageKind};
@@ -158,3 +159,6 @@ impl<'a> Db<'a> {
         page::read(self, id)
     }
 }
+
+#[cfg(test)]
+mod tests;
