@@ -32,6 +32,8 @@ pub struct Cli {
 enum Command {
     /// Report how every entry is stored: plaintext, or under which provider and key
     Scan(scan::Args),
+    /// Validate, explain, create and rotate encryption configurations
+    Config(config::Args),
 }
 
 /// Which options stood on the command line, as opposed to the environment.
@@ -99,6 +101,7 @@ pub fn run() -> ExitCode {
 fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Scan(args) => scan::run(ctx, &args),
+        Command::Config(args) => config::run(ctx, &args),
     }
 }
 

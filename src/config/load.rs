@@ -40,8 +40,10 @@ pub struct Loaded {
     pub sha256: String,
     /// What it says.
     pub config: EncryptionConfig,
-    /// What a person should know about the text itself.
+    /// Warnings about the text itself: the API server does not read it as a person would.
     pub warnings: Vec<Finding>,
+    /// What the API server accepts and a person should know, in file order.
+    pub advice: Vec<Finding>,
 }
 
 /// Why nothing could be loaded.
@@ -116,6 +118,7 @@ fn plain(bytes: &[u8], location: &str) -> Result<Loaded, LoadError> {
         Ok(parsed) => Ok(Loaded {
             location: location.to_owned(),
             sha256: hex(&Sha256::digest(bytes)),
+            advice: parsed.advice(),
             config: parsed.config,
             warnings: parsed.warnings,
         }),

@@ -7,23 +7,31 @@
 //! | `decode` | nodes → raw fields, strict |
 //! | `validate` | raw fields → [`EncryptionConfig`], every rule |
 //! | `model` | what a valid configuration says, [`EncryptionConfig::serving`] |
+//! | `advice` | what the API server accepts and a person should know |
+//! | `compare` | where two configurations differ |
 //! | `endpoint` | KMS endpoint URLs |
+//! | `places` | field path → line and column |
 //! | `load` | the forms in which backups hold a configuration |
 //! | `set` | several configurations together |
 
+mod advice;
+mod compare;
 mod decode;
 mod endpoint;
 mod finding;
 mod load;
 mod model;
+mod places;
 mod set;
 mod tree;
 mod validate;
 
+pub use compare::differences;
 pub use endpoint::{Endpoint, EndpointError, Socket};
 pub use finding::{ConfigErrors, Finding};
 pub use load::{LoadError, Loaded, load};
 pub use model::{EncryptionConfig, Entry, GroupResource, Key, Kms, Provider, Served, Serving};
+pub use places::Places;
 pub use set::ConfigSet;
 pub use tree::Position;
 
@@ -32,8 +40,18 @@ pub use tree::Position;
 pub struct Parsed {
     /// What it says.
     pub config: EncryptionConfig,
-    /// What a person should know about the text itself.
+    /// Warnings about the text itself: the API server does not read it as a person would.
     pub warnings: Vec<Finding>,
+    /// Where everything stands.
+    pub places: Places,
+}
+
+impl Parsed {
+    /// What the API server accepts and a person should know, in file order.
+    #[must_use]
+    pub fn advice(&self) -> Vec<Finding> {
+        advice::advise(&self.config, &self.places)
+    }
 }
 
 /// Reads and validates a configuration in YAML or JSON.
@@ -71,10 +89,11 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, ConfigErrors> {
 fn parse_document(document: &tree::Node, warnings: Vec<Finding>) -> Result<Parsed, ConfigErrors> {
     let mut errors = Vec::new();
     let raw = decode::decode(document, &mut errors);
-    match validate::validate(raw, &mut errors) {
-        Some(config) => Ok(Parsed { config, warnings }),
-        None => Err(ConfigErrors { errors, warnings }),
-    }
+    let Some(config) = validate::validate(raw, &mut errors) else {
+        errors.sort_by_key(|e| e.at.map_or((0, 0), |at| (at.line, at.column)));
+        return Err(ConfigErrors { errors, warnings });
+    };
+    Ok(Parsed { config, warnings, places: Places::of(document) })
 }
 
 #[cfg(test)]

@@ -2,3 +2,71 @@
 //! produce the next step of a key rotation.
 
 pub mod read;
+
+mod check;
+mod explain;
+
+use super::Ctx;
+use super::failure::{Exit, Failure};
+
+/// `config` and its subcommands.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Validate a configuration with the API server's own rules
+    Check(check::Args),
+    /// Say which entry serves a resource, what it writes with and what it can read
+    Explain(explain::Args),
+}
+
+/// Runs the command.
+pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+    match &args.command {
+        Command::Check(args) => check::run(ctx, args),
+        Command::Explain(args) => explain::run(ctx, args),
+    }
+}
+
+/// `-w` of the commands that know text and JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Text,
+    Json,
+}
+
+impl Format {
+    fn of(ctx: &Ctx) -> Result<Self, Failure> {
+        match ctx.global.write_out.as_deref() {
+            None | Some("text" | "table") => Ok(Self::Text),
+            Some("json") => Ok(Self::Json),
+            Some(other) => {
+                Err(Failure::usage(format!("unknown output format `{other}`: text or json")))
+            }
+        }
+    }
+}
+
+/// Writes a JSON document to stdout.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let mut out = super::ui::stdout();
+    serde_json::to_writer_pretty(&mut out, value)
+        .map_err(std::io::Error::from)
+        .and_then(|()| writeln!(out))
+        .and_then(|()| out.flush())
+        .map_err(|e| super::ui::write_failure(&e))
+}
+
+/// Writes text to stdout.
+fn print_text(text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let mut out = super::ui::stdout();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|e| super::ui::write_failure(&e))
+}
