@@ -32,6 +32,7 @@ pub mod config;
 pub mod entry;
 pub mod envelope;
 pub mod export;
+pub mod migrate;
 pub mod mvcc;
 pub mod proto;
 pub mod report;

@@ -1,0 +1,3 @@
+//! Re-encryption: of a live etcd, and of snapshot files.
+
+pub mod rewrite;
