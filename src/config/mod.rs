@@ -98,3 +98,7 @@ fn parse_document(document: &tree::Node, warnings: Vec<Finding>) -> Result<Parse
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_load;
+#[cfg(test)]
+mod tests_serving;
