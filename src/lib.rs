@@ -14,6 +14,8 @@
 //! | [`resource`] | etcd key ↔ resource, namespace, name |
 //! | [`envelope`] | value prefix → provider, version, key name |
 //! | [`config`] | `EncryptionConfiguration`: validation, which providers serve a resource |
+//! | [`kms`] | KMS plugins: unwrapping data keys |
+//! | [`transform`] | decrypting and encrypting values; providers in order, staleness |
 //! | [`secret`] | key material and plaintext: wiped, without `Debug` |
 //! | [`proto`] | bounded protobuf wire reading |
 //! | [`scan`] | entries → counts and findings |
@@ -32,6 +34,7 @@ pub mod config;
 pub mod entry;
 pub mod envelope;
 pub mod export;
+pub mod kms;
 pub mod migrate;
 pub mod mvcc;
 pub mod proto;
@@ -40,3 +43,4 @@ pub mod resource;
 pub mod scan;
 pub mod secret;
 pub mod source;
+pub mod transform;

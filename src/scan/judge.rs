@@ -3,29 +3,7 @@
 use std::borrow::Cow;
 
 use crate::envelope::{Envelope, Provider, Version};
-
-/// What an entry is relative to the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Status {
-    /// What the API server would write now.
-    Current,
-    /// Readable, but the API server would rewrite it.
-    Stale,
-    /// No configured provider can read it.
-    Unreadable,
-}
-
-impl Status {
-    /// The word in options and output.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Current => "current",
-            Self::Stale => "stale",
-            Self::Unreadable => "unreadable",
-        }
-    }
-}
+pub use crate::transform::Status;
 
 /// How one entry is stored and what that means.
 #[derive(Clone, Debug, PartialEq, Eq)]

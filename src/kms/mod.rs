@@ -1,0 +1,130 @@
+//! KMS plugins: what `transform` asks of them.
+
+use std::sync::Arc;
+
+use crate::config::Kms;
+use crate::secret::KeyMaterial;
+
+/// Why a plugin did not answer with a key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KmsError {
+    /// Nobody listens at its endpoint, or it does not answer in time.
+    #[error("the KMS plugin at {endpoint} cannot be reached: {cause}")]
+    Unreachable {
+        /// The endpoint, as configured.
+        endpoint: String,
+        /// What the system says.
+        cause: String,
+    },
+    /// It answers, and refuses.
+    #[error("the KMS plugin at {endpoint} refuses: {cause}")]
+    Refused {
+        /// The endpoint, as configured.
+        endpoint: String,
+        /// The plugin's words.
+        cause: String,
+    },
+    /// It answers with something the API server would not accept.
+    #[error("the KMS plugin at {endpoint} is not usable: {cause}")]
+    Unusable {
+        /// The endpoint, as configured.
+        endpoint: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// No plugin is to be asked.
+    #[error("no KMS plugin is connected")]
+    NotConnected,
+}
+
+impl KmsError {
+    /// Whether the plugin itself is out of reach, as opposed to refusing one key.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        !matches!(self, Self::Refused { .. })
+    }
+}
+
+/// A wrapped data key or seed of KMS v2, with what the plugin needs to unwrap it.
+#[derive(Clone, Copy)]
+pub struct WrappedKey<'a> {
+    /// The plugin's key.
+    pub key_id: &'a str,
+    /// What the plugin returned when it wrapped the key.
+    pub source: &'a [u8],
+    /// What the plugin returned beside it.
+    pub annotations: &'a [(&'a str, &'a [u8])],
+}
+
+/// A fresh seed and its wrapping, for writing.
+pub struct Sealed {
+    /// The seed.
+    pub seed: KeyMaterial,
+    /// The plugin's key that wrapped it.
+    pub key_id: String,
+    /// The wrapped seed.
+    pub source: Vec<u8>,
+    /// What the plugin wants back with it.
+    pub annotations: Vec<(String, Vec<u8>)>,
+}
+
+/// The plugins of a configuration, asked synchronously from any thread.
+///
+/// An implementation remembers answers: callers may ask for the same data key again and again.
+pub trait Unwrap: Send + Sync {
+    /// Unwraps the data key of a v1 value.
+    ///
+    /// # Errors
+    /// When the plugin is out of reach or refuses.
+    fn unwrap_v1(&self, plugin: &Kms, wrapped: &[u8]) -> Result<KeyMaterial, KmsError>;
+
+    /// Unwraps a data key or seed of v2.
+    ///
+    /// # Errors
+    /// When the plugin is out of reach or refuses.
+    fn unwrap_v2(&self, plugin: &Kms, wrapped: WrappedKey<'_>) -> Result<KeyMaterial, KmsError>;
+
+    /// The key ID that a v2 plugin's Status reports now.
+    ///
+    /// # Errors
+    /// When the plugin is out of reach or not healthy.
+    fn key_id(&self, plugin: &Kms) -> Result<Arc<str>, KmsError>;
+
+    /// Wraps a data key for a v1 value.
+    ///
+    /// # Errors
+    /// When the plugin is out of reach or refuses.
+    fn wrap_v1(&self, plugin: &Kms, data_key: &KeyMaterial) -> Result<Vec<u8>, KmsError>;
+
+    /// A seed wrapped under the current key of a v2 plugin; the same one until that changes.
+    ///
+    /// # Errors
+    /// When the plugin is out of reach or refuses.
+    fn seal_v2(&self, plugin: &Kms) -> Result<Arc<Sealed>, KmsError>;
+}
+
+/// Asks nobody: every KMS value is unreadable.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoPlugins;
+
+impl Unwrap for NoPlugins {
+    fn unwrap_v1(&self, _: &Kms, _: &[u8]) -> Result<KeyMaterial, KmsError> {
+        Err(KmsError::NotConnected)
+    }
+
+    fn unwrap_v2(&self, _: &Kms, _: WrappedKey<'_>) -> Result<KeyMaterial, KmsError> {
+        Err(KmsError::NotConnected)
+    }
+
+    fn key_id(&self, _: &Kms) -> Result<Arc<str>, KmsError> {
+        Err(KmsError::NotConnected)
+    }
+
+    fn wrap_v1(&self, _: &Kms, _: &KeyMaterial) -> Result<Vec<u8>, KmsError> {
+        Err(KmsError::NotConnected)
+    }
+
+    fn seal_v2(&self, _: &Kms) -> Result<Arc<Sealed>, KmsError> {
+        Err(KmsError::NotConnected)
+    }
+}

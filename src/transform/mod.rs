@@ -1,0 +1,118 @@
+//! Decrypting and encrypting stored values: the only room with cipher calls.
+//!
+//! One file for each provider; order, prefix matching, fall-through and staleness are the API
+//! server's (kubernetes/apiserver `pkg/storage/value/transformer.go`), with one deliberate
+//! difference: where CBC padding fits by chance under a wrong key, the result counts only if it
+//! is a Kubernetes value, else the next key is tried.
+//!
+//! Nothing can tell that a secretbox or AES-CBC value (or a KMS v1 value with a CBC body) was
+//! copied from another etcd key: those modes do not authenticate it.
+
+pub mod aescbc;
+pub mod aesgcm;
+mod classify;
+mod engine;
+mod error;
+pub mod identity;
+pub mod kms_v1;
+pub mod kms_v2;
+mod list;
+mod random;
+pub mod secretbox;
+mod value;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod vectors;
+
+pub use error::{Attempt, AttemptError, CipherError, ReadError, WriteError};
+pub use list::{KeyUse, Opened, ResourceTransformers, Status, Verdict};
+pub use value::is_kubernetes_value;
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use crate::config::ConfigSet;
+use crate::kms::Unwrap;
+use engine::Prepared;
+use list::List;
+
+/// The transformers of one or more configurations, keys set up once.
+pub struct Transformers {
+    set: ConfigSet,
+    locations: Vec<Arc<str>>,
+    /// By configuration, entry and element.
+    prepared: Vec<Vec<Vec<Arc<Prepared>>>>,
+    kms: Arc<dyn Unwrap>,
+    resources: RwLock<HashMap<String, Arc<ResourceTransformers>>>,
+}
+
+impl Transformers {
+    /// Sets up every key of every configuration. Plugins are asked only when a value needs them.
+    ///
+    /// # Errors
+    /// When a key's length does not fit its provider; a validated configuration has none such.
+    pub fn new(set: &ConfigSet, kms: Arc<dyn Unwrap>) -> Result<Self, CipherError> {
+        let prepare = |p: &crate::config::Provider| Prepared::new(p).map(Arc::new);
+        let prepared = set
+            .files()
+            .iter()
+            .map(|file| {
+                file.config
+                    .entries
+                    .iter()
+                    .map(|entry| entry.providers.iter().map(prepare).collect())
+                    .collect()
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            set: set.clone(),
+            locations: set.files().iter().map(|f| Arc::from(f.location.as_str())).collect(),
+            prepared,
+            kms,
+            resources: RwLock::default(),
+        })
+    }
+
+    /// The transformers that serve a group-qualified resource (`secrets`, `deployments.apps`).
+    #[must_use]
+    pub fn for_resource(&self, resource: &str) -> Arc<ResourceTransformers> {
+        {
+            let held = self.resources.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(found) = held.get(resource) {
+                return Arc::clone(found);
+            }
+        }
+        let made = Arc::new(self.make(resource));
+        let mut held = self.resources.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(held.entry(resource.to_owned()).or_insert(made))
+    }
+
+    fn make(&self, resource: &str) -> ResourceTransformers {
+        let list = |(config, file): (usize, &crate::config::Loaded)| {
+            let serving = file.config.serving(resource);
+            let prepared = |s: &crate::config::Served<'_>| {
+                Some(Arc::clone(self.prepared.get(config)?.get(s.entry)?.get(s.element)?))
+            };
+            List {
+                config,
+                location: Arc::clone(&self.locations[config]),
+                implied: serving.is_implied_identity(),
+                providers: serving.providers.iter().filter_map(prepared).collect(),
+            }
+        };
+        ResourceTransformers {
+            resource: resource.to_owned(),
+            lists: self.set.files().iter().enumerate().map(list).collect(),
+            kms: Arc::clone(&self.kms),
+            write_key_id: OnceLock::new(),
+        }
+    }
+
+    /// The configurations.
+    #[must_use]
+    pub fn configs(&self) -> &ConfigSet {
+        &self.set
+    }
+}
