@@ -10,6 +10,7 @@
 //! | `advice` | what the API server accepts and a person should know |
 //! | `compare` | where two configurations differ |
 //! | `endpoint` | KMS endpoint URLs |
+//! | `generate` | a new configuration's text |
 //! | `places` | field path → line and column |
 //! | `load` | the forms in which backups hold a configuration |
 //! | `set` | several configurations together |
@@ -19,6 +20,7 @@ mod compare;
 mod decode;
 mod endpoint;
 mod finding;
+mod generate;
 mod load;
 mod model;
 mod places;
@@ -29,6 +31,7 @@ mod validate;
 pub use compare::differences;
 pub use endpoint::{Endpoint, EndpointError, Socket};
 pub use finding::{ConfigErrors, Finding};
+pub use generate::{New, Writer, generate};
 pub use load::{LoadError, Loaded, load};
 pub use model::{EncryptionConfig, Entry, GroupResource, Key, Kms, Provider, Served, Serving};
 pub use places::Places;

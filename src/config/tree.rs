@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span};
+use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StructureStyle};
 use zeroize::Zeroizing;
 
 /// Deepest nesting that is read. A configuration needs seven levels.
@@ -30,8 +30,7 @@ pub struct Position {
 pub(crate) struct Node {
     pub(crate) value: Value,
     pub(crate) at: Position,
-    /// Byte range in the text. For collections from the first byte to the last child's end, as
-    /// the parser reports it.
+    /// Byte range in the text; block collections end where their last child does.
     pub(crate) span: Range<usize>,
     /// Written in `[…]` or `{…}`.
     #[allow(dead_code)] // the rotation looks at it
@@ -116,7 +115,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
     if json {
         check_json(text)?;
     }
-    let mut builder = Builder { anchors: HashMap::new(), nodes: 0, json };
+    let mut builder = Builder { anchors: HashMap::new(), nodes: 0, json, closed: 0 };
     let mut documents = Vec::new();
     let mut events = Parser::new_from_str(text);
     while let Some(next) = events.next_event() {
@@ -180,6 +179,8 @@ struct Builder {
     anchors: HashMap<usize, Node>,
     nodes: usize,
     json: bool,
+    /// Where the collection that was read last closes; meaningful for flow style only.
+    closed: usize,
 }
 
 impl Node {
@@ -219,32 +220,25 @@ impl Builder {
             if self.nodes > MAX_NODES {
                 return Err(error("too many nodes", span));
             }
-            let (value, anchor, end, flow) = match event {
+            let (value, anchor) = match event {
                 Event::Comment(..) => continue,
                 Event::Scalar(text, style, anchor, tag) => {
                     let tag = tag.as_deref().and_then(|t| t.core_suffix().map(str::to_owned));
                     let plain = style == ScalarStyle::Plain;
-                    (scalar(&text, plain, tag.as_deref()), anchor, span, false)
+                    (scalar(&text, plain, tag.as_deref()), anchor)
                 }
-                Event::SequenceStart(_, anchor, _) => {
+                Event::SequenceStart(style, anchor, _) => {
                     let mut items = Vec::new();
                     while let Some(item) = self.next_node(events, depth + 1)? {
                         items.push(item);
                     }
-                    let end = items
-                        .last()
-                        .map_or(span.start.byte_offset().unwrap_or(0), |n: &Node| n.span.end);
-                    let node = Node {
-                        value: Value::List(items),
-                        at: position(span),
-                        span: span.start.byte_offset().unwrap_or(0)..end,
-                        flow: !span.is_empty(),
-                        aliased: false,
-                    };
+                    let last = items.last().map(|n: &Node| n.span.end);
+                    let node = self.collection(style, span, last, Value::List(items));
                     return Ok(Some(self.keep(anchor, node)));
                 }
-                Event::MappingStart(_, anchor, _) => {
-                    let node = self.map(events, span, depth)?;
+                Event::MappingStart(style, anchor, _) => {
+                    let (fields, last) = self.fields(events, depth)?;
+                    let node = self.collection(style, span, last, Value::Map(fields));
                     return Ok(Some(self.keep(anchor, node)));
                 }
                 Event::Alias(id) => {
@@ -259,27 +253,42 @@ impl Builder {
                     node.aliased = true;
                     return Ok(Some(node));
                 }
-                _ => return Ok(None),
+                _ => {
+                    self.closed = span.byte_range().map_or(0, |r| r.end);
+                    return Ok(None);
+                }
             };
             let node = Node {
                 value,
                 at: position(span),
-                span: end.byte_range().unwrap_or(0..0),
-                flow,
+                span: span.byte_range().unwrap_or(0..0),
+                flow: false,
                 aliased: false,
             };
             return Ok(Some(self.keep(anchor, node)));
         }
     }
 
-    fn map(
+    fn collection(
+        &self,
+        style: StructureStyle,
+        span: Span,
+        last: Option<usize>,
+        value: Value,
+    ) -> Node {
+        let start = span.start.byte_offset().unwrap_or(0);
+        let flow = style == StructureStyle::Flow;
+        let end = if flow { self.closed } else { last.unwrap_or(start) };
+        Node { value, at: position(span), span: start..end, flow, aliased: false }
+    }
+
+    /// The fields of a map and where the last one ends.
+    fn fields(
         &mut self,
         events: &mut Events<'_>,
-        span: Span,
         depth: usize,
-    ) -> Result<Node, SyntaxError> {
-        let start = span.start.byte_offset().unwrap_or(0);
-        let mut end = start;
+    ) -> Result<(Vec<Field>, Option<usize>), SyntaxError> {
+        let mut end = None;
         let mut fields: Vec<Field> = Vec::new();
         let mut merged: Vec<Field> = Vec::new();
         while let Some(key) = self.next_node(events, depth + 1)? {
@@ -299,7 +308,7 @@ impl Builder {
                 }
             };
             let Some(node) = self.next_node(events, depth + 1)? else { break };
-            end = node.span.end.max(key.span.end);
+            end = Some(if node.aliased { key.span.end } else { node.span.end.max(key.span.end) });
             if name.as_str() == "<<" && !self.json {
                 merge(&mut merged, node)?;
             } else {
@@ -311,13 +320,7 @@ impl Builder {
                 fields.push(field);
             }
         }
-        Ok(Node {
-            value: Value::Map(fields),
-            at: position(span),
-            span: start..end,
-            flow: !span.is_empty(),
-            aliased: false,
-        })
+        Ok((fields, end))
     }
 
     fn keep(&mut self, anchor: usize, node: Node) -> Node {
@@ -496,6 +499,18 @@ mod tests {
         let deep = "[".repeat(100) + &"]".repeat(100);
         assert!(parse(&deep).err().unwrap().message.contains("deeply"));
         assert!(parse("&a [*a]").is_err());
+    }
+
+    #[test]
+    fn nodes_know_their_bytes() {
+        let text = "a:\n  - {b: [1, 2 ] , c: 'x'}  # no\n  - d: \"é\"\n    e: f # g\n";
+        let doc = &parse(text).unwrap()[0];
+        let items = doc.get("a").unwrap().items();
+        assert_eq!(&text[items[0].span.clone()], "{b: [1, 2 ] , c: 'x'}");
+        assert_eq!(&text[items[0].get("b").unwrap().span.clone()], "[1, 2 ]");
+        assert_eq!(&text[items[0].get("c").unwrap().span.clone()], "'x'");
+        assert_eq!(&text[items[1].span.clone()], "d: \"é\"\n    e: f");
+        assert!(items[0].flow && !items[1].flow);
     }
 
     #[test]

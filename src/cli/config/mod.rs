@@ -5,6 +5,8 @@ pub mod read;
 
 mod check;
 mod explain;
+mod new;
+mod write;
 
 use super::Ctx;
 use super::failure::{Exit, Failure};
@@ -22,6 +24,8 @@ enum Command {
     Check(check::Args),
     /// Say which entry serves a resource, what it writes with and what it can read
     Explain(explain::Args),
+    /// Create a configuration with a fresh key, in a file that only you can read
+    New(new::Args),
 }
 
 /// Runs the command.
@@ -29,6 +33,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     match &args.command {
         Command::Check(args) => check::run(ctx, args),
         Command::Explain(args) => explain::run(ctx, args),
+        Command::New(args) => new::run(ctx, args),
     }
 }
 

@@ -1,0 +1,80 @@
+//! Configurations → files. Key material leaves the process here and nowhere else, into a file
+//! that only its owner can read.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
+
+use crate::cli::failure::Failure;
+use crate::secret::KeyMaterial;
+
+/// Length of new keys in bytes: the only one that every static provider takes.
+const KEY_LEN: usize = 32;
+
+/// A key from the system's random generator.
+///
+/// # Errors
+/// When the system has no randomness to give.
+pub fn fresh_key() -> Result<KeyMaterial, Failure> {
+    let mut bytes = Zeroizing::new(vec![0; KEY_LEN]);
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| Failure::new("the system's random generator failed"))?;
+    Ok(KeyMaterial::new(std::mem::take(&mut *bytes)))
+}
+
+/// `key-20260131`, and `key-20260131-2` where that is taken: sortable, and without a colon.
+#[must_use]
+pub fn fresh_name(taken: impl Fn(&str) -> bool) -> String {
+    let day = jiff::Timestamp::now().strftime("%Y%m%d").to_string();
+    let first = format!("key-{day}");
+    let more = (2u32..).map(|n| format!("{first}-{n}"));
+    std::iter::once(first.clone()).chain(more).find(|name| !taken(name)).unwrap_or_default()
+}
+
+/// Refuses stdout, where key material would end up in scroll-back and logs.
+///
+/// # Errors
+/// Wrong usage, saying what to do.
+pub fn check_target(out: Option<&Path>) -> Result<&Path, Failure> {
+    match out {
+        Some(path) if path != Path::new("-") => Ok(path),
+        _ => Err(Failure::usage("key material is written to files only")
+            .hint("give --out FILE; it is made with mode 0600")),
+    }
+}
+
+/// Writes a new file with mode 0600, whole or not at all. A symlink at its place is replaced,
+/// never followed.
+///
+/// # Errors
+/// When it exists and `force` is not given, or cannot be written.
+pub fn write(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
+    let shown = path.display();
+    let cannot = |e: &io::Error| Failure::new(format!("cannot write {shown}")).because(e);
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    // Made with O_EXCL and mode 0600 beside the target, and removed again on any error.
+    let mut file = tempfile::Builder::new()
+        .prefix(".atrest-")
+        .suffix(".tmp")
+        .tempfile_in(parent)
+        .map_err(|e| cannot(&e))?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(|e| cannot(&e))?;
+    let placed = if force { file.persist(path) } else { file.persist_noclobber(path) };
+    placed.map_err(|e| {
+        if e.error.kind() == io::ErrorKind::AlreadyExists {
+            Failure::new(format!("{shown} exists already"))
+                .hint("give another --out, or --force to replace it")
+        } else {
+            cannot(&e.error)
+        }
+    })?;
+    Ok(())
+}
