@@ -1,0 +1,82 @@
+//! Judges relative to a configuration: from the prefix alone, or by decrypting.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::{Judge, Judged, Status};
+use crate::transform::{KeyUse, Transformers, Verdict};
+
+/// Statuses from the prefix alone.
+pub struct ByPrefix<'t>(pub &'t Transformers);
+
+impl Judge for ByPrefix<'_> {
+    fn judge<'a>(&self, resource: &str, _etcd_key: &[u8], value: &'a [u8]) -> Judged<'a> {
+        judged(&self.0.for_resource(resource).classify(value), value)
+    }
+}
+
+/// How many entries a key read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// The key.
+    pub used: KeyUse,
+    /// Entries.
+    pub entries: u64,
+}
+
+/// Statuses from decrypting every value; remembers which key read how many.
+pub struct ByReading<'t> {
+    transformers: &'t Transformers,
+    reads: Mutex<BTreeMap<String, Reads>>,
+}
+
+impl<'t> ByReading<'t> {
+    /// Decrypts with `transformers`.
+    #[must_use]
+    pub fn new(transformers: &'t Transformers) -> Self {
+        Self { transformers, reads: Mutex::default() }
+    }
+
+    /// Which key read how many entries, by configuration, provider and key.
+    #[must_use]
+    pub fn reads(&self) -> Vec<Reads> {
+        let reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = reads.values().cloned().collect();
+        all.sort_by_key(|r| r.used.config);
+        all
+    }
+}
+
+impl Judge for ByReading<'_> {
+    fn judge<'a>(&self, resource: &str, etcd_key: &[u8], value: &'a [u8]) -> Judged<'a> {
+        let transformers = self.transformers.for_resource(resource);
+        let mut judged = judged(&transformers.classify(value), value);
+        match transformers.read(etcd_key, value) {
+            Ok(opened) => {
+                judged.status =
+                    Some(if opened.stale { Status::Stale } else { Status::Current });
+                judged.reason = opened.reason.map(Cow::Owned);
+                let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut used = opened.used;
+                used.kms_key_id = None;
+                let name = format!("{:4} {used}", used.config);
+                reads.entry(name).or_insert(Reads { used, entries: 0 }).entries += 1;
+            }
+            Err(e) => {
+                judged.status = Some(Status::Unreadable);
+                judged.reason = Some(Cow::Owned(e.to_string()));
+            }
+        }
+        judged
+    }
+}
+
+/// A verdict, copied out of the transformers it borrows its names from.
+fn judged<'a>(verdict: &Verdict<'_>, value: &'a [u8]) -> Judged<'a> {
+    let known = verdict.key_name.as_deref();
+    let mut judged = Judged::by_prefix(value, known);
+    judged.status = Some(verdict.status);
+    judged.reason = verdict.reason.as_ref().map(|r| Cow::Owned(r.clone().into_owned()));
+    judged
+}
