@@ -1,12 +1,16 @@
 //! Shared arguments → an open source, the selected resources and the key prefix. The one place
 //! where low-level arguments become built objects.
 
+use std::sync::Arc;
+
 use super::failure::Failure;
 use super::{Ctx, config};
 use crate::config::ConfigSet;
+use crate::kms::NoPlugins;
 use crate::resource::{DEFAULT_PREFIX, Location, Scope, Selector};
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
 use crate::source::{Query, Source};
+use crate::transform::Transformers;
 
 /// Opens the source that the options name.
 ///
@@ -52,13 +56,13 @@ pub fn config_wire(set: &ConfigSet) -> crate::report::wire::Config {
     }
 }
 
-/// What decides on each entry.
-pub fn judge(
-    _ctx: &Ctx,
-    _configs: Option<&ConfigSet>,
-    _verify: bool,
-) -> Result<Box<dyn super::scan::CountingJudge>, Failure> {
-    Ok(Box::new(crate::scan::Prefixes))
+/// The transformers of the configurations, with their KMS plugins.
+///
+/// # Errors
+/// When a key does not fit its provider.
+pub fn transformers(set: &ConfigSet) -> Result<Transformers, Failure> {
+    Transformers::new(set, Arc::new(NoPlugins))
+        .map_err(|e| Failure::new("the configuration cannot be used").because(&e))
 }
 
 /// What the user wants to see.

@@ -11,9 +11,9 @@ use super::{Ctx, ui};
 use crate::config::ConfigSet;
 use crate::entry::{Entry, EntryRef};
 use crate::report::Format;
-use crate::report::scan::Report;
+use crate::report::scan::{KeyReads, Report};
 use crate::report::table;
-use crate::scan::{Counts, Finding, Judge, Judged, Prefixes, Status, Totals};
+use crate::scan::{ByPrefix, ByReading, Counts, Finding, Judge, Judged, Prefixes, Status, Totals};
 use crate::source::{Query, Source, Visit};
 
 /// Options of `scan`.
@@ -94,7 +94,12 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let list = args.list || format == Format::Jsonl;
     let query = selection.query(ctx.global.revision, list);
 
-    let judge = open::judge(ctx, configs.as_ref(), args.verify)?;
+    let transformers = configs.as_ref().map(open::transformers).transpose()?;
+    let judge: Box<dyn CountingJudge + '_> = match (&transformers, args.verify) {
+        (None, _) => Box::new(Prefixes),
+        (Some(t), false) => Box::new(ByPrefix(t)),
+        (Some(t), true) => Box::new(ByReading::new(t)),
+    };
     let mut folder = Folder::new(&selection, judge.as_ref(), list);
     let progress = Progress::entries(&ctx.ui, || source.estimate(&query));
     let visit = folder.visit(source.as_mut(), &query, args.verify, &progress)?;
@@ -109,7 +114,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         source: &info,
         visit: &visit,
         config: configs.as_ref().map(open::config_wire),
-        reads: judge.reads(),
+        reads: configs.as_ref().map(|c| judge.reads(c)).unwrap_or_default(),
         counts: &counts,
         entries: entries.as_deref(),
         timestamp: std::time::SystemTime::now()
@@ -135,8 +140,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     }
     if bad_total > bad.len() as u64 {
         ctx.ui.warn(&format!(
-            "and {} more unreadable; --list names them all",
-            table::entries(bad_total - bad.len() as u64)
+            "and {} more that are unreadable; --list names them all",
+            table::count(bad_total - bad.len() as u64)
         ));
     }
     super::report_damage(ctx, &visit.damage);
@@ -158,15 +163,33 @@ fn nothing_found(selection: &Selection) -> String {
     )
 }
 
-/// A judge that also knows which key read how many entries.
-pub trait CountingJudge: Judge {
-    /// Which file's which key read how many entries; empty unless several files were given.
-    fn reads(&self) -> Vec<crate::report::scan::KeyReads> {
+/// A judge that may also know which key read how many entries.
+trait CountingJudge: Judge {
+    /// Which file's which key read how many entries.
+    fn reads(&self, configs: &ConfigSet) -> Vec<KeyReads> {
+        let _ = configs;
         Vec::new()
     }
 }
 
 impl CountingJudge for Prefixes {}
+
+impl CountingJudge for ByPrefix<'_> {}
+
+impl CountingJudge for ByReading<'_> {
+    fn reads(&self, configs: &ConfigSet) -> Vec<KeyReads> {
+        let location = |i: usize| configs.files().get(i).map(|f| f.location.clone());
+        ByReading::reads(self)
+            .into_iter()
+            .map(|r| KeyReads {
+                config: location(r.used.config).unwrap_or_default(),
+                provider: r.used.provider.to_string(),
+                key: r.used.key.map(|k| k.to_string()),
+                entries: r.entries,
+            })
+            .collect()
+    }
+}
 
 /// Entries waiting to be decrypted by several threads.
 const BATCH_ENTRIES: usize = 4096;

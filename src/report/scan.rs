@@ -249,7 +249,8 @@ impl Report<'_> {
         if !groups.is_empty() {
             writeln!(out, "{}", group_table(&groups, with_status, color))?;
         }
-        for read in &self.reads {
+        let several = self.reads.iter().any(|r| r.config != self.reads[0].config);
+        for read in self.reads.iter().filter(|_| several) {
             writeln!(
                 out,
                 "read by {} {} of {}: {}",

@@ -54,8 +54,7 @@ impl Judge for ByReading<'_> {
         let mut judged = judged(&transformers.classify(value), value);
         match transformers.read(etcd_key, value) {
             Ok(opened) => {
-                judged.status =
-                    Some(if opened.stale { Status::Stale } else { Status::Current });
+                judged.status = Some(if opened.stale { Status::Stale } else { Status::Current });
                 judged.reason = opened.reason.map(Cow::Owned);
                 let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut used = opened.used;

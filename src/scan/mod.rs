@@ -1,9 +1,13 @@
 //! Folds entries into findings: how is every entry stored. Streams, prints nothing, and keeps
 //! only counts unless a list was asked for.
 
+mod configured;
 mod judge;
 
-pub use judge::{Judge, Judged, Prefixes, Status};
+pub use configured::{ByPrefix, ByReading, Reads};
+pub use judge::{Judge, Judged, Prefixes};
+
+pub use crate::transform::Status;
 
 use std::hash::{Hash, Hasher};
 
