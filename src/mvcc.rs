@@ -4,7 +4,9 @@
 //! Source: etcd-io/etcd `server/storage/mvcc/{revision,kvstore}.go`,
 //! `server/storage/schema/bucket.go`, `api/mvccpb/kv.proto`.
 
-use crate::bolt::{Bucket, Db, PageDamage, PageSet};
+use std::ops::ControlFlow;
+
+use crate::bolt::{Bucket, Db, Element, Gap, PageDamage, PageSet};
 use crate::entry::{EntryRef, Value};
 use crate::proto::{Fields, Malformed};
 
@@ -112,6 +114,18 @@ impl Bookkeeping {
     }
 }
 
+/// What [`Store::read`] came across.
+pub struct Read<'a> {
+    /// The current revision, as far as it can be read.
+    pub newest: i64,
+    /// What could not be read.
+    pub damage: Vec<PageDamage>,
+    /// Stretches of bucket `key` that are missing.
+    pub gaps: Vec<Gap<'a>>,
+    /// Pages of the trees, overflow pages included.
+    pub seen: PageSet,
+}
+
 /// etcd's view of a bbolt file.
 pub struct Store<'a> {
     db: Db<'a>,
@@ -144,7 +158,7 @@ impl<'a> Store<'a> {
                     b"finishedCompactRev" => bookkeeping.finished_compaction = revision(),
                     _ => {}
                 }
-                std::ops::ControlFlow::Continue(())
+                ControlFlow::Continue(())
             });
         }
         let keys = find(b"key");
@@ -164,26 +178,79 @@ impl<'a> Store<'a> {
     /// Calls `sink` for every record in ascending revision order. Returns the current revision
     /// and what could not be read.
     pub fn records(&self, sink: &mut dyn FnMut(Stored<'a>)) -> (i64, Vec<PageDamage>) {
-        let mut damage = self.damage.clone();
-        let mut newest = self.bookkeeping.compacted().max(1);
-        if let Some(keys) = self.keys {
-            let mut seen = self.seen.clone();
-            let mut broken = Vec::new();
-            // The sink never breaks.
-            let _ = self.db.walk(keys, &mut seen, &mut damage, &mut |page, element| {
-                if let Some(revision) = Revision::parse(element.key) {
-                    newest = newest.max(revision.main);
-                    let (page, offset) = (page.id, element.offset);
-                    sink(Stored { revision, record: element.value, page, offset });
+        let read = self.read(sink);
+        (read.newest, read.damage)
+    }
+
+    /// As [`Store::records`], and says which stretches of revisions are missing.
+    pub fn read(&self, sink: &mut dyn FnMut(Stored<'a>)) -> Read<'a> {
+        let mut read = Read {
+            newest: self.bookkeeping.compacted().max(1),
+            damage: self.damage.clone(),
+            gaps: Vec::new(),
+            seen: self.seen.clone(),
+        };
+        let Some(keys) = self.keys else {
+            read.gaps.push(Gap::ALL);
+            return read;
+        };
+        let mut broken = Vec::new();
+        let newest = &mut read.newest;
+        let (seen, damage, gaps) = (&mut read.seen, &mut read.damage, &mut read.gaps);
+        // The sink never breaks.
+        let _ = self.db.walk_gaps(keys, seen, damage, gaps, &mut |page, element| {
+            let key = element.key;
+            let revision = Revision::parse(key).filter(|_| !element.is_bucket);
+            let Some(revision) = revision else {
+                let what = format!("a key of {} bytes is no revision", key.len());
+                broken.push(PageDamage { page: page.id, what });
+                return ControlFlow::Continue(());
+            };
+            if key.len() == 18 && !revision.tombstone {
+                // etcd reads it all the same.
+                let what = format!("the key of revision {} has a wrong mark", revision.main);
+                broken.push(PageDamage { page: page.id, what });
+            }
+            *newest = (*newest).max(revision.main);
+            let (page, offset) = (page.id, element.offset);
+            sink(Stored { revision, record: element.value, page, offset });
+            ControlFlow::Continue(())
+        });
+        read.damage.append(&mut broken);
+        read
+    }
+
+    /// Calls `sink` for every record of the missing stretches of `read` that a sweep of the pages
+    /// outside the trees finds, in no order, possibly several times and of any age. Returns the
+    /// newest revision among them.
+    pub fn sweep(&self, read: &Read<'a>, sink: &mut dyn FnMut(Stored<'a>)) -> i64 {
+        let mut newest = 0;
+        let mut take = |page: u64, base: usize, element: Element<'a>| {
+            let Some(revision) = Revision::parse(element.key) else { return };
+            let missing = read.gaps.iter().any(|gap| gap.contains(element.key));
+            // Other buckets' keys can look like revisions; their values are no records.
+            let named = || key_value(element.value).is_ok_and(|e| !e.key.is_empty());
+            if missing && !element.is_bucket && named() {
+                newest = newest.max(revision.main);
+                let offset = base + element.offset;
+                sink(Stored { revision, record: element.value, page, offset });
+            }
+        };
+        for page in self.db.sweep(&read.seen) {
+            for element in (0..page.count).filter_map(|i| page.element(i).ok()) {
+                // Small databases keep even this bucket inside the list of buckets.
+                if element.is_bucket && element.key == b"key" {
+                    if let Some((image, base)) = self.db.inline_image(&element) {
+                        for inner in (0..image.count).filter_map(|i| image.element(i).ok()) {
+                            take(page.id, base, inner);
+                        }
+                    }
                 } else {
-                    let what = format!("a key of {} bytes is no revision", element.key.len());
-                    broken.push(PageDamage { page: page.id, what });
+                    take(page.id, 0, element);
                 }
-                std::ops::ControlFlow::Continue(())
-            });
-            damage.append(&mut broken);
+            }
         }
-        (newest, damage)
+        newest
     }
 
     /// Pages that any bucket uses, overflow pages included.
@@ -193,7 +260,7 @@ impl<'a> Store<'a> {
         for (_, bucket) in self.db.buckets(&mut seen, &mut damage) {
             // The sink never breaks.
             let _ = self.db.walk(bucket, &mut seen, &mut damage, &mut |_, _| {
-                std::ops::ControlFlow::Continue(())
+                ControlFlow::Continue(())
             });
         }
         (seen, damage)
@@ -222,10 +289,19 @@ impl<'a> State<'a> {
         }
     }
 
+    /// Applies one record of `key` that arrives in no order: the newest wins, be it a deletion.
+    pub fn apply_newest(&mut self, key: &'a [u8], stored: Stored<'a>) {
+        let held = self.live.entry(key).or_insert(stored);
+        if held.revision < stored.revision {
+            *held = stored;
+        }
+    }
+
     /// The live records, in key order if asked.
     #[must_use]
     pub fn into_records(self, ordered: bool) -> Vec<(&'a [u8], Stored<'a>)> {
-        let mut records: Vec<_> = self.live.into_iter().collect();
+        let mut records: Vec<_> =
+            self.live.into_iter().filter(|(_, s)| !s.revision.tombstone).collect();
         if ordered {
             records.sort_unstable_by_key(|(key, _)| *key);
         }

@@ -12,7 +12,7 @@ pub mod write;
 
 pub use meta::{Meta, MetaError, NO_FREELIST};
 pub use page::{Element, Page, PageKind};
-pub use walk::{Bucket, PageSet};
+pub use walk::{Bucket, Gap, PageSet};
 
 /// Smallest and largest page sizes that are believed, bytes.
 const PAGE_SIZES: std::ops::RangeInclusive<usize> = 1024..=16 << 20;
@@ -74,6 +74,27 @@ pub struct PageDamage {
     pub what: String,
 }
 
+/// The page size and byte order at which most pages carry their own number.
+fn guess(data: &[u8]) -> Option<(usize, Endian)> {
+    let mut best = None;
+    let mut size = *PAGE_SIZES.start();
+    while size <= *PAGE_SIZES.end() && size * 2 < data.len() {
+        for endian in [Endian::Little, Endian::Big] {
+            let pages = (2..data.len() / size).filter(|n| {
+                let at = n * size;
+                endian.u64(data, at) == Some(*n as u64)
+                    && matches!(endian.u16(data, at + 8), Some(0x01 | 0x02 | 0x10))
+            });
+            let pages = pages.count();
+            if pages > best.map_or(0, |(n, ..)| n) {
+                best = Some((pages, size, endian));
+            }
+        }
+        size *= 2;
+    }
+    best.map(|(_, size, endian)| (size, endian))
+}
+
 /// An open database.
 #[derive(Clone, Debug)]
 pub struct Db<'a> {
@@ -104,6 +125,28 @@ impl<'a> Db<'a> {
         };
         let metas = metas.map(|m| m.map(|(meta, _)| meta));
         Ok(Self { data, page_size: size.bytes, endian: size.endian, meta, metas })
+    }
+
+    /// Opens what may have been a database: as [`Db::open`], but when no meta page is intact, the
+    /// page size is the one at which most pages carry their own number, and there is no tree.
+    ///
+    /// # Errors
+    /// When nothing looks like a page at any size.
+    pub fn salvage(data: &'a [u8]) -> Result<Self, BoltError> {
+        let error = match Self::open(data) {
+            Ok(db) => return Ok(db),
+            Err(error) => error,
+        };
+        let Some((page_size, endian)) = guess(data) else { return Err(error) };
+        let metas = [meta::read(data, 0), meta::read(data, page_size)].map(|m| m.map(|(m, _)| m));
+        let meta = Meta {
+            page_size: u32::try_from(page_size).unwrap_or(u32::MAX),
+            root: 0,
+            freelist: NO_FREELIST,
+            high_water_mark: (data.len() / page_size) as u64,
+            txid: 0,
+        };
+        Ok(Self { data, page_size, endian, meta, metas })
     }
 
     /// The meta page in force.

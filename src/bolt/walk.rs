@@ -59,7 +59,7 @@ impl<'a> Db<'a> {
         let root = Bucket::Tree(self.meta.root);
         // The sink never breaks.
         let _ = self.walk(root, seen, damage, &mut |page, element| {
-            match self.bucket_of(page, &element) {
+            match self.bucket_of(page.id, &element) {
                 Ok(bucket) => buckets.push((element.key, bucket)),
                 Err(what) => broken.push(PageDamage { page: page.id, what }),
             }
@@ -79,7 +79,17 @@ impl<'a> Db<'a> {
         self.buckets(seen, damage).into_iter().find(|(n, _)| *n == name).map(|(_, b)| b)
     }
 
-    fn bucket_of(&self, page: &Page<'a>, element: &Element<'a>) -> Result<Bucket<'a>, String> {
+    /// The page image of an inline bucket, and the image's offset in the page of `element`.
+    pub fn inline_image(&self, element: &Element<'a>) -> Option<(Page<'a>, usize)> {
+        match self.bucket_of(0, element).ok()? {
+            Bucket::Inline(image, _, offset) => {
+                inline(image, self.endian).ok().map(|page| (page, offset))
+            }
+            Bucket::Tree(_) => None,
+        }
+    }
+
+    fn bucket_of(&self, page: u64, element: &Element<'a>) -> Result<Bucket<'a>, String> {
         if !element.is_bucket {
             return Err("a plain value stands among the buckets".into());
         }
@@ -89,7 +99,7 @@ impl<'a> Db<'a> {
             Some(0) if element.value.len() < 32 => Err("inline bucket is cut short".into()),
             Some(0) => {
                 let offset = element.offset + element.key.len() + 16;
-                Ok(Bucket::Inline(&element.value[16..], page.id, offset))
+                Ok(Bucket::Inline(&element.value[16..], page, offset))
             }
             Some(id) => Ok(Bucket::Tree(id)),
         }
@@ -105,41 +115,105 @@ impl<'a> Db<'a> {
         damage: &mut Vec<PageDamage>,
         sink: &mut Sink<'_, 'a>,
     ) -> ControlFlow<()> {
-        let mut order = Order::default();
-        match bucket {
+        self.walk_gaps(bucket, seen, damage, &mut Vec::new(), sink)
+    }
+
+    /// As [`Db::walk`]; `gaps` collects the stretches of keys that damage took out, between the
+    /// keys that were read before and after it.
+    pub fn walk_gaps(
+        &self,
+        bucket: Bucket<'a>,
+        seen: &mut PageSet,
+        damage: &mut Vec<PageDamage>,
+        gaps: &mut Vec<Gap<'a>>,
+        sink: &mut Sink<'_, 'a>,
+    ) -> ControlFlow<()> {
+        let mut walk = Walk { seen, damage, gaps, last: &[], open: false };
+        let flow = match bucket {
             Bucket::Inline(image, at, _) => match inline(image, self.endian) {
-                Ok(page) => {
-                    let page = Page { id: at, ..page };
-                    leaf(&page, &mut order, damage, sink)
-                }
+                Ok(page) => walk.leaf(&Page { id: at, ..page }, sink),
                 Err(what) => {
-                    damage.push(PageDamage { page: at, what });
+                    walk.lost(PageDamage { page: at, what });
                     ControlFlow::Continue(())
                 }
             },
-            Bucket::Tree(root) => self.walk_tree(root, &mut order, seen, damage, sink),
+            Bucket::Tree(root) => walk.tree(self, root, sink),
+        };
+        if walk.open {
+            let after = walk.last;
+            walk.gaps.push(Gap { after, before: None });
         }
+        flow
     }
 
-    fn walk_tree(
-        &self,
-        root: u64,
-        order: &mut Order<'a>,
-        seen: &mut PageSet,
-        damage: &mut Vec<PageDamage>,
-        sink: &mut Sink<'_, 'a>,
-    ) -> ControlFlow<()> {
+    /// Leaf pages that a linear sweep finds among the pages that are not in `skip`: those that
+    /// carry their own number and whose element table fits. Nothing says that a tree uses them,
+    /// so they may be of any age.
+    pub fn sweep<'s>(&'s self, skip: &'s PageSet) -> impl Iterator<Item = Page<'a>> + 's {
+        (2..self.file_pages()).filter(|id| !skip.contains(*id)).filter_map(|id| {
+            let at = usize::try_from(id).ok()?.checked_mul(self.page_size)?;
+            let page = Page::sweep(self.data.get(at..)?, self.page_size, self.endian).ok()?;
+            (page.id == id && page.kind == PageKind::Leaf && page.count > 0).then_some(page)
+        })
+    }
+}
+
+/// Keys that damage made unreadable, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap<'a> {
+    /// The last key read before; empty for none.
+    pub after: &'a [u8],
+    /// The first key read behind; `None` is the bucket's end.
+    pub before: Option<&'a [u8]>,
+}
+
+impl Gap<'_> {
+    /// The whole bucket.
+    pub const ALL: Gap<'static> = Gap { after: &[], before: None };
+
+    /// Whether `key` lies in the gap.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        key > self.after && self.before.is_none_or(|before| key < before)
+    }
+}
+
+/// Elements of one page whose damage is spelled out; the rest is counted.
+const SPELLED_OUT: usize = 4;
+
+struct Walk<'w, 'a> {
+    seen: &'w mut PageSet,
+    damage: &'w mut Vec<PageDamage>,
+    gaps: &'w mut Vec<Gap<'a>>,
+    /// The last key read: keys ascend through the whole bucket.
+    last: &'a [u8],
+    /// Something was lost behind `last`.
+    open: bool,
+}
+
+impl<'a> Walk<'_, 'a> {
+    fn lost(&mut self, damage: PageDamage) {
+        self.damage.push(damage);
+        self.open = true;
+    }
+
+    fn tree(&mut self, db: &Db<'a>, root: u64, sink: &mut Sink<'_, 'a>) -> ControlFlow<()> {
         // Each level: a branch page and the next element to follow.
         let mut stack: Vec<(Page<'a>, usize)> = Vec::new();
         let mut next = Some(root);
         loop {
             if let Some(id) = next.take() {
-                match self.claim(id, seen) {
-                    Err(d) => damage.push(d),
-                    Ok(page) if page.kind == PageKind::Leaf => leaf(&page, order, damage, sink)?,
+                match self.claim(db, id) {
+                    Err(d) => self.lost(d),
+                    Ok(page) if page.kind == PageKind::Leaf => {
+                        if page.count == 0 && !stack.is_empty() {
+                            self.lost(PageDamage { page: id, what: "empty leaf page".into() });
+                        }
+                        self.leaf(&page, sink)?;
+                    }
                     Ok(page) if page.kind == PageKind::Branch && stack.len() < DEEPEST => {
                         if page.count == 0 {
-                            damage.push(PageDamage { page: id, what: "empty branch page".into() });
+                            self.lost(PageDamage { page: id, what: "empty branch page".into() });
                         }
                         stack.push((page, 0));
                     }
@@ -149,7 +223,7 @@ impl<'a> Db<'a> {
                         } else {
                             format!("a {:?} page stands in a tree", page.kind).to_lowercase()
                         };
-                        damage.push(PageDamage { page: id, what });
+                        self.lost(PageDamage { page: id, what });
                     }
                 }
             }
@@ -160,54 +234,66 @@ impl<'a> Db<'a> {
             }
             match page.element(*i) {
                 Ok(element) => next = Some(element.child),
-                Err(what) => damage.push(PageDamage { page: page.id, what }),
+                Err(what) => {
+                    let page = page.id;
+                    self.lost(PageDamage { page, what });
+                }
             }
-            *i += 1;
+            if let Some((_, i)) = stack.last_mut() {
+                *i += 1;
+            }
         }
     }
 
     /// Reads a page of a tree and marks it and its overflow pages as used.
-    fn claim(&self, id: u64, seen: &mut PageSet) -> Result<Page<'a>, PageDamage> {
+    fn claim(&mut self, db: &Db<'a>, id: u64) -> Result<Page<'a>, PageDamage> {
         if id < 2 {
             return Err(PageDamage { page: id, what: "a tree points at a meta page".into() });
         }
-        if seen.contains(id) {
+        if self.seen.contains(id) {
             return Err(PageDamage { page: id, what: "page is used twice".into() });
         }
-        let page = self.page(id)?;
+        let page = db.page(id)?;
         for p in id..=id + u64::from(page.overflow) {
-            if !seen.insert(p) {
+            if !self.seen.insert(p) {
                 return Err(PageDamage { page: p, what: "page is used twice".into() });
             }
         }
         Ok(page)
     }
-}
 
-/// The last key seen: keys ascend through the whole bucket.
-#[derive(Default)]
-struct Order<'a> {
-    last: &'a [u8],
-}
-
-fn leaf<'a>(
-    page: &Page<'a>,
-    order: &mut Order<'a>,
-    damage: &mut Vec<PageDamage>,
-    sink: &mut Sink<'_, 'a>,
-) -> ControlFlow<()> {
-    for i in 0..page.count {
-        match page.element(i) {
-            Ok(element) => {
-                if element.key <= order.last {
-                    let what = format!("element {i} is out of order");
-                    damage.push(PageDamage { page: page.id, what });
+    fn leaf(&mut self, page: &Page<'a>, sink: &mut Sink<'_, 'a>) -> ControlFlow<()> {
+        let mut bad = 0;
+        for i in 0..page.count {
+            let what = match page.element(i) {
+                Ok(element) => {
+                    // Neighbours of a gap are only known where the order holds.
+                    if element.key > self.last {
+                        if self.open {
+                            self.gaps.push(Gap { after: self.last, before: Some(element.key) });
+                            self.open = false;
+                        }
+                        self.last = element.key;
+                        sink(page, element)?;
+                        continue;
+                    }
+                    sink(page, element)?;
+                    format!("element {i} is out of order")
                 }
-                order.last = element.key;
-                sink(page, element)?;
+                Err(what) => {
+                    self.open = true;
+                    what
+                }
+            };
+            bad += 1;
+            if bad <= SPELLED_OUT {
+                self.damage.push(PageDamage { page: page.id, what });
             }
-            Err(what) => damage.push(PageDamage { page: page.id, what }),
         }
+        if bad > SPELLED_OUT {
+            let what = format!("{} more elements like that", bad - SPELLED_OUT);
+            self.damage.push(PageDamage { page: page.id, what });
+        }
+        ControlFlow::Continue(())
     }
-    ControlFlow::Continue(())
 }
