@@ -170,6 +170,11 @@ impl<'a> Store<'a> {
         &self.db
     }
 
+    /// What could not be read of the list of buckets and of bucket `meta`.
+    pub fn damage(&self) -> &[PageDamage] {
+        &self.damage
+    }
+
     /// Whether the file has etcd's bucket of keys.
     pub fn has_keys(&self) -> bool {
         self.keys.is_some()
@@ -259,9 +264,8 @@ impl<'a> Store<'a> {
         let mut damage = Vec::new();
         for (_, bucket) in self.db.buckets(&mut seen, &mut damage) {
             // The sink never breaks.
-            let _ = self.db.walk(bucket, &mut seen, &mut damage, &mut |_, _| {
-                ControlFlow::Continue(())
-            });
+            let _ =
+                self.db.walk(bucket, &mut seen, &mut damage, &mut |_, _| ControlFlow::Continue(()));
         }
         (seen, damage)
     }

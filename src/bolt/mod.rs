@@ -76,7 +76,7 @@ pub struct PageDamage {
 
 /// The page size and byte order at which most pages carry their own number.
 fn guess(data: &[u8]) -> Option<(usize, Endian)> {
-    let mut best = None;
+    let mut best: Option<(usize, usize, Endian)> = None;
     let mut size = *PAGE_SIZES.start();
     while size <= *PAGE_SIZES.end() && size * 2 < data.len() {
         for endian in [Endian::Little, Endian::Big] {
