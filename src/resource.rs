@@ -104,6 +104,9 @@ pub struct Location<'a> {
     /// (kubernetes/kubernetes `pkg/registry/core/rest/storage_core.go`, `pkg/controlplane`), or
     /// not an API object at all.
     pub internal: bool,
+    /// Where namespace and name begin in the key, bytes: all keys with the same beginning belong
+    /// to the same resource.
+    pub object_at: usize,
 }
 
 /// Storage segment → group, for the segments whose group is not the core group.
@@ -239,16 +242,30 @@ fn segment(path: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 fn internal<'a>(resource: impl Into<Cow<'a, str>>, name: &'a [u8]) -> Location<'a> {
-    Location { resource: resource.into(), namespace: None, name: text(name), internal: true }
+    let object_at = name.len();
+    Location {
+        resource: resource.into(),
+        namespace: None,
+        name: text(name),
+        internal: true,
+        object_at,
+    }
 }
 
 fn object<'a>(resource: Cow<'a, str>, rest: &'a [u8]) -> Location<'a> {
+    let object_at = rest.len();
     let (first, second) = segment(rest);
     match second {
-        Some(name) => {
-            Location { resource, namespace: Some(text(first)), name: text(name), internal: false }
+        Some(name) => Location {
+            resource,
+            namespace: Some(text(first)),
+            name: text(name),
+            internal: false,
+            object_at,
+        },
+        None => {
+            Location { resource, namespace: None, name: text(first), internal: false, object_at }
         }
-        None => Location { resource, namespace: None, name: text(first), internal: false },
     }
 }
 
@@ -257,6 +274,13 @@ fn object<'a>(resource: Cow<'a, str>, rest: &'a [u8]) -> Location<'a> {
 /// `base` is the API server's `--etcd-prefix`; the well-known ones are recognised without it.
 #[must_use]
 pub fn locate<'a>(key: &'a [u8], base: &[u8]) -> Location<'a> {
+    let mut location = locate_below(key, base);
+    // The helpers count from the key's end, which they share with it.
+    location.object_at = key.len() - location.object_at;
+    location
+}
+
+fn locate_below<'a>(key: &'a [u8], base: &[u8]) -> Location<'a> {
     let known = KNOWN_PREFIXES.iter().find(|p| key.starts_with(p.as_bytes()));
     let (rest, openshift) = if base.len() > 1 && key.starts_with(base) {
         (&key[base.len()..], base == OPENSHIFT_PREFIX.as_bytes())
@@ -524,6 +548,7 @@ mod tests {
     #[test]
     fn own_prefix_is_stripped() {
         let l = locate(b"/prod/k8s/secrets/a/b", b"/prod/k8s/");
+        assert_eq!(l.object_at, "/prod/k8s/secrets/".len());
         assert_eq!((l.resource.as_ref(), l.name.as_ref()), ("secrets", "b"));
     }
 

@@ -200,6 +200,9 @@ struct Folder<'a> {
     judge: &'a dyn CountingJudge,
     counts: Counts,
     entries: Option<Vec<Finding>>,
+    /// How the key before began, and its resource: where only counts are wanted, keys that begin
+    /// alike need not be taken apart again.
+    before: Option<(Vec<u8>, String)>,
     /// Unreadable entries, the first few.
     bad: Vec<Finding>,
     bad_total: u64,
@@ -212,6 +215,7 @@ impl<'a> Folder<'a> {
             judge,
             counts: Counts::default(),
             entries: list.then(Vec::new),
+            before: None,
             bad: Vec::new(),
             bad_total: 0,
         }
@@ -252,6 +256,15 @@ impl<'a> Folder<'a> {
     }
 
     fn one(&mut self, entry: EntryRef<'_>) {
+        if self.entries.is_none()
+            && let Some((head, resource)) = &self.before
+            && entry.key.starts_with(head)
+        {
+            let judged = self.judge.judge(resource, entry.key, entry.stored());
+            if judged.status != Some(Status::Unreadable) {
+                return self.counts.add(resource, &judged, entry.stored().len() as u64);
+            }
+        }
         let Some(location) = self.selection.locate(entry.key) else { return };
         if location.internal {
             self.counts.internal += 1;
@@ -259,6 +272,10 @@ impl<'a> Folder<'a> {
         }
         let judged = self.judge.judge(&location.resource, entry.key, entry.stored());
         self.fold(entry, &location, judged);
+        if self.selection.namespaces.is_empty() {
+            let head = entry.key[..location.object_at].to_vec();
+            self.before = Some((head, location.resource.into_owned()));
+        }
     }
 
     fn many(&mut self, batch: &[Entry]) {

@@ -96,7 +96,18 @@ impl GroupKey {
     }
 }
 
-impl GroupRef<'_> {
+impl<'a> GroupRef<'a> {
+    fn new(resource: &'a str, judged: &'a Judged<'_>) -> Self {
+        Self {
+            resource,
+            provider: judged.provider,
+            version: judged.version,
+            key_name: judged.key_name.as_deref(),
+            kms_key_id: judged.kms_key_id.as_deref(),
+            status: judged.status,
+        }
+    }
+
     fn to_key(&self) -> GroupKey {
         GroupKey {
             resource: self.resource.to_owned(),
@@ -154,7 +165,10 @@ pub struct Totals {
 /// Counts of a running or finished scan.
 #[derive(Debug, Default)]
 pub struct Counts {
-    groups: hashbrown::HashMap<Hashed, Tally>,
+    groups: Vec<(GroupKey, Tally)>,
+    index: hashbrown::HashMap<Hashed, usize>,
+    /// The group of the entry before: neighbours are mostly alike.
+    last: usize,
     /// Records that the API server never encrypts, by the resource they would be.
     pub internal: u64,
 }
@@ -162,47 +176,36 @@ pub struct Counts {
 impl Counts {
     /// Counts one entry.
     pub fn add(&mut self, resource: &str, judged: &Judged<'_>, bytes: u64) {
-        let group = GroupRef {
-            resource,
-            provider: judged.provider,
-            version: judged.version,
-            key_name: judged.key_name.as_deref(),
-            kms_key_id: judged.kms_key_id.as_deref(),
-            status: judged.status,
-        };
-        let tally = if let Some(tally) = self.groups.get_mut(&group) {
-            tally
-        } else {
-            let key = Hashed(group.to_key());
-            self.groups.entry(key).or_default()
-        };
+        let group = GroupRef::new(resource, judged);
+        if self.groups.get(self.last).is_none_or(|(k, _)| k.as_ref() != group) {
+            self.last = if let Some(i) = self.index.get(&group) {
+                *i
+            } else {
+                let i = self.groups.len();
+                self.groups.push((group.to_key(), Tally::default()));
+                self.index.insert(Hashed(group.to_key()), i);
+                i
+            };
+        }
+        let tally = &mut self.groups[self.last].1;
         tally.entries += 1;
         tally.bytes += bytes;
     }
 
     /// Takes one entry out again, as when a watch reports that it was rewritten.
     pub fn remove(&mut self, resource: &str, judged: &Judged<'_>, bytes: u64) {
-        let group = GroupRef {
-            resource,
-            provider: judged.provider,
-            version: judged.version,
-            key_name: judged.key_name.as_deref(),
-            kms_key_id: judged.kms_key_id.as_deref(),
-            status: judged.status,
-        };
-        if let Some(tally) = self.groups.get_mut(&group) {
+        if let Some(i) = self.index.get(&GroupRef::new(resource, judged)) {
+            let tally = &mut self.groups[*i].1;
             tally.entries = tally.entries.saturating_sub(1);
             tally.bytes = tally.bytes.saturating_sub(bytes);
-            if tally.entries == 0 {
-                self.groups.remove(&group);
-            }
         }
     }
 
     /// Groups sorted by resource, provider, version and key.
     #[must_use]
     pub fn groups(&self) -> Vec<(&GroupKey, Tally)> {
-        let mut groups: Vec<_> = self.groups.iter().map(|(k, t)| (&k.0, *t)).collect();
+        let mut groups: Vec<_> =
+            self.groups.iter().filter(|(_, t)| t.entries > 0).map(|(k, t)| (k, *t)).collect();
         groups.sort_unstable_by_key(|(k, _)| *k);
         groups
     }
@@ -211,7 +214,7 @@ impl Counts {
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
-        for (Hashed(key), tally) in &self.groups {
+        for (key, tally) in &self.groups {
             totals.entries += tally.entries;
             if key.provider == Provider::Identity {
                 totals.plaintext += tally.entries;
