@@ -13,6 +13,7 @@
 //! | `generate` | a new configuration's text |
 //! | `places` | field path → line and column |
 //! | `load` | the forms in which backups hold a configuration |
+//! | `rotate` | the next file of a key rotation, the user's comments kept |
 //! | `set` | several configurations together |
 
 mod advice;
@@ -24,6 +25,7 @@ mod generate;
 mod load;
 mod model;
 mod places;
+mod rotate;
 mod set;
 mod tree;
 mod validate;
@@ -35,6 +37,7 @@ pub use generate::{New, Writer, generate};
 pub use load::{LoadError, Loaded, load};
 pub use model::{EncryptionConfig, Entry, GroupResource, Key, Kms, Provider, Served, Serving};
 pub use places::Places;
+pub use rotate::{RotateError, Rotated, Step, Which, rotate};
 pub use set::ConfigSet;
 pub use tree::Position;
 

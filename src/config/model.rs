@@ -96,6 +96,29 @@ impl Provider {
         }
     }
 
+    pub(super) fn keys_mut(&mut self) -> Option<&mut Vec<Key>> {
+        match self {
+            Self::AesCbc(keys) | Self::AesGcm(keys) | Self::Secretbox(keys) => Some(keys),
+            Self::Identity | Self::Kms(_) => None,
+        }
+    }
+
+    /// Whether both mean the same; keys are compared in constant time.
+    fn same(&self, other: &Self) -> bool {
+        let keys = |a: &[Key], b: &[Key]| {
+            a.len() == b.len()
+                && a.iter().zip(b).all(|(x, y)| x.name == y.name && x.secret.same(&y.secret))
+        };
+        match (self, other) {
+            (Self::AesCbc(a), Self::AesCbc(b))
+            | (Self::AesGcm(a), Self::AesGcm(b))
+            | (Self::Secretbox(a), Self::Secretbox(b)) => keys(a, b),
+            (Self::Identity, Self::Identity) => true,
+            (Self::Kms(a), Self::Kms(b)) => a == b,
+            _ => false,
+        }
+    }
+
     /// Names as they stand in stored prefixes: of the static keys, or of the KMS provider.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let kms = match self {
@@ -231,6 +254,21 @@ impl EncryptionConfig {
             }
         }
         Serving { rule: None, providers: Vec::new() }
+    }
+
+    /// Whether both say the same, in the same order; keys are compared in constant time.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        let all = |a: &[Provider], b: &[Provider]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.same(y))
+        };
+        self.legacy_kind == other.legacy_kind
+            && self.entries.len() == other.entries.len()
+            && self
+                .entries
+                .iter()
+                .zip(&other.entries)
+                .all(|(a, b)| a.resources == b.resources && all(&a.providers, &b.providers))
     }
 
     /// Every configured resource or wildcard, once, in file order.
