@@ -6,6 +6,7 @@ pub mod read;
 mod check;
 mod explain;
 mod new;
+mod rotate;
 mod write;
 
 use super::Ctx;
@@ -26,6 +27,8 @@ enum Command {
     Explain(explain::Args),
     /// Create a configuration with a fresh key, in a file that only you can read
     New(new::Args),
+    /// Write the next file of a key rotation; comments and formatting stay
+    Rotate(rotate::Args),
 }
 
 /// Runs the command.
@@ -34,6 +37,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         Command::Check(args) => check::run(ctx, args),
         Command::Explain(args) => explain::run(ctx, args),
         Command::New(args) => new::run(ctx, args),
+        Command::Rotate(args) => rotate::run(ctx, args),
     }
 }
 
