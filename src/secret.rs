@@ -77,3 +77,30 @@ impl Plaintext {
         self.0.ct_eq(&other.0).into()
     }
 }
+
+/// Keeps keys and plaintext out of core dumps and other processes' reach: no core file is
+/// written, and on Linux the process can neither be dumped by a handler nor traced by processes
+/// of the same user.
+///
+/// # Errors
+/// When the system refuses. The work can go on all the same.
+pub fn harden() -> std::io::Result<()> {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    // A handler that core files are piped to ignores the limit, but not this.
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    Ok(())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #[test]
+    fn hardened_processes_leave_no_core() {
+        use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
+        super::harden().unwrap();
+        let limit = getrlimit(Resource::Core);
+        assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
+        assert!(matches!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable));
+    }
+}

@@ -1,4 +1,13 @@
-//! KMS plugins: what `transform` asks of them.
+//! KMS plugins: what `transform` asks of them, and clients over unix sockets.
+//!
+//! Source: kubernetes/kms `apis/v1beta1/api.proto`, `apis/v2/api.proto`; kubernetes/apiserver
+//! `pkg/storage/value/encrypt/envelope/grpc_service.go`, `…/kmsv2/grpc_service.go`.
+
+mod client;
+mod plugins;
+mod proto;
+
+pub use plugins::Plugins;
 
 use std::sync::Arc;
 
@@ -21,6 +30,8 @@ pub enum KmsError {
     Refused {
         /// The endpoint, as configured.
         endpoint: String,
+        /// The gRPC status.
+        code: tonic::Code,
         /// The plugin's words.
         cause: String,
     },

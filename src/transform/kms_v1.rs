@@ -64,7 +64,7 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// A new data key.
+/// A new data key, also good as a seed.
 ///
 /// # Errors
 /// When the system gives no random bytes.

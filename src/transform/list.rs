@@ -1,7 +1,8 @@
 //! The providers of one resource: reading, writing, and where a value's prefix puts it.
 
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use super::engine::{Engine, Key, Opened as EngineOpened, Prepared};
 use super::error::{Attempt, AttemptError, ReadError, WriteError};
@@ -10,6 +11,9 @@ use crate::config::Kms;
 use crate::envelope::{Envelope, Provider, Version};
 use crate::kms::Unwrap;
 use crate::secret::Plaintext;
+
+/// How long a KMS v2 plugin's key ID is taken for current.
+const KEY_ID_EVERY: Duration = Duration::from_mins(1);
 
 /// What an entry is relative to the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,8 +130,8 @@ pub struct ResourceTransformers {
     /// One for each configuration; never empty.
     pub(super) lists: Vec<List>,
     pub(super) kms: Arc<dyn Unwrap>,
-    /// The write plugin's key ID, asked for once.
-    pub(super) write_key_id: OnceLock<Option<Arc<str>>>,
+    /// The write plugin's key ID and when it was asked for.
+    pub(super) write_key_id: RwLock<Option<(Option<Arc<str>>, Instant)>>,
 }
 
 /// Where a key stands in a list.
@@ -182,12 +186,19 @@ impl ResourceTransformers {
 
     /// The write plugin's key ID now, where the first provider is a KMS v2 plugin that answers.
     pub(super) fn current_key_id(&self) -> Option<Arc<str>> {
-        self.write_key_id
-            .get_or_init(|| {
-                let plugin = self.first().providers.first()?.v2_plugin()?;
-                self.kms.key_id(plugin).ok()
-            })
-            .clone()
+        let plugin = self.first().providers.first()?.v2_plugin()?;
+        {
+            let held = self.write_key_id.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some((key_id, at)) = &*held
+                && at.elapsed() < KEY_ID_EVERY
+            {
+                return key_id.clone();
+            }
+        }
+        let key_id = self.kms.key_id(plugin).ok();
+        let mut held = self.write_key_id.write().unwrap_or_else(PoisonError::into_inner);
+        *held = Some((key_id.clone(), Instant::now()));
+        key_id
     }
 
     /// Every key name that a configuration of this provider and version has, in order.

@@ -27,11 +27,12 @@ mod tests;
 mod vectors;
 
 pub use error::{Attempt, AttemptError, CipherError, ReadError, WriteError};
+pub use kms_v1::new_data_key;
 pub use list::{KeyUse, Opened, ResourceTransformers, Status, Verdict};
 pub use value::is_kubernetes_value;
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::config::ConfigSet;
 use crate::kms::Unwrap;
@@ -106,7 +107,7 @@ impl Transformers {
             resource: resource.to_owned(),
             lists: self.set.files().iter().enumerate().map(list).collect(),
             kms: Arc::clone(&self.kms),
-            write_key_id: OnceLock::new(),
+            write_key_id: RwLock::default(),
         }
     }
 

@@ -33,8 +33,11 @@ impl Fake {
 
     fn unwrap(&self, key_id: &str, wrapped: &[u8]) -> Result<KeyMaterial, KmsError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let refused =
-            |_| KmsError::Refused { endpoint: "test".to_owned(), cause: "no such key".to_owned() };
+        let refused = |_| KmsError::Refused {
+            endpoint: "test".to_owned(),
+            code: tonic::Code::InvalidArgument,
+            cause: "no such key".to_owned(),
+        };
         let plain = Self::kek(key_id).open(b"", wrapped).map_err(refused)?;
         Ok(KeyMaterial::new(plain.expose().to_vec()))
     }

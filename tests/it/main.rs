@@ -1,0 +1,7 @@
+//! Integration tests, in one binary.
+
+// Test code: a panic is a failed test.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod kms;
+mod support;
