@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::failure::Failure;
 use super::{Ctx, config};
 use crate::config::ConfigSet;
-use crate::kms::NoPlugins;
+use crate::kms::Plugins;
 use crate::resource::{DEFAULT_PREFIX, Location, Scope, Selector};
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
 use crate::source::{Query, Source};
@@ -32,6 +32,11 @@ pub fn source(ctx: &Ctx) -> Result<Box<dyn Source>, Failure> {
 pub fn configs(ctx: &Ctx) -> Result<Option<ConfigSet>, Failure> {
     let mut reader = config::read::Reader::default();
     let mut all = Vec::new();
+    if !ctx.global.encryption_config.is_empty()
+        && let Err(error) = crate::secret::harden()
+    {
+        ctx.ui.warn(&format!("core dumps cannot be disabled: {error}"));
+    }
     for path in &ctx.global.encryption_config {
         let content = reader.read(path)?;
         if let Some(warning) = &content.exposed {
@@ -61,7 +66,7 @@ pub fn config_wire(set: &ConfigSet) -> crate::report::wire::Config {
 /// # Errors
 /// When a key does not fit its provider.
 pub fn transformers(set: &ConfigSet) -> Result<Transformers, Failure> {
-    Transformers::new(set, Arc::new(NoPlugins))
+    Transformers::new(set, Arc::new(Plugins::new()))
         .map_err(|e| Failure::new("the configuration cannot be used").because(&e))
 }
 

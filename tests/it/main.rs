@@ -5,3 +5,4 @@
 
 mod kms;
 mod support;
+mod transform_corpus;
