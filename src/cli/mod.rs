@@ -8,6 +8,7 @@ pub mod open;
 pub mod progress;
 pub mod ui;
 
+mod rewrite;
 mod scan;
 
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ pub struct Cli {
 enum Command {
     /// Report how every entry is stored: plaintext, or under which provider and key
     Scan(scan::Args),
+    /// Write a snapshot file anew, with other encryption
+    Rewrite(rewrite::Args),
     /// Validate, explain, create and rotate encryption configurations
     Config(config::Args),
 }
@@ -101,6 +104,7 @@ pub fn run() -> ExitCode {
 fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Scan(args) => scan::run(ctx, &args),
+        Command::Rewrite(args) => rewrite::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
     }
 }
