@@ -4,6 +4,7 @@ pub mod args;
 pub mod config;
 pub mod duration;
 pub mod failure;
+pub mod hardening;
 pub mod open;
 pub mod progress;
 pub mod ui;

@@ -429,3 +429,17 @@ fn every_error_is_reported_with_its_place() {
         "line 5, column 5: resources[0].resources[0]: `Secrets` has capital letters: resources are written in lower case"
     );
 }
+
+#[test]
+fn long_json_on_one_line_is_read() {
+    // YAML limits what stands before a colon to 1024 characters; JSON does not care.
+    let keys: Vec<String> =
+        (0..60).map(|i| format!("{{\"name\":\"key-{i}\",\"secret\":\"{K32}\"}}")).collect();
+    let element = format!("{{\"secretbox\":{{\"keys\":[{}]}}}}", keys.join(","));
+    let json = format!(
+        "{{\"kind\":\"EncryptionConfiguration\",\"apiVersion\":\"apiserver.config.k8s.io/v1\",\"resources\":[{{\"resources\":[\"secrets\"],\"providers\":[{element},{element},{{\"identity\":{{}}}}]}}]}}"
+    );
+    assert!(json.len() > 6000);
+    assert_eq!(accepted(&json).config.entries[0].providers[1].keys().len(), 60);
+    accepted(&format!("  \r\n{}\r\n", json.replace(',', ",\r\n\t")));
+}

@@ -8,6 +8,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use crate::cli::failure::Failure;
+use crate::cli::hardening;
 use crate::secret::KeyMaterial;
 
 /// Length of new keys in bytes: the only one that every static provider takes.
@@ -18,6 +19,7 @@ const KEY_LEN: usize = 32;
 /// # Errors
 /// When the system has no randomness to give.
 pub fn fresh_key() -> Result<KeyMaterial, Failure> {
+    hardening::protect_memory();
     let mut bytes = Zeroizing::new(vec![0; KEY_LEN]);
     SystemRandom::new()
         .fill(&mut bytes)

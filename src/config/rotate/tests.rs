@@ -244,3 +244,112 @@ fn line_endings_and_missing_last_newlines_are_kept() {
     let promoted = next(&next(&last, &fresh("new", None)).text, &Step::Promote(Which::default()));
     assert_eq!(keys(&promoted, "secrets")[0], "secretbox:new+old");
 }
+
+mod random {
+    use std::fmt::Write as _;
+
+    use base64::Engine as _;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// One entry: provider and number of keys of each element, and whether identity comes last.
+    type Shape = Vec<(u8, u8)>;
+
+    /// A configuration in block style with comments and blank lines wherever `noise` says.
+    fn document(entries: &[Shape], noise: &[u8], step: usize) -> String {
+        let mut noise = noise.iter().copied().cycle();
+        let mut comment = 0;
+        let mut line = |out: &mut String, indent: usize, text: &str| {
+            match noise.next().unwrap_or(9) {
+                0 => {
+                    comment += 1;
+                    let _ = writeln!(out, "{}# above {comment}", " ".repeat(indent));
+                }
+                1 => {
+                    comment += 1;
+                    let _ = writeln!(out, "# at the margin {comment}");
+                }
+                2 => out.push('\n'),
+                _ => {}
+            }
+            let tail = if noise.next() == Some(3) {
+                comment += 1;
+                format!("   # right {comment}")
+            } else {
+                String::new()
+            };
+            let _ = writeln!(out, "{}{text}{tail}", " ".repeat(indent));
+        };
+        let mut out = String::new();
+        line(&mut out, 0, "kind: EncryptionConfiguration");
+        line(&mut out, 0, "apiVersion: apiserver.config.k8s.io/v1");
+        line(&mut out, 0, "resources:");
+        for (e, shape) in entries.iter().enumerate() {
+            line(&mut out, step, "- resources:");
+            line(&mut out, step + 4, &format!("- r{e}"));
+            line(&mut out, step + 2, "providers:");
+            for (p, (kind, keys)) in shape.iter().enumerate() {
+                let name = ["aescbc", "aesgcm", "secretbox", "identity"][usize::from(*kind % 4)];
+                if name == "identity" {
+                    line(&mut out, step + 2, "- identity: {}");
+                    continue;
+                }
+                line(&mut out, step + 2, &format!("- {name}:"));
+                line(&mut out, step + 6, "keys:");
+                for k in 0..=(keys % 3) {
+                    let tag = u8::try_from(e * 32 + p * 8).unwrap_or(0) + k;
+                    let secret = base64::engine::general_purpose::STANDARD.encode([tag; 32]);
+                    line(&mut out, step + 6, &format!("- name: k{p}-{k}"));
+                    line(&mut out, step + 8, &format!("secret: {secret}"));
+                }
+            }
+        }
+        line(&mut out, 0, "# the end");
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn comments_survive_every_step(
+            entries in proptest::collection::vec(
+                proptest::collection::vec((0u8..4, 0u8..3), 1..4), 1..3),
+            noise in proptest::collection::vec(0u8..10, 1..60),
+            step in 0usize..4,
+            provider in proptest::option::of(0usize..3),
+            name in (0usize..3, 0u8..3),
+        ) {
+            let text = document(&entries, &noise, step);
+            prop_assert!(crate::config::parse(text.as_bytes()).is_ok(), "{}", text);
+            let provider = provider.map(|p| [P::AesCbc, P::AesGcm, P::Secretbox][p]);
+            let which = Which { provider, name: Some(format!("k{}-{}", name.0, name.1)) };
+            let added = match rotate(&text, &fresh("fresh-key", provider), &[]) {
+                Ok(rotated) => {
+                    prop_assert_eq!(comments(&rotated.text), comments(&text));
+                    rotated.text.to_string()
+                }
+                Err(e) => {
+                    prop_assert!(!matches!(e, RotateError::Layout(_)), "{}\n{}", e, text);
+                    text.clone()
+                }
+            };
+            for step in [Step::Promote(which.clone()), Step::Retire(which)] {
+                match rotate(&added, &step, &[]) {
+                    Ok(rotated) if matches!(step, Step::Promote(_)) => {
+                        prop_assert_eq!(comments(&rotated.text), comments(&added));
+                    }
+                    Ok(rotated) => {
+                        // Lines go and none comes.
+                        let kept = rotated.text.lines().all(|l| added.lines().any(|o| o == l));
+                        prop_assert!(kept);
+                    }
+                    Err(e) => {
+                        prop_assert!(!matches!(e, RotateError::Layout(_)), "{}\n{}", e, added);
+                    }
+                }
+            }
+        }
+    }
+}
