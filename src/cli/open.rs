@@ -8,6 +8,7 @@ use super::{Ctx, config};
 use crate::config::ConfigSet;
 use crate::kms::Plugins;
 use crate::resource::{DEFAULT_PREFIX, Location, Scope, Selector};
+use crate::source::live::{Credentials, Live, LiveOptions};
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
 use crate::source::{Query, Source};
 use crate::transform::Transformers;
@@ -22,7 +23,47 @@ pub fn source(ctx: &Ctx) -> Result<Box<dyn Source>, Failure> {
         let options = SnapshotOptions { skip_hash_check: g.skip_hash_check, salvage: g.salvage };
         return Ok(Box::new(Snapshot::open(path, &options)?));
     }
-    Err(Failure::new("no source is available in this build"))
+    if g.data_dir.is_some() || g.kine.is_some() {
+        return Err(Failure::new("no source of this kind is available in this build"));
+    }
+    Ok(Box::new(live(ctx)?))
+}
+
+/// Connects to the etcd that the options name.
+///
+/// # Errors
+/// As [`Live::connect`], and when there is a user without a password.
+pub fn live(ctx: &Ctx) -> Result<Live, Failure> {
+    let g = &ctx.global;
+    let credentials = match (&g.user, &g.password) {
+        (None, _) => None,
+        (Some(user), Some(password)) => Some(Credentials::new(user.expose(), password.expose())),
+        (Some(user), None) => {
+            let (user, password) = user.expose().split_once(':').ok_or_else(|| {
+                Failure::usage("--user is given without a password")
+                    .hint("write --user NAME:PASSWORD, or set ETCDCTL_PASSWORD")
+            })?;
+            Some(Credentials::new(user, password))
+        }
+    };
+    let endpoints = if g.endpoints.is_empty() {
+        vec!["127.0.0.1:2379".to_owned()]
+    } else {
+        g.endpoints.clone()
+    };
+    Ok(Live::connect(&LiveOptions {
+        endpoints,
+        cacert: g.cacert.clone(),
+        cert: g.cert.clone(),
+        key: g.key.clone(),
+        credentials,
+        insecure_skip_tls_verify: g.insecure_skip_tls_verify,
+        insecure_transport: g.insecure_transport,
+        dial_timeout: g.dial_timeout,
+        command_timeout: g.command_timeout,
+        keepalive_time: g.keepalive_time,
+        keepalive_timeout: g.keepalive_timeout,
+    })?)
 }
 
 /// The configurations that `--encryption-config` names, if any: the first says what is current.

@@ -1,6 +1,7 @@
 //! Sources produce entries at one revision. They know nothing of encryption or Kubernetes, and
 //! they are never written to, locked exclusively or repaired.
 
+pub mod live;
 mod file;
 pub mod map;
 pub mod snapshot;

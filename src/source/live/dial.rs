@@ -1,0 +1,201 @@
+//! Connecting to one member, and remembering what the connection said for when it fails.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::endpoint::{Place, Target};
+use super::tls::Tls;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("the name cannot be resolved")]
+    Resolve(#[source] io::Error),
+    #[error("{}", .0)]
+    Connect(io::Error),
+    #[error("no connection within {0:?}")]
+    Timeout(Duration),
+    #[error("the TLS handshake was not answered within {0:?}")]
+    HandshakeTimeout(Duration),
+    #[error("the host is no name that a certificate can have")]
+    ServerName,
+    #[error("{}", .0)]
+    Tls(rustls::Error),
+    #[error("the connection was closed during the TLS handshake")]
+    Handshake(#[source] io::Error),
+}
+
+/// What a connection showed about itself; read when a request on it fails.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inner {
+    /// The first bytes received, at most eight.
+    pub first: Vec<u8>,
+    /// The TLS error that ended the connection.
+    pub tls: Option<rustls::Error>,
+    /// The operating system's error that ended the connection.
+    pub io: Option<io::ErrorKind>,
+    /// The server closed the connection.
+    pub closed: bool,
+}
+
+impl Facts {
+    /// What is known so far.
+    pub fn get(&self) -> Inner {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn received(&self, bytes: &[u8]) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = 8usize.saturating_sub(inner.first.len());
+        inner.first.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    fn failed(&self, error: &io::Error) {
+        let tls = tls_error(error).cloned();
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.tls = inner.tls.take().or(tls);
+        inner.io = Some(error.kind());
+    }
+}
+
+/// The TLS error inside an I/O error.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// Both kinds of stream.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A connection that records facts.
+pub(super) struct Connection {
+    stream: Box<dyn Stream>,
+    facts: Arc<Facts>,
+    /// The first bytes are recorded already.
+    begun: bool,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+        match &result {
+            Poll::Ready(Ok(())) if buf.filled().len() == before => {
+                if buf.remaining() > 0 {
+                    let mut inner = self.facts.inner.lock().unwrap_or_else(PoisonError::into_inner);
+                    inner.closed = true;
+                }
+            }
+            Poll::Ready(Ok(())) => {
+                if !self.begun {
+                    self.begun = true;
+                    self.facts.received(&buf.filled()[before..]);
+                }
+            }
+            Poll::Ready(Err(e)) => self.facts.failed(e),
+            Poll::Pending => {}
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if let Poll::Ready(Err(e)) = &result {
+            self.facts.failed(e);
+        }
+        result
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Connects, TLS included, within `timeout` for each of the two steps.
+pub(super) async fn dial(
+    target: &Target,
+    tls: Option<&Tls>,
+    timeout: Duration,
+    facts: Arc<Facts>,
+) -> Result<Connection, DialError> {
+    let plain: Box<dyn Stream> = tokio::time::timeout(timeout, connect(&target.place))
+        .await
+        .map_err(|_| DialError::Timeout(timeout))??;
+    let stream: Box<dyn Stream> = match tls.filter(|_| target.secure) {
+        None => plain,
+        Some(tls) => {
+            let name = match &target.place {
+                Place::Tcp(host, _) => {
+                    ServerName::try_from(host.clone()).map_err(|_| DialError::ServerName)?
+                }
+                Place::Unix(_) => {
+                    ServerName::try_from("localhost").map_err(|_| DialError::ServerName)?
+                }
+            };
+            let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
+            let stream = tokio::time::timeout(timeout, connector.connect(name, plain))
+                .await
+                .map_err(|_| DialError::HandshakeTimeout(timeout))?
+                .map_err(|e| match tls_error(&e) {
+                    Some(tls) => DialError::Tls(tls.clone()),
+                    None => DialError::Handshake(e),
+                })?;
+            Box::new(stream)
+        }
+    };
+    Ok(Connection { stream, facts, begun: false })
+}
+
+async fn connect(place: &Place) -> Result<Box<dyn Stream>, DialError> {
+    match place {
+        Place::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(DialError::Connect)?;
+            Ok(Box::new(stream))
+        }
+        Place::Tcp(host, port) => {
+            let addresses: Vec<_> = tokio::net::lookup_host((host.as_str(), *port))
+                .await
+                .map_err(DialError::Resolve)?
+                .collect();
+            let mut last = None;
+            for address in addresses {
+                match TcpStream::connect(address).await {
+                    Ok(stream) => {
+                        // Requests are small and waited for.
+                        stream.set_nodelay(true).map_err(DialError::Connect)?;
+                        return Ok(Box::new(stream));
+                    }
+                    Err(e) => last = Some(e),
+                }
+            }
+            let none = || io::Error::new(io::ErrorKind::NotFound, "no address");
+            Err(last.map_or_else(|| DialError::Resolve(none()), DialError::Connect))
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! The members of one cluster: requests with failover and authentication.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use hyper_util::rt::TokioIo;
+use prost::Message;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status};
+
+use super::dial::{DialError, Facts, dial};
+use super::endpoint::Target;
+use super::tls::Tls;
+use super::wire::{AuthenticateRequest, AuthenticateResponse, RangeRequest, RawCodec};
+use super::{Credentials, LiveOptions, explain};
+use crate::source::SourceError;
+
+/// grpc-go never pings more often, and etcd closes connections that ping every few seconds
+/// (etcd `--grpc-keepalive-min-time`, grpc-go `internal.KeepaliveMinPingTime`).
+const MIN_KEEPALIVE: Duration = Duration::from_secs(10);
+/// How often all members are asked again once the cluster has answered before.
+const ROUNDS: u32 = 6;
+/// First pause before asking all members again; it doubles.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Receive window of a stream, bytes: a page in flight is not slowed down by acknowledgements.
+const WINDOW: u32 = 4 << 20;
+
+/// Why one request to one member failed.
+#[derive(Debug)]
+pub(super) enum CallError {
+    /// No connection.
+    Dial(DialError),
+    /// The server or the transport answered with an error.
+    Status(Box<Status>),
+    /// No answer in time.
+    Timeout(Duration),
+    /// The token does not fit a header.
+    Token,
+}
+
+impl CallError {
+    /// Whether another member, or the same one later, may do better.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Dial(_) | Self::Timeout(_) => true,
+            Self::Token => false,
+            Self::Status(status) => {
+                is_transport(status)
+                    || matches!(status.code(), Code::Unavailable)
+                    || status.message() == "etcdserver: not leader"
+                    || status.message() == "etcdserver: too many requests"
+            }
+        }
+    }
+}
+
+/// Whether a status was made by this side because the connection failed.
+pub(super) fn is_transport(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
+
+/// One endpoint and its connection.
+pub(super) struct Member {
+    pub target: Target,
+    channel: tokio::sync::Mutex<Option<Channel>>,
+    facts: Mutex<Arc<Facts>>,
+}
+
+impl Member {
+    /// What the newest connection showed.
+    pub fn facts(&self) -> Arc<Facts> {
+        Arc::clone(&self.facts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A cluster that requests can be sent to.
+pub(super) struct Session {
+    pub members: Vec<Member>,
+    current: AtomicUsize,
+    pub tls: Option<Tls>,
+    pub credentials: Option<Credentials>,
+    token: tokio::sync::RwLock<Option<AsciiMetadataValue>>,
+    dial_timeout: Duration,
+    pub command_timeout: Duration,
+    keepalive: (Duration, Duration),
+    /// Some member has answered.
+    answered: AtomicBool,
+    /// Linearizable reads are refused: the member is a learner.
+    pub learner: AtomicBool,
+    /// Credentials were given, but the cluster asks for none.
+    pub auth_off: AtomicBool,
+}
+
+impl Session {
+    pub fn new(options: &LiveOptions) -> Result<Self, SourceError> {
+        let certificates =
+            options.cacert.is_some() || options.cert.is_some() || options.key.is_some();
+        let secure = certificates || !options.insecure_transport;
+        let mut members = Vec::new();
+        for text in options.endpoints.iter().filter(|e| !e.trim().is_empty()) {
+            members.push(Member {
+                target: Target::parse(text, secure)?,
+                channel: tokio::sync::Mutex::new(None),
+                facts: Mutex::default(),
+            });
+        }
+        if members.is_empty() {
+            return Err(SourceError::new("no endpoint is given")
+                .hint("name an etcd member, such as --endpoints https://127.0.0.1:2379"));
+        }
+        let tls = if members.iter().any(|m| m.target.secure) || certificates {
+            Some(Tls::new(options)?)
+        } else {
+            None
+        };
+        Ok(Self {
+            members,
+            current: AtomicUsize::new(0),
+            tls,
+            credentials: options.credentials.clone(),
+            token: tokio::sync::RwLock::new(None),
+            dial_timeout: options.dial_timeout,
+            command_timeout: options.command_timeout,
+            keepalive: (options.keepalive_time.max(MIN_KEEPALIVE), options.keepalive_timeout),
+            answered: AtomicBool::new(false),
+            learner: AtomicBool::new(false),
+            auth_off: AtomicBool::new(false),
+        })
+    }
+
+    /// The member's connection, made if there is none. A lost one is made anew by the channel.
+    pub async fn channel(self: &Arc<Self>, index: usize) -> Result<Channel, CallError> {
+        let mut slot = self.members[index].channel.lock().await;
+        if let Some(channel) = slot.as_ref() {
+            return Ok(channel.clone());
+        }
+        let uri = format!("http://{}", self.members[index].target.authority());
+        let endpoint = Endpoint::from_shared(uri)
+            .map_err(|_| CallError::Dial(DialError::ServerName))?
+            .http2_keep_alive_interval(self.keepalive.0)
+            .keep_alive_timeout(self.keepalive.1)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(2 * WINDOW);
+        let session = Arc::clone(self);
+        let connector = tower::service_fn(move |_: Uri| {
+            let session = Arc::clone(&session);
+            async move {
+                let member = &session.members[index];
+                let facts = Arc::new(Facts::default());
+                *member.facts.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&facts);
+                dial(&member.target, session.tls.as_ref(), session.dial_timeout, facts)
+                    .await
+                    .map(TokioIo::new)
+            }
+        });
+        let channel = endpoint
+            .connect_with_connector(connector)
+            .await
+            .map_err(|e| CallError::from_transport(&e))?;
+        *slot = Some(channel.clone());
+        Ok(channel)
+    }
+
+    /// One request to one member, without another try.
+    async fn once(
+        self: &Arc<Self>,
+        index: usize,
+        path: &'static str,
+        body: Bytes,
+        limit: usize,
+        token: Option<AsciiMetadataValue>,
+    ) -> Result<Bytes, CallError> {
+        let channel = self.channel(index).await?;
+        let call = async {
+            let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(limit);
+            grpc.ready().await.map_err(|e| CallError::from_transport(&e))?;
+            let mut request = tonic::Request::new(body);
+            if let Some(token) = token {
+                request.metadata_mut().insert("token", token);
+            }
+            grpc.unary(request, PathAndQuery::from_static(path), RawCodec)
+                .await
+                .map(tonic::Response::into_inner)
+                .map_err(|status| match dial_error(&status) {
+                    Some(e) => CallError::Dial(e),
+                    None => CallError::Status(Box::new(status)),
+                })
+        };
+        tokio::time::timeout(self.command_timeout, call)
+            .await
+            .unwrap_or(Err(CallError::Timeout(self.command_timeout)))
+    }
+
+    /// One request to one member with the session's token, authenticating where needed.
+    async fn authenticated(
+        self: &Arc<Self>,
+        index: usize,
+        path: &'static str,
+        body: Bytes,
+        limit: usize,
+    ) -> Result<Bytes, CallError> {
+        if self.credentials.is_none() {
+            return self.once(index, path, body, limit, None).await;
+        }
+        let mut tries = 0;
+        loop {
+            let token = self.token(index, None).await?;
+            match self.once(index, path, body.clone(), limit, token.clone()).await {
+                Err(CallError::Status(status)) if tries < 2 && wants_new_token(&status) => {
+                    tries += 1;
+                    self.token(index, Some(token)).await?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// The token to send. `refused` is one that the server no longer takes: unless somebody has
+    /// replaced it meanwhile, a new one is asked for.
+    async fn token(
+        self: &Arc<Self>,
+        index: usize,
+        refused: Option<Option<AsciiMetadataValue>>,
+    ) -> Result<Option<AsciiMetadataValue>, CallError> {
+        let Some(credentials) = &self.credentials else { return Ok(None) };
+        let usable = |token: &Option<AsciiMetadataValue>| match &refused {
+            None => token.is_some() || self.auth_off.load(Ordering::Relaxed),
+            Some(refused) => token != refused,
+        };
+        {
+            let token = self.token.read().await;
+            if usable(&token) {
+                return Ok(token.clone());
+            }
+        }
+        let mut token = self.token.write().await;
+        if usable(&token) {
+            return Ok(token.clone());
+        }
+        let request = AuthenticateRequest {
+            name: credentials.user().to_owned(),
+            password: credentials.password().to_owned(),
+        };
+        let body = Bytes::from(request.encode_to_vec());
+        match self.once(index, "/etcdserverpb.Auth/Authenticate", body, 1 << 20, None).await {
+            Ok(bytes) => {
+                let response = AuthenticateResponse::decode(bytes).map_err(|_| CallError::Token)?;
+                let mut value =
+                    AsciiMetadataValue::try_from(response.token).map_err(|_| CallError::Token)?;
+                value.set_sensitive(true);
+                *token = Some(value);
+                self.auth_off.store(false, Ordering::Relaxed);
+            }
+            // As etcdctl: credentials that nobody asks for do no harm.
+            Err(CallError::Status(status))
+                if status.message() == "etcdserver: authentication is not enabled" =>
+            {
+                self.auth_off.store(true, Ordering::Relaxed);
+                *token = None;
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(token.clone())
+    }
+
+    /// Sends a request to the current member, and to the others while it fails for a reason that
+    /// is the member's own.
+    pub async fn call(
+        self: &Arc<Self>,
+        path: &'static str,
+        body: Bytes,
+        limit: usize,
+    ) -> Result<Bytes, Refusal> {
+        let first = self.current.load(Ordering::Relaxed);
+        let count = self.members.len();
+        // Before anything has answered, a failure is most likely a wrong option.
+        let rounds = if self.answered.load(Ordering::Relaxed) { ROUNDS } else { 1 };
+        let mut failures: Vec<(usize, CallError)> = Vec::new();
+        for round in 0..rounds {
+            failures.clear();
+            for offset in 0..count {
+                let index = (first + offset) % count;
+                match self.authenticated(index, path, body.clone(), limit).await {
+                    Ok(bytes) => {
+                        self.current.store(index, Ordering::Relaxed);
+                        self.answered.store(true, Ordering::Relaxed);
+                        return Ok(bytes);
+                    }
+                    Err(e) if e.is_passing() => failures.push((index, e)),
+                    Err(e) => return Err(Refusal { failures: vec![(index, e)] }),
+                }
+            }
+            if round + 1 < rounds {
+                tokio::time::sleep(PAUSE * 2u32.pow(round)).await;
+            }
+        }
+        Err(Refusal { failures })
+    }
+
+    /// A range request; a member that is a learner is asked for what it has.
+    pub async fn range(
+        self: &Arc<Self>,
+        request: &RangeRequest,
+        limit: usize,
+    ) -> Result<Bytes, Refusal> {
+        const PATH: &str = "/etcdserverpb.KV/Range";
+        let mut request = request.clone();
+        request.serializable = self.learner.load(Ordering::Relaxed);
+        let result = self.call(PATH, request.encode_to_vec().into(), limit).await;
+        match result {
+            Err(refusal)
+                if !request.serializable
+                    && refusal.message() == Some("etcdserver: rpc not supported for learner") =>
+            {
+                self.learner.store(true, Ordering::Relaxed);
+                request.serializable = true;
+                self.call(PATH, request.encode_to_vec().into(), limit).await
+            }
+            result => result,
+        }
+    }
+
+    /// Connects to the first member that can be reached and, with credentials, authenticates.
+    pub async fn open(self: &Arc<Self>) -> Result<(), SourceError> {
+        let mut failures = Vec::new();
+        for index in 0..self.members.len() {
+            let result = match self.channel(index).await {
+                Ok(_) => self.token(index, None).await.map(|_| ()),
+                Err(e) => Err(e),
+            };
+            match result {
+                Ok(()) => {
+                    self.current.store(index, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Err(e) if e.is_passing() => failures.push((index, e)),
+                Err(e) => {
+                    return Err(explain::refusal(self, &Refusal { failures: vec![(index, e)] }));
+                }
+            }
+        }
+        Err(explain::refusal(self, &Refusal { failures }))
+    }
+}
+
+/// Why a request failed at every member that was asked.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// Member and error, in the order of asking. Never empty.
+    pub failures: Vec<(usize, CallError)>,
+}
+
+impl Refusal {
+    /// The server's message, where one answered.
+    pub fn message(&self) -> Option<&str> {
+        self.failures.iter().find_map(|(_, e)| match e {
+            CallError::Status(status) if !is_transport(status) => Some(status.message()),
+            _ => None,
+        })
+    }
+
+    /// Whether the response was larger than the decode limit.
+    pub fn is_too_large(&self) -> bool {
+        self.failures.iter().any(|(_, e)| match e {
+            CallError::Status(status) => {
+                // tonic's own text; etcd's has the form "trying to send message larger than max".
+                status.message().contains("message length too large")
+                    || status.message().contains("message larger than max")
+            }
+            _ => false,
+        })
+    }
+}
+
+fn wants_new_token(status: &Status) -> bool {
+    matches!(
+        status.message(),
+        "etcdserver: invalid auth token"
+            | "etcdserver: revision of auth store is old"
+            | "etcdserver: user name is empty"
+    )
+}
+
+impl CallError {
+    fn from_transport(error: &tonic::transport::Error) -> Self {
+        match find_dial(error) {
+            Some(e) => Self::Dial(e),
+            None => {
+                Self::Dial(DialError::Connect(std::io::Error::other(explain::innermost(error))))
+            }
+        }
+    }
+}
+
+fn dial_error(status: &Status) -> Option<DialError> {
+    find_dial(std::error::Error::source(status)?)
+}
+
+/// The connector's own error, copied out of the chain that transport errors wrap it in.
+fn find_dial(error: &(dyn std::error::Error + 'static)) -> Option<DialError> {
+    let copy = |e: &std::io::Error| match e.raw_os_error() {
+        Some(code) => std::io::Error::from_raw_os_error(code),
+        None => std::io::Error::new(e.kind(), e.to_string()),
+    };
+    let mut next = Some(error);
+    while let Some(e) = next {
+        if let Some(dial) = e.downcast_ref::<DialError>() {
+            return Some(match dial {
+                DialError::Resolve(e) => DialError::Resolve(copy(e)),
+                DialError::Connect(e) => DialError::Connect(copy(e)),
+                DialError::Timeout(t) => DialError::Timeout(*t),
+                DialError::HandshakeTimeout(t) => DialError::HandshakeTimeout(*t),
+                DialError::ServerName => DialError::ServerName,
+                DialError::Tls(e) => DialError::Tls(e.clone()),
+                DialError::Handshake(e) => DialError::Handshake(copy(e)),
+            });
+        }
+        next = e.source();
+    }
+    None
+}

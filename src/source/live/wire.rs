@@ -1,0 +1,202 @@
+//! The requests and responses of the hot path. Responses stay as bytes: a page of keys is read in
+//! place, without a copy of every value.
+
+use bytes::{Buf, Bytes};
+use tonic::Status;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+use crate::entry::{EntryRef, Value};
+use crate::proto::{Fields, Malformed};
+use crate::source::KeyRange;
+
+/// `etcdserverpb.RangeRequest` (etcd `api/etcdserverpb/rpc.proto`).
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct RangeRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub range_end: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    pub limit: i64,
+    #[prost(int64, tag = "4")]
+    pub revision: i64,
+    #[prost(bool, tag = "7")]
+    pub serializable: bool,
+    #[prost(bool, tag = "8")]
+    pub keys_only: bool,
+    #[prost(bool, tag = "9")]
+    pub count_only: bool,
+}
+
+impl RangeRequest {
+    /// All of `range` at `revision`, 0 for the newest.
+    pub fn new(range: &KeyRange, revision: i64) -> Self {
+        // An empty key is an error to etcd; its first key is one zero byte.
+        let key = if range.start.is_empty() { vec![0] } else { range.start.clone() };
+        let range_end = range.end.clone().unwrap_or_else(|| vec![0]);
+        Self { key, range_end, revision, ..Self::default() }
+    }
+}
+
+/// `etcdserverpb.AuthenticateRequest`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct AuthenticateRequest {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, tag = "2")]
+    pub password: String,
+}
+
+/// `etcdserverpb.AuthenticateResponse`, without its header.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct AuthenticateResponse {
+    #[prost(string, tag = "2")]
+    pub token: String,
+}
+
+/// What an `etcdserverpb.RangeResponse` says besides its entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct PageInfo {
+    /// The store's revision, or the newest entry's where the request named one.
+    pub revision: i64,
+    /// Entries remain after the limit.
+    pub more: bool,
+    /// Keys in the range, whatever the limit.
+    pub count: i64,
+    /// Entries in the page.
+    pub entries: usize,
+    /// The page's last key.
+    pub last: Option<Vec<u8>>,
+}
+
+impl PageInfo {
+    /// Reads the frame of a response without its entries.
+    pub fn read(message: &[u8]) -> Result<Self, Malformed> {
+        let mut info = Self::default();
+        let mut last = None;
+        for field in Fields::new(message) {
+            let field = field?;
+            match field.number {
+                1 => {
+                    for header in Fields::new(field.bytes().unwrap_or_default()) {
+                        let header = header?;
+                        if header.number == 3 {
+                            info.revision = header.int64().unwrap_or_default();
+                        }
+                    }
+                }
+                2 => {
+                    info.entries += 1;
+                    last = field.bytes();
+                }
+                3 => info.more = field.varint().is_some_and(|v| v != 0),
+                4 => info.count = field.int64().unwrap_or_default(),
+                _ => {}
+            }
+        }
+        info.last = last.map(|kv| entry(kv).map(|e| e.key.to_vec())).transpose()?;
+        Ok(info)
+    }
+}
+
+/// The entries of an `etcdserverpb.RangeResponse`.
+pub(super) fn entries(message: &[u8]) -> impl Iterator<Item = Result<EntryRef<'_>, Malformed>> {
+    Fields::new(message).filter_map(|field| match field {
+        Ok(field) if field.number == 2 => Some(entry(field.bytes().unwrap_or_default())),
+        Ok(_) => None,
+        Err(e) => Some(Err(e)),
+    })
+}
+
+/// `mvccpb.KeyValue` (etcd `api/mvccpb/kv.proto`).
+#[inline]
+pub(super) fn entry(message: &[u8]) -> Result<EntryRef<'_>, Malformed> {
+    let mut entry = EntryRef {
+        key: &[],
+        value: Value(&[]),
+        create_revision: 0,
+        mod_revision: 0,
+        version: 0,
+        lease: 0,
+    };
+    for field in Fields::new(message) {
+        let field = field?;
+        match field.number {
+            1 => entry.key = field.bytes().unwrap_or_default(),
+            2 => entry.create_revision = field.int64().unwrap_or_default(),
+            3 => entry.mod_revision = field.int64().unwrap_or_default(),
+            4 => entry.version = field.int64().unwrap_or_default(),
+            5 => entry.value = Value(field.bytes().unwrap_or_default()),
+            6 => entry.lease = field.int64().unwrap_or_default(),
+            _ => {}
+        }
+    }
+    Ok(entry)
+}
+
+/// Passes messages through as bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RawCodec;
+
+impl Codec for RawCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        *self
+    }
+
+    fn decoder(&mut self) -> Self {
+        *self
+    }
+}
+
+impl Encoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        bytes::BufMut::put(dst, item);
+        Ok(())
+    }
+}
+
+impl Decoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        let len = src.remaining();
+        Ok(Some(src.copy_to_bytes(len)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_read_in_place() {
+        let kv = [&[0x0a, 2][..], b"/a", &[0x10, 3, 0x18, 4, 0x20, 1, 0x2a, 1], b"v"].concat();
+        let mut page = vec![0x0a, 2, 0x18, 9, 0x12, u8::try_from(kv.len()).unwrap()];
+        page.extend_from_slice(&kv);
+        page.extend_from_slice(&[0x18, 1, 0x20, 7]);
+        let info = PageInfo::read(&page).unwrap();
+        let last = Some(b"/a".to_vec());
+        assert_eq!(info, PageInfo { revision: 9, more: true, count: 7, entries: 1, last });
+        let seen: Vec<_> = entries(&page).map(|e| e.unwrap().to_entry()).collect();
+        assert_eq!((seen[0].create_revision, seen[0].mod_revision, seen[0].version), (3, 4, 1));
+        assert_eq!(seen[0].value, b"v");
+        page.truncate(10);
+        assert!(PageInfo::read(&page).is_err());
+        assert!(entries(&page).last().unwrap().is_err());
+    }
+
+    #[test]
+    fn ranges_without_bounds_are_written_as_etcd_reads_them() {
+        let all = RangeRequest::new(&KeyRange { start: Vec::new(), end: None }, 0);
+        assert_eq!((all.key, all.range_end), (vec![0], vec![0]));
+    }
+}
