@@ -284,7 +284,7 @@ fn transport(session: &Session, index: usize, status: &tonic::Status) -> Story {
             "give --cert and --key; kubeadm: /etc/kubernetes/pki/apiserver-etcd-client.crt and .key",
         );
     }
-    let text = status.source().map_or_else(|| status.message().to_owned(), |e| innermost(e));
+    let text = status.source().map_or_else(|| status.message().to_owned(), innermost);
     Story::connection(
         format!("the connection was lost ({text})"),
         "check that the member is healthy; further --endpoints can take over",

@@ -52,7 +52,7 @@ pub(super) fn visit(
     let task = runtime.spawn(reader.run(query.ranges.clone()));
     while let Some(page) = receiver.blocking_recv() {
         for entry in wire::entries(&page) {
-            let entry = entry.map_err(|e| malformed(&e))?;
+            let entry = entry.map_err(malformed)?;
             if sink(entry).is_break() {
                 receiver.close();
                 break;
@@ -121,7 +121,7 @@ impl Reader {
             let bound = if self.limit == 1 { usize::MAX } else { MAX_PAGE };
             match self.session.range(&request, bound).await {
                 Ok(page) => {
-                    let info = PageInfo::read(&page).map_err(|e| malformed(&e))?;
+                    let info = PageInfo::read(&page).map_err(malformed)?;
                     return Ok((page, info));
                 }
                 Err(refusal) if refusal.is_too_large() && self.limit > 1 => {
@@ -160,8 +160,8 @@ impl Reader {
     }
 }
 
-fn malformed(e: &crate::proto::Malformed) -> SourceError {
+fn malformed(e: crate::proto::Malformed) -> SourceError {
     SourceError::new("etcd sent a response that cannot be read")
-        .because(*e)
+        .because(e)
         .hint("check that the endpoint is an etcd and not a proxy that changes messages")
 }

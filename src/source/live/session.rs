@@ -63,6 +63,14 @@ pub(super) fn is_transport(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
 }
 
+/// Which token will do.
+enum Need {
+    /// Any.
+    Any,
+    /// Not this one: the server refuses it. Somebody may have replaced it meanwhile.
+    OtherThan(Option<AsciiMetadataValue>),
+}
+
 /// One endpoint and its connection.
 pub(super) struct Member {
     pub target: Target,
@@ -208,28 +216,27 @@ impl Session {
         }
         let mut tries = 0;
         loop {
-            let token = self.token(index, None).await?;
+            let token = self.token(index, Need::Any).await?;
             match self.once(index, path, body.clone(), limit, token.clone()).await {
                 Err(CallError::Status(status)) if tries < 2 && wants_new_token(&status) => {
                     tries += 1;
-                    self.token(index, Some(token)).await?;
+                    self.token(index, Need::OtherThan(token)).await?;
                 }
                 result => return result,
             }
         }
     }
 
-    /// The token to send. `refused` is one that the server no longer takes: unless somebody has
-    /// replaced it meanwhile, a new one is asked for.
+    /// The token to send, asked for where there is none that will do.
     async fn token(
         self: &Arc<Self>,
         index: usize,
-        refused: Option<Option<AsciiMetadataValue>>,
+        need: Need,
     ) -> Result<Option<AsciiMetadataValue>, CallError> {
         let Some(credentials) = &self.credentials else { return Ok(None) };
-        let usable = |token: &Option<AsciiMetadataValue>| match &refused {
-            None => token.is_some() || self.auth_off.load(Ordering::Relaxed),
-            Some(refused) => token != refused,
+        let usable = |token: &Option<AsciiMetadataValue>| match &need {
+            Need::Any => token.is_some() || self.auth_off.load(Ordering::Relaxed),
+            Need::OtherThan(refused) => token != refused,
         };
         {
             let token = self.token.read().await;
@@ -329,7 +336,7 @@ impl Session {
         let mut failures = Vec::new();
         for index in 0..self.members.len() {
             let result = match self.channel(index).await {
-                Ok(_) => self.token(index, None).await.map(|_| ()),
+                Ok(_) => self.token(index, Need::Any).await.map(|_| ()),
                 Err(e) => Err(e),
             };
             match result {
