@@ -1,8 +1,8 @@
 //! Sources produce entries at one revision. They know nothing of encryption or Kubernetes, and
 //! they are never written to, locked exclusively or repaired.
 
-pub mod live;
 mod file;
+pub mod live;
 pub mod map;
 pub mod snapshot;
 
