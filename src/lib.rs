@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | [`source`] | where entries come from: etcd, snapshot, data directory, kine |
 //! | [`bolt`], [`mvcc`] | bbolt pages; etcd's key space in them |
+//! | [`wal`] | etcd's write-ahead log and what its requests do |
 //! | [`entry`] | one stored entry: exact bytes and revisions |
 //! | [`resource`] | etcd key ↔ resource, namespace, name |
 //! | [`envelope`] | value prefix → provider, version, key name |
@@ -44,3 +45,4 @@ pub mod scan;
 pub mod secret;
 pub mod source;
 pub mod transform;
+pub mod wal;

@@ -175,6 +175,20 @@ impl<'a> Store<'a> {
         &self.damage
     }
 
+    /// Keys and values of another bucket, as far as they can be read; empty when there is none.
+    pub fn rows(&self, bucket: &[u8]) -> Vec<(&'a [u8], &'a [u8])> {
+        let (mut seen, mut damage) = (PageSet::default(), Vec::new());
+        let mut rows = Vec::new();
+        if let Some(bucket) = self.db.bucket(bucket, &mut seen, &mut damage) {
+            // The sink never breaks.
+            let _ = self.db.walk(bucket, &mut seen, &mut damage, &mut |_, element| {
+                rows.push((element.key, element.value));
+                ControlFlow::Continue(())
+            });
+        }
+        rows
+    }
+
     /// Whether the file has etcd's bucket of keys.
     pub fn has_keys(&self) -> bool {
         self.keys.is_some()

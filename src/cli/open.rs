@@ -8,6 +8,7 @@ use super::{Ctx, config};
 use crate::config::ConfigSet;
 use crate::kms::Plugins;
 use crate::resource::{DEFAULT_PREFIX, Location, Scope, Selector};
+use crate::source::data_dir::DataDir;
 use crate::source::live::{Credentials, Live, LiveOptions};
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
 use crate::source::{Query, Source};
@@ -19,11 +20,14 @@ use crate::transform::Transformers;
 /// When it cannot be opened, with a hint.
 pub fn source(ctx: &Ctx) -> Result<Box<dyn Source>, Failure> {
     let g = &ctx.global;
+    let options = SnapshotOptions { skip_hash_check: g.skip_hash_check, salvage: g.salvage };
     if let Some(path) = &g.snapshot {
-        let options = SnapshotOptions { skip_hash_check: g.skip_hash_check, salvage: g.salvage };
         return Ok(Box::new(Snapshot::open(path, &options)?));
     }
-    if g.data_dir.is_some() || g.kine.is_some() {
+    if let Some(dir) = &g.data_dir {
+        return Ok(Box::new(DataDir::open(dir, &options)?));
+    }
+    if g.kine.is_some() {
         return Err(Failure::new("no source of this kind is available in this build"));
     }
     Ok(Box::new(live(ctx)?))

@@ -1,6 +1,7 @@
 //! Sources produce entries at one revision. They know nothing of encryption or Kubernetes, and
 //! they are never written to, locked exclusively or repaired.
 
+pub mod data_dir;
 mod file;
 pub mod live;
 pub mod map;
@@ -217,3 +218,6 @@ impl SourceError {
         self
     }
 }
+
+#[cfg(test)]
+mod tests;
