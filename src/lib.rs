@@ -36,6 +36,7 @@ pub mod entry;
 pub mod envelope;
 pub mod export;
 pub mod kms;
+pub mod forensics;
 pub mod migrate;
 pub mod mvcc;
 pub mod proto;
