@@ -9,6 +9,7 @@ pub mod open;
 pub mod progress;
 pub mod ui;
 
+mod residue;
 mod rewrite;
 mod scan;
 
@@ -36,6 +37,8 @@ enum Command {
     Scan(scan::Args),
     /// Write a snapshot file anew, with other encryption
     Rewrite(rewrite::Args),
+    /// Find plaintext that still lies outside the live state, and say what removes it
+    Residue(residue::Args),
     /// Validate, explain, create and rotate encryption configurations
     Config(config::Args),
 }
@@ -106,6 +109,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Scan(args) => scan::run(ctx, &args),
         Command::Rewrite(args) => rewrite::run(ctx, &args),
+        Command::Residue(args) => residue::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
     }
 }

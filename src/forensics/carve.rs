@@ -82,7 +82,8 @@ pub fn assemble(data: &[u8], value_at: usize, pieces: &[Range<usize>]) -> Zeroiz
     let mut value = Zeroizing::new(Vec::new());
     for piece in pieces {
         let Some(bytes) = data.get(piece.clone()) else { continue };
-        value.resize(piece.start.saturating_sub(value_at).max(value.len()), 0);
+        let offset = piece.start.saturating_sub(value_at).max(value.len());
+        value.resize(offset, 0);
         value.extend_from_slice(bytes);
     }
     value
@@ -171,12 +172,7 @@ impl<'t> Carver<'t> {
     }
 
     /// Checks the message around a key that seems to begin at `key_at`.
-    fn record<'a>(
-        &self,
-        data: &'a [u8],
-        key_at: usize,
-        terrain: &dyn Terrain,
-    ) -> Option<Hit<'a>> {
+    fn record<'a>(&self, data: &'a [u8], key_at: usize, terrain: &dyn Terrain) -> Option<Hit<'a>> {
         (1..=3).find_map(|n| {
             let length_at = key_at.checked_sub(n)?;
             let at = length_at.checked_sub(1)?;
@@ -246,8 +242,12 @@ fn body(data: &[u8], mut at: usize) -> Option<Body> {
     let value_len = usize::try_from(number(&mut at)?).ok().filter(|l| (2..=LONGEST).contains(l))?;
     let value = data.get(at..)?;
     // A look at the beginning is enough, however much white space is claimed to follow.
-    is_plain_object(&value[..value.len().min(value_len).min(64)])
-        .then_some(Body { shape, revision, value_at: at, value_len })
+    is_plain_object(&value[..value.len().min(value_len).min(64)]).then_some(Body {
+        shape,
+        revision,
+        value_at: at,
+        value_len,
+    })
 }
 
 /// Whether bytes begin as the API server's serializers write objects: protobuf

@@ -8,16 +8,19 @@
 pub mod carve;
 pub mod residue;
 
+use crate::config::EncryptionConfig;
 use crate::resource::{Location, Scope, Selector};
 use crate::source::Query;
 
-/// Which keys are looked for.
-#[derive(Clone, Debug)]
+/// Which keys are looked for. No `Debug`: a configuration holds keys.
+#[derive(Clone)]
 pub struct Targets {
     scope: Scope,
     selectors: Vec<Selector>,
     namespaces: Vec<String>,
     query: Query,
+    /// Only resources that it writes encrypted.
+    encrypted_by: Option<EncryptionConfig>,
 }
 
 impl Targets {
@@ -25,7 +28,14 @@ impl Targets {
     #[must_use]
     pub fn new(scope: Scope, selectors: Vec<Selector>, namespaces: Vec<String>) -> Self {
         let query = Query { ranges: scope.ranges(&selectors), revision: None, ordered: false };
-        Self { scope, selectors, namespaces, query }
+        Self { scope, selectors, namespaces, query, encrypted_by: None }
+    }
+
+    /// Leaves out resources that `config` writes unencrypted: their plaintext is no leak.
+    #[must_use]
+    pub fn encrypted_by(mut self, config: EncryptionConfig) -> Self {
+        self.encrypted_by = Some(config);
+        self
     }
 
     /// What to ask a source for. It may bring more than is wanted.
@@ -44,6 +54,10 @@ impl Targets {
     #[must_use]
     pub fn wants_resource(&self, resource: &str) -> bool {
         self.selectors.iter().any(|s| s.matches(resource))
+            && self
+                .encrypted_by
+                .as_ref()
+                .is_none_or(|config| !config.serving(resource).writes_plaintext())
     }
 
     /// Where a key belongs, if it is one of those looked for. What the API server never encrypts

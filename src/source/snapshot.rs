@@ -75,6 +75,17 @@ impl Snapshot {
         &self.bytes
     }
 
+    /// Waits for the check of the file's SHA-256. Returns what a reader should know about the
+    /// file as a whole.
+    ///
+    /// # Errors
+    /// When it does not match, unless that is tolerated.
+    pub fn verify(&mut self) -> Result<Vec<String>, SourceError> {
+        let mut notes = Vec::new();
+        self.verified(&mut notes)?;
+        Ok(notes)
+    }
+
     /// Waits for the hash, then says what a reader should know about the file as a whole.
     fn verified(&mut self, notes: &mut Vec<String>) -> Result<(), SourceError> {
         if let Some(hash) = self.hash.take()

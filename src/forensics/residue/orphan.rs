@@ -173,7 +173,8 @@ fn ends_in_type(bytes: &[u8]) -> bool {
         let kind = &bytes[at..];
         bytes[at - 2] == 0x1A
             && usize::from(bytes[at - 1]) == len
-            && (kind == b"Opaque" || (kind.contains(&b'/') && kind.iter().all(u8::is_ascii_graphic)))
+            && (kind == b"Opaque"
+                || (kind.contains(&b'/') && kind.iter().all(u8::is_ascii_graphic)))
     })
 }
 

@@ -1,0 +1,253 @@
+//! What `residue` prints.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use base64::Engine as _;
+use serde::Serialize;
+
+use super::table::{self, Builder, Mark};
+use super::{Format, wire};
+use crate::forensics::residue::{Finding, Place, Totals};
+use crate::source::{SourceInfo, Visit};
+
+/// A finished search.
+pub struct Report<'a> {
+    /// Where was searched.
+    pub source: &'a SourceInfo,
+    /// Its revision and damage.
+    pub visit: &'a Visit,
+    /// What was looked for, in words.
+    pub resources: &'a [String],
+    /// Live plaintext entries.
+    pub head_plaintext: u64,
+    /// Everything found.
+    pub findings: &'a [Finding],
+    /// Counts of it.
+    pub totals: Totals,
+    /// What removes it, in order.
+    pub remedy: &'a [String],
+    /// Parts of the source that were not searched, in words.
+    pub not_examined: &'a [String],
+    /// One row per finding, not per object.
+    pub list: bool,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    source: wire::Source,
+    resources: &'a [String],
+    head: Head,
+    findings: Vec<Row<'a>>,
+    totals: BTreeMap<&'static str, u64>,
+    objects: u64,
+    verdict: &'static str,
+    remedy: &'a [String],
+    not_examined: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    damage: Vec<wire::Damage>,
+}
+
+#[derive(Serialize)]
+struct Head {
+    plaintext: u64,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(rename = "where")]
+    place: &'static str,
+    location: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_b64: Option<String>,
+    #[serde(skip_serializing_if = "skip_key")]
+    key: Key<'a>,
+    resource: &'a str,
+    revision: Option<i64>,
+    size: u64,
+    partial: bool,
+}
+
+/// A key that is no text stands in `key_b64` alone; a lost one is `null`.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Key<'a> {
+    Text(&'a str),
+    Lost(()),
+    #[serde(skip)]
+    Bytes,
+}
+
+fn skip_key(key: &Key<'_>) -> bool {
+    matches!(key, Key::Bytes)
+}
+
+impl<'a> From<&'a Finding> for Row<'a> {
+    fn from(f: &'a Finding) -> Self {
+        let (key, key_b64) = match f.key.as_deref().map(|k| (k, std::str::from_utf8(k))) {
+            None => (Key::Lost(()), None),
+            Some((_, Ok(text))) => (Key::Text(text), None),
+            Some((bytes, Err(_))) => {
+                (Key::Bytes, Some(base64::engine::general_purpose::STANDARD.encode(bytes)))
+            }
+        };
+        Self {
+            place: f.place.as_str(),
+            location: &f.location,
+            key_b64,
+            key,
+            resource: &f.resource,
+            revision: f.revision,
+            size: f.size,
+            partial: f.partial,
+        }
+    }
+}
+
+/// Copies of one write in one kind of place.
+struct Copies<'a> {
+    first: &'a Finding,
+    count: u64,
+}
+
+impl Report<'_> {
+    /// `clean` or `residue`.
+    #[must_use]
+    pub fn verdict(&self) -> &'static str {
+        if self.findings.is_empty() { "clean" } else { "residue" }
+    }
+
+    /// Writes the report.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    pub fn write(&self, format: Format, color: bool, out: &mut dyn Write) -> io::Result<()> {
+        match format {
+            Format::Json => {
+                serde_json::to_writer_pretty(&mut *out, &self.document())?;
+                writeln!(out)
+            }
+            Format::Jsonl => {
+                for finding in self.findings {
+                    serde_json::to_writer(&mut *out, &Row::from(finding))?;
+                    writeln!(out)?;
+                }
+                Ok(())
+            }
+            _ => self.table(color, out),
+        }
+    }
+
+    fn document(&self) -> Document<'_> {
+        Document {
+            schema: "atrest.residue/v1",
+            source: wire::Source::new(self.source, self.visit),
+            resources: self.resources,
+            head: Head { plaintext: self.head_plaintext },
+            findings: self.findings.iter().map(Row::from).collect(),
+            totals: Place::ALL.iter().map(|p| (p.as_str(), self.totals.get(*p))).collect(),
+            objects: self.objects(),
+            verdict: self.verdict(),
+            remedy: self.remedy,
+            not_examined: self.not_examined,
+            damage: self.visit.damage.iter().map(Into::into).collect(),
+        }
+    }
+
+    /// How many different objects, by key; pieces without one count each.
+    fn objects(&self) -> u64 {
+        let keys: std::collections::BTreeSet<_> =
+            self.findings.iter().filter_map(|f| f.key.as_deref()).collect();
+        keys.len() as u64 + self.findings.iter().filter(|f| f.key.is_none()).count() as u64
+    }
+
+    /// Copies of the same write, in order of first appearance.
+    fn copies(&self) -> Vec<Copies<'_>> {
+        let mut index = BTreeMap::new();
+        let mut all: Vec<Copies<'_>> = Vec::new();
+        for f in self.findings {
+            let place = *index
+                .entry((f.place, f.key.as_deref(), f.revision, f.size, f.partial))
+                .or_insert(all.len());
+            match all.get_mut(place).filter(|_| f.key.is_some()) {
+                Some(copies) => copies.count += 1,
+                None => all.push(Copies { first: f, count: 1 }),
+            }
+        }
+        all
+    }
+
+    fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
+        /// Rows before a reader is sent to `--list`.
+        const TOP: usize = 20;
+        writeln!(
+            out,
+            "{} {} at revision {}, plaintext of {}",
+            self.source.kind.as_str(),
+            table::visible(&self.source.location),
+            self.visit.revision,
+            self.resources.join(", ")
+        )?;
+        writeln!(out)?;
+        if !self.findings.is_empty() {
+            let copies = self.copies();
+            let shown = if self.list { copies.len() } else { TOP.min(copies.len()) };
+            let mut rows = Builder::new(
+                color,
+                &["WHERE", "LOCATION", "ETCD KEY", ">REVISION", ">SIZE", ">COPIES"],
+            );
+            for c in &copies[..shown] {
+                let f = c.first;
+                let key = f.key.as_deref().map_or("(overwritten)".into(), String::from_utf8_lossy);
+                let size = table::bytes(f.size);
+                rows.row(
+                    vec![
+                        f.place.as_str().to_owned(),
+                        f.location.clone(),
+                        key.into_owned(),
+                        f.revision.map_or_else(|| "-".to_owned(), |r| r.to_string()),
+                        if f.partial { format!("{size} partial") } else { size },
+                        table::count(c.count),
+                    ],
+                    Mark::Bad,
+                );
+            }
+            writeln!(out, "{rows}")?;
+            if shown < copies.len() {
+                writeln!(out, "and {} more rows; --list shows all\n", copies.len() - shown)?;
+            }
+            let mut sums = Builder::new(color, &["WHERE", ">FINDINGS"]);
+            for place in Place::ALL {
+                let n = self.totals.get(place);
+                if n > 0 {
+                    sums.row(vec![place.as_str().to_owned(), table::count(n)], Mark::Bad);
+                }
+            }
+            writeln!(out, "{sums}")?;
+        }
+        for part in self.not_examined {
+            writeln!(out, "not examined: {part}")?;
+        }
+        if self.head_plaintext > 0 {
+            writeln!(out, "live: {} stored unencrypted", table::entries(self.head_plaintext))?;
+        }
+        if self.findings.is_empty() {
+            writeln!(out, "verdict: clean")?;
+        } else {
+            writeln!(
+                out,
+                "verdict: residue, plaintext of {} objects in {} places",
+                table::count(self.objects()),
+                table::count(self.totals.sum())
+            )?;
+        }
+        if !self.remedy.is_empty() {
+            writeln!(out, "\nto remove it, in this order:")?;
+            for (i, step) in self.remedy.iter().enumerate() {
+                writeln!(out, "  {}. {step}", i + 1)?;
+            }
+        }
+        Ok(())
+    }
+}
