@@ -137,6 +137,13 @@ impl Plugins {
                 Ok(client)
             }
             Err(error) => {
+                // A plugin that refuses its first check refuses every key.
+                let error = match error {
+                    KmsError::Refused { endpoint, cause, .. } => {
+                        KmsError::Unusable { endpoint, cause }
+                    }
+                    error => error,
+                };
                 let until = Instant::now() + LEFT_ALONE;
                 *link = Link::Down { error: error.clone(), until };
                 Err(error)
@@ -196,7 +203,7 @@ impl Plugins {
             self.calls.fetch_add(1, Ordering::Relaxed);
             self.call(plugin, settings, call)
         });
-        if matches!(result, Err(KmsError::Unreachable { .. })) {
+        if result.as_ref().is_err_and(KmsError::is_unreachable) {
             // Not the data key's fault: ask again when the plugin is back.
             let mut held = lock(&plugin.data_keys);
             if held.get(&id).is_some_and(|h| Arc::ptr_eq(h, &answer)) {

@@ -85,6 +85,8 @@ impl Cipher {
     }
 
     pub(super) fn seal_with(&self, iv: &[u8; BLOCK], plaintext: &[u8], out: &mut Vec<u8>) {
+        // At once: growing later would leave a copy of the plaintext behind.
+        out.reserve(2 * BLOCK + plaintext.len());
         out.extend_from_slice(iv);
         let start = out.len();
         out.extend_from_slice(plaintext);

@@ -317,6 +317,28 @@ fn case_9_kms_v1_bodies_in_cbc() {
 }
 
 #[test]
+fn case_11_kms_v1_data_keys() {
+    let t = with_kms(&["kms v1 p"], Fake::new("kek"));
+    for (len, status) in [
+        (16, Status::Current),
+        (24, Status::Current),
+        (32, Status::Current),
+        (31, Status::Unreadable),
+        (0, Status::Unreadable),
+    ] {
+        let data_key = KeyMaterial::new(vec![9; len]);
+        let wrapped = Fake::wrap("kek-v1", data_key.expose());
+        let mut value = b"k8s:enc:kms:v1:p:".to_vec();
+        if kms_v1::seal(&data_key, &wrapped, PATH, PLAIN, &mut value).is_err() {
+            value.extend(u16::try_from(wrapped.len()).unwrap().to_be_bytes());
+            value.extend(&wrapped);
+            value.extend([1; 60]);
+        }
+        assert_eq!(read(&t, &value).0, status, "{len} bytes");
+    }
+}
+
+#[test]
 fn case_10_and_11_kms_v2_data_keys() {
     let t = with_kms(&["kms v2 p"], Fake::new("kek"));
     let value = |source_type, len: usize| {
