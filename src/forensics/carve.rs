@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn long_keys_and_values_are_found() {
         let key = [KEY, &[b'x'; 300]].concat();
-        let value = [&b"k8s\0"[..], &[7; 100_000]].concat();
+        let value = [&b"k8s\0"[..], &vec![7; 100_000]].concat();
         let data = key_value(&key, &value);
         assert_eq!(carve(&data)[0].present(), value.len());
         let hits = carve(&data[..50_000]);

@@ -46,6 +46,7 @@ pub fn examine(db: &Db<'_>, targets: &Targets, newer: &Newer<'_>, sink: &mut Sin
 }
 
 /// Looks through a file that is left over as a whole: nothing in it is live.
+#[allow(dead_code)]
 pub fn examine_leftover(
     db: &Db<'_>,
     targets: &Targets,
@@ -198,27 +199,23 @@ fn windows(db: &Db<'_>, pages: &Pages<'_, '_>) -> Vec<Range<usize>> {
         let start = page * size;
         let read = db.page(page as u64).ok().filter(|p| p.bytes.len() >= size);
         let in_use = page < 2 || pages.is_live(page);
-        match read.filter(|_| in_use) {
-            Some(p) => {
-                let used = used(&p);
-                let stop = start + p.bytes.len();
-                let mut from = start;
-                for u in used {
-                    if start + u.start > from {
-                        add(from..start + u.start);
-                    }
-                    from = from.max(start + u.end);
-                }
-                if from < stop {
-                    add(from..stop);
-                }
-                page += p.bytes.len() / size;
+        let Some(p) = read.filter(|_| in_use) else {
+            add(start..(start + size).min(end));
+            page += 1;
+            continue;
+        };
+        let mut from = start;
+        for u in used(&p) {
+            if start + u.start > from {
+                add(from..start + u.start);
             }
-            None => {
-                add(start..(start + size).min(end));
-                page += 1;
-            }
+            from = from.max(start + u.end);
         }
+        let stop = start + p.bytes.len();
+        if from < stop {
+            add(from..stop);
+        }
+        page += p.bytes.len() / size;
     }
     windows
 }
