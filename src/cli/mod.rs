@@ -9,6 +9,8 @@ pub mod open;
 pub mod progress;
 pub mod ui;
 
+mod completion;
+mod man;
 mod residue;
 mod rewrite;
 mod scan;
@@ -41,6 +43,10 @@ enum Command {
     Residue(residue::Args),
     /// Validate, explain, create and rotate encryption configurations
     Config(config::Args),
+    /// Write a completion script for a shell
+    Completion(completion::Args),
+    /// Write the manual page
+    Man(man::Args),
 }
 
 /// Which options stood on the command line, as opposed to the environment.
@@ -111,6 +117,8 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Rewrite(args) => rewrite::run(ctx, &args),
         Command::Residue(args) => residue::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
+        Command::Completion(args) => completion::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }
 

@@ -1,8 +1,12 @@
-//! Integration tests, in one binary.
+//! Everything that runs the binary, or a real etcd or plugin beside it, in one test program.
+//!
+//! A test that needs a tool fails when the tool is missing: `scripts/setup` installs them all.
 
 // Test code: a panic is a failed test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod kms;
 mod support;
+
+mod harness;
+mod kms;
 mod transform_corpus;

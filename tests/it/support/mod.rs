@@ -1,3 +1,13 @@
-//! What several tests need.
+//! What the tests stand on: the binary, the corpus, certificates, real etcd servers and plugins.
 
+#![allow(dead_code)] // not every helper has a user in every state of the tests
+
+pub mod bin;
+pub mod certs;
+pub mod corpus;
+pub mod etcd;
 pub mod kms_plugin;
+pub mod tools;
+
+pub use bin::bin;
+pub use etcd::{Etcd, Version};
