@@ -19,6 +19,7 @@
 //! | [`transform`] | decrypting and encrypting values; providers in order, staleness |
 //! | [`secret`] | key material and plaintext: wiped, without `Debug` |
 //! | [`proto`] | bounded protobuf wire reading |
+//! | [`storage`] | decrypted bytes ↔ objects as kubectl prints them |
 //! | [`scan`] | entries → counts and findings |
 //! | [`report`] | findings → table, JSON, CSV, Prometheus |
 //! | `cli` | the only room that prints, prompts or reads the environment |
@@ -45,5 +46,6 @@ pub mod resource;
 pub mod scan;
 pub mod secret;
 pub mod source;
+pub mod storage;
 pub mod transform;
 pub mod wal;

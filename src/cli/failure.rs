@@ -99,6 +99,17 @@ impl Failure {
     }
 }
 
+/// An error and its sources as one line; what a source repeats is said once.
+#[must_use]
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let failure = Failure::new(error.to_string());
+    let failure = match error.source() {
+        Some(source) => failure.because(source),
+        None => failure,
+    };
+    std::iter::once(failure.message).chain(failure.causes).collect::<Vec<_>>().join(": ")
+}
+
 impl From<SourceError> for Failure {
     fn from(e: SourceError) -> Self {
         let mut failure = Self::new(e.message);

@@ -4,13 +4,16 @@ pub mod args;
 pub mod config;
 pub mod duration;
 pub mod failure;
-pub mod hardening;
 pub mod open;
 pub mod progress;
 pub mod ui;
 
 mod completion;
+mod decode;
+mod export;
+mod get;
 mod man;
+mod object;
 mod residue;
 mod rewrite;
 mod scan;
@@ -37,6 +40,12 @@ pub struct Cli {
 enum Command {
     /// Report how every entry is stored: plaintext, or under which provider and key
     Scan(scan::Args),
+    /// Show entries as objects, decrypted with the configuration
+    Get(get::Args),
+    /// Show a stored value from stdin as an object
+    Decode(decode::Args),
+    /// Decrypt and write objects as manifests for `kubectl apply`
+    Export(export::Args),
     /// Write a snapshot file anew, with other encryption
     Rewrite(rewrite::Args),
     /// Find plaintext that still lies outside the live state, and say what removes it
@@ -114,6 +123,9 @@ pub fn run() -> ExitCode {
 fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Scan(args) => scan::run(ctx, &args),
+        Command::Get(args) => get::run(ctx, &args),
+        Command::Decode(args) => decode::run(ctx, &args),
+        Command::Export(args) => export::run(ctx, &args),
         Command::Rewrite(args) => rewrite::run(ctx, &args),
         Command::Residue(args) => residue::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),

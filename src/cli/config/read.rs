@@ -8,7 +8,6 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::cli::failure::Failure;
-use crate::cli::hardening;
 use crate::config::{self, LoadError, Loaded};
 
 /// Largest file that is read. Archives of `OpenShift` backups have a few megabytes.
@@ -36,7 +35,8 @@ impl Reader {
     /// # Errors
     /// When it cannot be read, naming it.
     pub fn read(&mut self, path: &Path) -> Result<Content, Failure> {
-        hardening::protect_memory();
+        // A precaution: where the system refuses it, the job still goes on.
+        let _ = crate::secret::harden();
         let mut bytes = Zeroizing::new(Vec::new());
         if path == Path::new("-") {
             if std::mem::replace(&mut self.stdin_taken, true) {

@@ -8,7 +8,6 @@ use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use crate::cli::failure::Failure;
-use crate::cli::hardening;
 use crate::secret::KeyMaterial;
 
 /// Length of new keys in bytes: the only one that every static provider takes.
@@ -19,7 +18,8 @@ const KEY_LEN: usize = 32;
 /// # Errors
 /// When the system has no randomness to give.
 pub fn fresh_key() -> Result<KeyMaterial, Failure> {
-    hardening::protect_memory();
+    // A precaution: where the system refuses it, the job still goes on.
+    let _ = crate::secret::harden();
     let mut bytes = Zeroizing::new(vec![0; KEY_LEN]);
     SystemRandom::new()
         .fill(&mut bytes)

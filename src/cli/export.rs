@@ -1,0 +1,284 @@
+//! `atrest export`.
+
+use std::io::Write as _;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::failure::{Exit, Failure};
+use super::object::{Reader, Shown};
+use super::open::{self, Selection};
+use super::progress::Progress;
+use super::{Ctx, ui};
+use crate::entry::EntryRef;
+use crate::export::{ExportError, Tree, clean};
+use crate::report::{Format, table};
+use crate::resource::{Location, Selector, group_of};
+use crate::source::{Query, Source};
+use crate::storage;
+
+/// Options of `export`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Write one file per object below this directory: GROUP/RESOURCE/NAMESPACE/NAME.yaml
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Strip what the server fills in, for applying to another cluster
+    #[arg(long)]
+    pub clean: bool,
+
+    /// Replace existing files
+    #[arg(long, requires = "out")]
+    pub force: bool,
+
+    /// Keep metadata.managedFields, which kubectl hides as well
+    #[arg(long)]
+    pub show_managed_fields: bool,
+}
+
+/// What other objects need to exist first.
+const FIRST: [&str; 2] = ["namespaces", "customresourcedefinitions.apiextensions.k8s.io"];
+
+/// A list as kubectl prints it.
+#[allow(clippy::needless_pass_by_value)] // It becomes a part of the result.
+pub fn list(items: Vec<Value>) -> Value {
+    serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": items })
+}
+
+/// Runs the command.
+pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+    let format = Format::choose(ctx.global.write_out.as_deref(), &[Format::Yaml, Format::Json])
+        .map_err(Failure::usage)?;
+    let reader = Reader::new(ctx, args.show_managed_fields)?;
+    let selection = Selection::new(ctx, reader.resources())?;
+    let mut source = open::source(ctx)?;
+    let tree = match &args.out {
+        Some(dir) => Some(Tree::open(dir, args.force).map_err(|e| export_failure(&e))?),
+        None => None,
+    };
+    if tree.as_ref().is_some_and(Tree::is_open_to_others) {
+        ctx.ui.warn("others can look into the output directory; the files themselves are private");
+    }
+    let mut writer = Writer::new(ctx, args.clean, format, tree);
+    let mut query = selection.query(ctx.global.revision, true);
+    let progress = Progress::entries(&ctx.ui, || source.estimate(&query));
+
+    // Namespaces and definitions come first, so that the result can be applied in order.
+    let first = selection.only(&FIRST);
+    let mut damage = Vec::new();
+    let mut notes = Vec::new();
+    let mut passes = Vec::new();
+    if !first.resources.is_empty() {
+        passes.push((&first, true));
+    }
+    passes.push((&selection, false));
+    for (pass, is_first) in passes {
+        let ranges = Query { ranges: pass.query(None, true).ranges, ..query.clone() };
+        let visit = writer.visit(
+            source.as_mut(),
+            &ranges,
+            &reader,
+            &progress,
+            |location| {
+                pass.resources.iter().any(|s| s.matches(&location.resource))
+                    && FIRST.contains(&location.resource.as_ref()) == is_first
+            },
+            &selection,
+        )?;
+        // Both passes see one state.
+        query.revision = Some(visit.revision);
+        damage = visit.damage;
+        notes = visit.notes;
+    }
+    progress.finish();
+    writer.finish()?;
+    for note in &notes {
+        ctx.ui.note(note);
+    }
+    super::report_damage(ctx, &damage);
+    if let Some(dir) = &args.out {
+        ctx.ui.note(&format!(
+            "{} written to {}",
+            match writer.written {
+                1 => "1 object".to_owned(),
+                n => format!("{} objects", table::count(n)),
+            },
+            dir.display()
+        ));
+    }
+    if writer.written == 0 && writer.failed == 0 {
+        ctx.ui.warn("nothing was selected, nothing is exported");
+    }
+    if writer.failed > 0 {
+        ctx.ui.warn(&format!("{} could not be exported", table::entries(writer.failed)));
+    }
+    Ok(if writer.failed > 0 || writer.incomplete > 0 || !damage.is_empty() {
+        Exit::Partial
+    } else {
+        Exit::Ok
+    })
+}
+
+fn export_failure(e: &ExportError) -> Failure {
+    let failure = Failure::new(e.to_string());
+    match e {
+        ExportError::Exists(_) => {
+            failure.hint("choose an empty directory, or replace files with --force")
+        }
+        ExportError::NotADirectory(_) => failure.hint("choose a directory that is none"),
+        ExportError::Io { source, .. } => failure.because(source),
+    }
+}
+
+struct Writer<'c> {
+    ctx: &'c Ctx,
+    clean: bool,
+    format: Format,
+    tree: Option<Tree>,
+    out: std::io::BufWriter<std::io::StdoutLock<'static>>,
+    written: u64,
+    failed: u64,
+    /// Written, but with fields missing that this version does not know.
+    incomplete: u64,
+    error: Option<Failure>,
+}
+
+impl<'c> Writer<'c> {
+    fn new(ctx: &'c Ctx, clean: bool, format: Format, tree: Option<Tree>) -> Self {
+        Self {
+            ctx,
+            clean,
+            format,
+            tree,
+            out: ui::stdout(),
+            written: 0,
+            failed: 0,
+            incomplete: 0,
+            error: None,
+        }
+    }
+
+    fn visit(
+        &mut self,
+        source: &mut dyn Source,
+        query: &Query,
+        reader: &Reader,
+        progress: &Progress,
+        wanted: impl Fn(&Location<'_>) -> bool,
+        selection: &Selection,
+    ) -> Result<crate::source::Visit, Failure> {
+        let visit = source.visit(query, &mut |entry| {
+            let location = selection.locate(entry.key);
+            let Some(location) = location.filter(|l| !l.internal && wanted(l)) else {
+                return ControlFlow::Continue(());
+            };
+            progress.advance(1);
+            match self.one(entry, &location, reader) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(failure) => {
+                    self.error = Some(failure);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        match self.error.take() {
+            Some(failure) => Err(failure),
+            None => Ok(visit),
+        }
+    }
+
+    fn one(
+        &mut self,
+        entry: EntryRef<'_>,
+        location: &Location<'_>,
+        reader: &Reader,
+    ) -> Result<(), Failure> {
+        let key = || table::visible(&String::from_utf8_lossy(entry.key));
+        let mut shown = match reader.read(entry, location) {
+            Ok(shown) => shown,
+            Err(not) => {
+                self.failed += 1;
+                self.ctx.ui.warn(&format!(
+                    "cannot export {}: {} ({})",
+                    key(),
+                    not.reason,
+                    super::object::stored_as(&not.judged)
+                ));
+                return Ok(());
+            }
+        };
+        let Shown { unknown, json, .. } = &mut shown;
+        if !unknown.is_empty() {
+            self.incomplete += 1;
+            self.ctx.ui.warn(&format!(
+                "{}: fields newer than this program are missing: {}",
+                key(),
+                unknown.join(", ")
+            ));
+        }
+        if self.clean {
+            clean(json);
+        }
+        self.object(json, location)
+    }
+
+    fn object(&mut self, json: &Value, location: &Location<'_>) -> Result<(), Failure> {
+        let text = zeroize::Zeroizing::new(match self.format {
+            Format::Json => format!("{json:#}\n"),
+            _ => storage::yaml::to_string(json),
+        });
+        if let Some(tree) = &self.tree {
+            let resource = location.resource.split('.').next().unwrap_or_default();
+            let group = match group_of(&location.resource) {
+                "" => "core",
+                group => group,
+            };
+            let mut directories = vec![group, resource];
+            directories.extend(location.namespace.as_deref());
+            let extension = if self.format == Format::Json { ".json" } else { ".yaml" };
+            tree.write(&directories, &location.name, extension, text.as_bytes())
+                .map_err(|e| export_failure(&e))?;
+            self.written += 1;
+            return Ok(());
+        }
+        let first = self.written == 0;
+        let result = if self.format == Format::Json {
+            let lead = if first { LIST_HEAD } else { "," };
+            let indented = zeroize::Zeroizing::new(text.trim_end().replace('\n', "\n    "));
+            write!(self.out, "{lead}\n    {}", indented.as_str())
+        } else {
+            let lead = if first { "" } else { "---\n" };
+            write!(self.out, "{lead}{}", text.as_str())
+        };
+        self.written += 1;
+        result.map_err(|e| ui::write_failure(&e))
+    }
+
+    fn finish(&mut self) -> Result<(), Failure> {
+        if self.tree.is_none() && self.format == Format::Json {
+            let tail = if self.written == 0 { EMPTY_LIST } else { LIST_TAIL };
+            write!(self.out, "{tail}").map_err(|e| ui::write_failure(&e))?;
+        }
+        self.out.flush().map_err(|e| ui::write_failure(&e))
+    }
+}
+
+// The list is written as it is read; its frame is that of `list` in serde_json's order.
+const LIST_HEAD: &str = "{\n  \"apiVersion\": \"v1\",\n  \"kind\": \"List\",\n  \"items\": [";
+const LIST_TAIL: &str = "\n  ]\n}\n";
+const EMPTY_LIST: &str =
+    "{\n  \"apiVersion\": \"v1\",\n  \"kind\": \"List\",\n  \"items\": []\n}\n";
+
+impl Selection {
+    /// The selection narrowed to some resources.
+    fn only(&self, resources: &[&str]) -> Self {
+        let narrowed = resources
+            .iter()
+            .filter(|r| self.resources.iter().any(|s| s.matches(r)))
+            .map(|r| Selector::Exact((*r).to_owned()))
+            .collect();
+        Self { resources: narrowed, ..self.clone() }
+    }
+}

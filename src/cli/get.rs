@@ -1,0 +1,172 @@
+//! `atrest get`.
+
+use std::io::Write as _;
+use std::ops::ControlFlow;
+
+use serde_json::Value;
+
+use super::failure::{Exit, Failure};
+use super::object::Reader;
+use super::{Ctx, open, ui};
+use crate::entry::Entry;
+use crate::report::{Format, table};
+use crate::source::{KeyRange, Query};
+use crate::storage;
+
+/// Options of `get`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Full etcd keys, or `RESOURCE/NAMESPACE/NAME` below the prefix
+    #[arg(required = true, value_name = "KEY")]
+    pub keys: Vec<String>,
+
+    /// Show secret data instead of their lengths
+    #[arg(long)]
+    pub reveal: bool,
+
+    /// Keep metadata.managedFields, which kubectl hides as well
+    #[arg(long)]
+    pub show_managed_fields: bool,
+}
+
+/// A key as the user wrote it → the etcd key.
+pub fn full_key(ctx: &Ctx, key: &str) -> String {
+    let scope = open::scope(ctx);
+    if key.starts_with('/') || key.starts_with(scope.base()) {
+        return key.to_owned();
+    }
+    let (resource, rest) = key.split_once('/').unwrap_or((key, ""));
+    let below = crate::resource::Selector::parse(resource)
+        .ok()
+        .and_then(|s| s.ranges(scope.base()).into_iter().next())
+        .and_then(|r| String::from_utf8(r.start).ok());
+    match below {
+        Some(below) if !rest.is_empty() => format!("{below}{rest}"),
+        _ => format!("{}{key}", scope.base()),
+    }
+}
+
+/// Runs the command.
+pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+    let format = Format::choose(
+        ctx.global.write_out.as_deref(),
+        &[Format::Yaml, Format::Json, Format::Fields],
+    )
+    .map_err(Failure::usage)?;
+    let keys: Vec<String> = args.keys.iter().map(|k| full_key(ctx, k)).collect();
+    let reader = Reader::new(ctx, args.show_managed_fields)?;
+    let mut source = open::source(ctx)?;
+    let ranges = keys.iter().map(|k| KeyRange::single(k.as_bytes())).collect();
+    let query = Query {
+        ranges: crate::resource::merge_ranges(ranges),
+        revision: ctx.global.revision,
+        ordered: true,
+    };
+    let mut found: Vec<Entry> = Vec::new();
+    let visit = source.visit(&query, &mut |entry| {
+        found.push(entry.to_entry());
+        ControlFlow::Continue(())
+    })?;
+    for note in &visit.notes {
+        ctx.ui.note(note);
+    }
+    super::report_damage(ctx, &visit.damage);
+
+    let mut exit = if visit.damage.is_empty() { Exit::Ok } else { Exit::Partial };
+    let mut items = Vec::new();
+    let mut missing = Vec::new();
+    for key in &keys {
+        let Some(entry) = found.iter().find(|e| e.key == key.as_bytes()) else {
+            missing.push(key.as_str());
+            continue;
+        };
+        match show(ctx, &reader, entry, args.reveal) {
+            Ok((json, header, whole)) => {
+                if !whole {
+                    exit = Exit::Partial;
+                }
+                items.push((json, header));
+            }
+            Err(reason) => {
+                ctx.ui.warn(&format!("cannot show {}: {reason}", table::visible(key)));
+                exit = Exit::Partial;
+            }
+        }
+    }
+    write(format, items).map_err(|e| ui::write_failure(&e))?;
+    if missing.is_empty() {
+        return Ok(exit);
+    }
+    let mut failure = Failure::new(format!(
+        "no entry {} at revision {}",
+        missing.iter().map(|k| table::visible(k)).collect::<Vec<_>>().join(", "),
+        visit.revision
+    ));
+    if ctx.global.revision.is_none() {
+        failure = failure
+            .hint("`atrest history KEY` shows whether it existed; --revision reads an older state");
+    }
+    Err(failure)
+}
+
+/// The object, a line on how it is stored, and whether all of it is shown.
+pub fn show(
+    ctx: &Ctx,
+    reader: &Reader,
+    entry: &Entry,
+    reveal: bool,
+) -> Result<(Value, String, bool), String> {
+    let scope = open::scope(ctx);
+    let location = scope.locate(&entry.key);
+    let mut shown = reader
+        .read(entry.as_ref(), &location)
+        .map_err(|n| format!("{} ({})", n.reason, super::object::stored_as(&n.judged)))?;
+    for field in &shown.unknown {
+        ctx.ui.warn(&format!(
+            "{}: field {field} is newer than this program and is not shown",
+            table::visible(&String::from_utf8_lossy(&entry.key))
+        ));
+    }
+    if !reveal {
+        storage::redact(&mut shown.json);
+    }
+    let header = format!(
+        "{}: {}, {} bytes, revision {}",
+        table::visible(&String::from_utf8_lossy(&entry.key)),
+        super::object::stored_as(&shown.judged),
+        entry.value.len(),
+        entry.mod_revision
+    );
+    Ok((std::mem::take(&mut shown.json), header, shown.unknown.is_empty()))
+}
+
+/// Writes objects: one as itself, several as a list (JSON) or documents (YAML).
+pub fn write(format: Format, mut items: Vec<(Value, String)>) -> std::io::Result<()> {
+    let mut out = ui::stdout();
+    match format {
+        Format::Json => {
+            let document = match items.len() {
+                0 => return Ok(()),
+                1 => items.remove(0).0,
+                _ => super::export::list(items.into_iter().map(|(v, _)| v).collect()),
+            };
+            serde_json::to_writer_pretty(&mut out, &document)?;
+            writeln!(out)?;
+        }
+        _ => {
+            for (i, (json, header)) in items.iter().enumerate() {
+                if i > 0 {
+                    writeln!(out, "---")?;
+                }
+                writeln!(out, "# {header}")?;
+                let text = if format == Format::Yaml {
+                    storage::yaml::to_string(json)
+                } else {
+                    storage::fields::to_string(json)
+                };
+                out.write_all(text.as_bytes())?;
+            }
+        }
+    }
+    out.flush()
+}
