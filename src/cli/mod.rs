@@ -6,12 +6,14 @@ pub mod duration;
 pub mod failure;
 pub mod open;
 pub mod progress;
+pub mod target;
 pub mod ui;
 
 mod completion;
 mod decode;
 mod export;
 mod get;
+mod history;
 mod man;
 mod object;
 mod residue;
@@ -48,6 +50,8 @@ enum Command {
     Export(export::Args),
     /// Write a snapshot file anew, with other encryption
     Rewrite(rewrite::Args),
+    /// List every revision of a key or prefix that is still held, deletions included
+    History(history::Args),
     /// Find plaintext that still lies outside the live state, and say what removes it
     Residue(residue::Args),
     /// Validate, explain, create and rotate encryption configurations
@@ -127,6 +131,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Decode(args) => decode::run(ctx, &args),
         Command::Export(args) => export::run(ctx, &args),
         Command::Rewrite(args) => rewrite::run(ctx, &args),
+        Command::History(args) => history::run(ctx, &args),
         Command::Residue(args) => residue::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
         Command::Completion(args) => completion::run(&args),

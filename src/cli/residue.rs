@@ -165,6 +165,7 @@ fn snapshot(mut file: Snapshot, targets: &Targets, found: &mut Found) -> Result<
             revision: searched.revision,
             damage: searched.damage.into_iter().map(damage).collect(),
             notes: file.verify()?,
+            ..Visit::default()
         },
         head_plaintext: searched.head_plaintext,
         examined: Examined { pages: true, ..Examined::default() },

@@ -1,6 +1,7 @@
 //! Findings → table, JSON, CSV, Prometheus. Wire types of its own, so that the domain types can
 //! change without changing what users script against. Never holds plaintext.
 
+pub mod history;
 pub mod residue;
 pub mod scan;
 pub mod table;

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use serde::Serialize;
 
+use crate::resource::Location;
 use crate::scan::Finding;
 use crate::source::{SourceInfo, Visit};
 
@@ -54,7 +55,8 @@ pub struct Entry {
     resource: String,
     namespace: Option<String>,
     name: String,
-    provider: &'static str,
+    /// `null` only for the deletions of a history.
+    provider: Option<&'static str>,
     version: Option<&'static str>,
     key_name: Option<String>,
     kms_key_id: Option<String>,
@@ -68,17 +70,14 @@ pub struct Entry {
 
 impl From<&Finding> for Entry {
     fn from(f: &Finding) -> Self {
-        let (key, key_b64) = match std::str::from_utf8(&f.key) {
-            Ok(text) => (Some(text.to_owned()), None),
-            Err(_) => (None, Some(base64::engine::general_purpose::STANDARD.encode(&f.key))),
-        };
+        let (key, key_b64) = key_fields(&f.key);
         Self {
             key,
             key_b64,
             resource: f.resource.clone(),
             namespace: f.namespace.clone(),
             name: f.name.clone(),
-            provider: f.judged.provider.as_str(),
+            provider: Some(f.judged.provider.as_str()),
             version: f.judged.version.map(crate::envelope::Version::as_str),
             key_name: f.judged.key_name.clone().map(Into::into),
             kms_key_id: f.judged.kms_key_id.clone().map(Into::into),
@@ -89,5 +88,38 @@ impl From<&Finding> for Entry {
             mod_revision: f.mod_revision,
             version_count: f.version_count,
         }
+    }
+}
+
+impl Entry {
+    /// The entry that a deletion leaves: nothing but its place and revision.
+    #[must_use]
+    pub fn deleted(key: &[u8], location: &Location<'_>, revision: i64) -> Self {
+        let (text, key_b64) = key_fields(key);
+        Self {
+            key: text,
+            key_b64,
+            resource: location.resource.clone().into_owned(),
+            namespace: location.namespace.clone().map(std::borrow::Cow::into_owned),
+            name: location.name.clone().into_owned(),
+            provider: None,
+            version: None,
+            key_name: None,
+            kms_key_id: None,
+            status: None,
+            reason: None,
+            size: 0,
+            create_revision: 0,
+            mod_revision: revision,
+            version_count: 0,
+        }
+    }
+}
+
+/// `key`, or `key_b64` for a key that is no text.
+fn key_fields(key: &[u8]) -> (Option<String>, Option<String>) {
+    match std::str::from_utf8(key) {
+        Ok(text) => (Some(text.to_owned()), None),
+        Err(_) => (None, Some(base64::engine::general_purpose::STANDARD.encode(key))),
     }
 }

@@ -315,7 +315,8 @@ impl Source for DataDir {
             flow = sink(record);
             flow
         });
-        let (newest, _) = replayed.bounds(newest);
+        let (newest, compacted) = replayed.bounds(newest);
+        visit.compacted = compacted.max(0);
         visit.revision = query.revision.filter(|r| *r > 0).unwrap_or(newest);
         for change in replayed.changes(query) {
             if flow.is_break() {

@@ -130,6 +130,8 @@ pub struct Damage {
 pub struct Visit {
     /// The one revision that all entries were read at.
     pub revision: i64,
+    /// Revisions older than this were compacted away, as far as the source says; 0 for none.
+    pub compacted: i64,
     /// Parts that could not be read.
     pub damage: Vec<Damage>,
     /// Remarks for stderr that do not change the exit code.

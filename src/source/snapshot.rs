@@ -149,6 +149,7 @@ impl Source for Snapshot {
         let bytes = self.bytes.clone();
         let store = open_store(&self.path, &bytes, self.options.salvage)?;
         note_metas(store.db(), &mut visit.notes);
+        visit.compacted = store.bookkeeping.compacted();
         let newest = records(&store, query, self.options.salvage, &mut visit, sink);
         visit.revision = query.revision.filter(|r| *r > 0).unwrap_or(newest);
         Ok(visit)

@@ -8,5 +8,6 @@
 mod support;
 
 mod harness;
+mod history;
 mod kms;
 mod transform_corpus;

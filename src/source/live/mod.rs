@@ -145,7 +145,7 @@ impl Source for Live {
 
     fn visit(&mut self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
         let revision = pages::visit(self.runtime()?, &self.session, query, sink)?;
-        Ok(Visit { revision, damage: Vec::new(), notes: self.notes() })
+        Ok(Visit { revision, notes: self.notes(), ..Visit::default() })
     }
 
     fn history(&mut self, query: &Query, sink: &mut RecordSink<'_>) -> Result<Visit, SourceError> {

@@ -1,0 +1,72 @@
+//! `history`: every revision that a source still holds.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::support::{bin, corpus};
+
+fn history(phase: &str, key: &str) -> Vec<Value> {
+    bin().words("history -w jsonl --snapshot").arg(corpus::db(phase)).arg(key).run().ok().jsonl()
+}
+
+/// The newest revision of every key is what a live Range returned.
+#[test]
+fn the_newest_revisions_are_the_live_state() {
+    for phase in ["p0-plaintext", "p7-migrated-uncompacted", "p9-defragged"] {
+        let expected = corpus::entries(phase);
+        let mut newest: BTreeMap<String, Value> = BTreeMap::new();
+        let mut before = 0;
+        for row in history(phase, "/registry/") {
+            let revision = row["revision"].as_i64().unwrap();
+            assert!(revision >= before, "ascending");
+            assert_eq!(row["mod_revision"], row["revision"]);
+            before = revision;
+            newest.insert(row["key"].as_str().unwrap().to_owned(), row);
+        }
+        newest.retain(|_, row| row["deleted"] == false);
+        assert_eq!(newest.len(), expected.entries.len(), "{phase}");
+        for e in &expected.entries {
+            let row = &newest[&e.key];
+            assert_eq!(row["revision"], e.mod_revision, "{}", e.key);
+            assert_eq!(row["create_revision"], e.create_revision);
+            assert_eq!(row["version_count"], e.version);
+            assert_eq!(row["size"], e.size);
+        }
+    }
+}
+
+#[test]
+fn superseded_and_deleted_revisions_are_there_until_compaction() {
+    let key = "/registry/secrets/default/login1";
+    for name in [key, "secrets/default/login1"] {
+        let rows = history("p7-migrated-uncompacted", name);
+        let words: Vec<_> = rows.iter().map(|r| r["provider"].as_str().unwrap()).collect();
+        assert_eq!(words, ["identity", "secretbox"]);
+        assert!(rows.iter().all(|r| r["key"] == key && r["deleted"] == false));
+    }
+    let rows = history("p7-migrated-uncompacted", "secrets/");
+    let deleted: Vec<_> = rows.iter().filter(|r| r["deleted"] == true).collect();
+    assert_eq!(deleted.len(), 2, "two secrets were deleted");
+    for row in deleted {
+        assert!(row["provider"].is_null() && row["size"] == 0);
+        let gone = row["key"].as_str().unwrap();
+        let own = history("p7-migrated-uncompacted", gone);
+        assert_eq!(own.last().unwrap()["deleted"], true);
+        assert!(own.len() > 1, "its writes are still held");
+        let after = bin()
+            .words("history --snapshot")
+            .arg(corpus::db("p8-compacted-not-defragged"))
+            .arg(gone)
+            .run();
+        after.fails_with_hint(1);
+    }
+    assert_eq!(history("p8-compacted-not-defragged", key).len(), 1);
+}
+
+#[test]
+fn a_data_directory_has_the_same_history() {
+    let dir = corpus::data_dir();
+    let rows = bin().words("history -w jsonl secrets --data-dir").arg(dir.path()).run().ok();
+    assert_eq!(rows.jsonl(), history("p8-compacted-not-defragged", "secrets"));
+}
