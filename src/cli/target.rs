@@ -28,14 +28,11 @@ impl Target {
             return Ok(target(vec![text.as_bytes().to_vec()]));
         }
         let (resource, rest) = text.split_once('/').unwrap_or((text, ""));
-        let selector = match Selector::parse(resource) {
-            Ok(selector @ Selector::Exact(_)) => selector,
-            Ok(_) | Err(_) => {
-                return Err(Failure::usage(format!(
-                    "`{text}` is neither an etcd key nor RESOURCE/NAMESPACE/NAME"
-                ))
-                .hint("write it like /registry/secrets/default/login or secrets/default/login"));
-            }
+        let Ok(selector @ Selector::Exact(_)) = Selector::parse(resource) else {
+            return Err(Failure::usage(format!(
+                "`{text}` is neither an etcd key nor RESOURCE/NAMESPACE/NAME"
+            ))
+            .hint("write it like /registry/secrets/default/login or secrets/default/login"));
         };
         let mut keys = Vec::new();
         for base in &scope.bases {
