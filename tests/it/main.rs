@@ -7,6 +7,9 @@
 
 mod support;
 
+mod decode;
+mod export;
+mod get;
 mod harness;
 mod history;
 mod kms;

@@ -148,3 +148,13 @@ pub fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+
+/// A copy of a configuration that only its owner can read, as the tool wants it.
+pub fn private_config(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.private.yaml"));
+    let aside = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    fs::copy(config(name), aside.path()).unwrap();
+    fs::set_permissions(aside.path(), fs::Permissions::from_mode(0o600)).unwrap();
+    aside.persist(&path).unwrap();
+    path
+}

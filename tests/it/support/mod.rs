@@ -7,6 +7,7 @@ pub mod certs;
 pub mod corpus;
 pub mod etcd;
 pub mod kms_plugin;
+pub mod plugs;
 pub mod tools;
 
 pub use bin::bin;

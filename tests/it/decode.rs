@@ -1,0 +1,108 @@
+//! `decode`: what `etcdctl get` prints, in its forms, is understood.
+
+use serde_json::Value;
+
+use crate::support::{Etcd, Version, bin, corpus};
+
+fn truth(phase: &str, name: &str) -> Value {
+    let list = corpus::kubectl(phase);
+    let all = list["items"].as_array().unwrap();
+    let mut object = all
+        .iter()
+        .find(|o| o["kind"] == "Secret" && o["metadata"]["name"] == name)
+        .unwrap()
+        .clone();
+    object["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    object
+}
+
+fn without_revision(mut object: Value) -> Value {
+    object["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    object
+}
+
+#[test]
+fn every_form_of_etcdctl_get_for_every_provider() {
+    for (phase, config, names) in [
+        ("p1-secretbox", "p1-secretbox", ["login2", "login1"]),
+        ("p2-aescbc", "p2-aescbc", ["cbc2-1", "cbc1-1"]),
+        ("p3-aesgcm", "p3-aesgcm", ["gcm-1", "gcm-2"]),
+    ] {
+        let etcd = Etcd::builder(Version::V35).restore(corpus::db(phase)).start();
+        let config = corpus::private_config(config);
+        for name in names {
+            let list = corpus::kubectl(phase);
+            let namespace = list["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|o| o["kind"] == "Secret" && o["metadata"]["name"] == name);
+            let namespace = namespace.unwrap_or_else(|| panic!("{phase} has no {name}"));
+            let namespace = namespace["metadata"]["namespace"].as_str().unwrap();
+            let key = format!("/registry/secrets/{namespace}/{name}");
+            let decode = |bytes: Vec<u8>, with_key: bool| {
+                let mut run =
+                    bin().words("decode -w json --reveal --encryption-config").arg(&config);
+                if with_key {
+                    run = run.args(["--key", &key]);
+                }
+                without_revision(run.stdin(bytes).run().ok().json())
+            };
+            let expected = truth(phase, name);
+            assert!(decode(etcd.ctl(&["get", &key]), false) == expected, "{phase} {name} simple");
+            assert!(
+                decode(etcd.ctl(&["get", &key, "-w", "json"]), false) == expected,
+                "{phase} {name} json"
+            );
+            let value = etcd.ctl(&["get", &key, "--print-value-only"]);
+            assert!(decode(value.clone(), true) == expected, "{phase} {name} value");
+            assert!(decode(etcd.get(&key).unwrap(), true) == expected, "{phase} {name} raw");
+        }
+    }
+}
+
+#[test]
+fn a_value_that_a_terminal_garbled_is_recognised() {
+    let value = "k8s:enc:aesgcm:v1:gcm-a:\u{FFFD}\u{FFFD}xyz";
+    bin()
+        .words("decode --key /registry/secrets/a/b --encryption-config")
+        .arg(corpus::private_config("p3-aesgcm"))
+        .stdin(value)
+        .run()
+        .code(4)
+        .says("replacement characters");
+}
+
+#[test]
+fn a_value_that_needs_its_key_says_so() {
+    let mut value = b"k8s:enc:aesgcm:v1:gcm-a:".to_vec();
+    value.extend([7; 60]);
+    bin()
+        .words("decode --encryption-config")
+        .arg(corpus::private_config("p3-aesgcm"))
+        .stdin(value)
+        .run()
+        .code(4)
+        .says("--key");
+}
+
+#[test]
+fn nothing_and_nonsense_are_errors() {
+    bin().arg("decode").run().fails_with_hint(1).says("nothing on stdin");
+    bin().arg("decode").stdin("hello").run().code(4).says("not a Kubernetes object");
+    bin()
+        .arg("decode")
+        .stdin(r#"{"header":{"cluster_id":1,"revision":3}}"#)
+        .run()
+        .fails_with_hint(1);
+}
+
+#[test]
+fn a_plain_object_of_any_kind() {
+    let done = bin()
+        .words("decode -w json")
+        .stdin(r#"{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"w"},"spec":{"size":3.0}}"#)
+        .run()
+        .ok();
+    assert_eq!(done.json()["spec"]["size"], 3);
+}
