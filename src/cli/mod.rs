@@ -14,6 +14,7 @@ mod decode;
 mod export;
 mod get;
 mod history;
+mod keys;
 mod man;
 mod object;
 mod residue;
@@ -52,6 +53,8 @@ enum Command {
     Rewrite(rewrite::Args),
     /// List every revision of a key or prefix that is still held, deletions included
     History(history::Args),
+    /// Count what each key is needed for, and say whether it may leave the configuration
+    Keys(keys::Args),
     /// Find plaintext that still lies outside the live state, and say what removes it
     Residue(residue::Args),
     /// Validate, explain, create and rotate encryption configurations
@@ -132,6 +135,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Export(args) => export::run(ctx, &args),
         Command::Rewrite(args) => rewrite::run(ctx, &args),
         Command::History(args) => history::run(ctx, &args),
+        Command::Keys(args) => keys::run(ctx, &args),
         Command::Residue(args) => residue::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
         Command::Completion(args) => completion::run(&args),

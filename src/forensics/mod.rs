@@ -3,9 +3,11 @@
 //! | file | what it knows |
 //! | --- | --- |
 //! | [`carve`] | finding records in raw bytes, by their structure |
+//! | [`keys`] | which keys are needed, and which may leave the configuration |
 //! | [`residue`] | where plaintext lies, place by place, and what removes it |
 
 pub mod carve;
+pub mod keys;
 pub mod residue;
 
 use crate::config::EncryptionConfig;

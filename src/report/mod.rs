@@ -2,6 +2,7 @@
 //! change without changing what users script against. Never holds plaintext.
 
 pub mod history;
+pub mod keys;
 pub mod residue;
 pub mod scan;
 pub mod table;

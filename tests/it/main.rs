@@ -12,5 +12,6 @@ mod export;
 mod get;
 mod harness;
 mod history;
+mod keys;
 mod kms;
 mod transform_corpus;

@@ -1,0 +1,177 @@
+//! What `keys` prints.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::table::{self, Builder, Mark};
+use super::{Format, wire};
+use crate::envelope::Version;
+use crate::forensics::keys::KeyRow;
+use crate::source::{SourceInfo, Visit};
+
+/// A finished count.
+pub struct Report<'a> {
+    /// Where the entries came from.
+    pub source: &'a SourceInfo,
+    /// Its revision and damage.
+    pub visit: &'a Visit,
+    /// The configuration that decides what is written.
+    pub config: Option<wire::Config>,
+    /// The keys.
+    pub keys: &'a [KeyRow],
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    source: wire::Source,
+    config: &'a Option<wire::Config>,
+    keys: Vec<Row<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    damage: Vec<wire::Damage>,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    provider: &'static str,
+    version: Option<&'static str>,
+    key: Option<&'a str>,
+    kms_key_id: Option<&'a str>,
+    configured: Option<bool>,
+    write_key_for: &'a [String],
+    entries: u64,
+    history_entries: Option<u64>,
+    safe_to_remove: bool,
+    reason: &'a str,
+}
+
+impl<'a> From<&'a KeyRow> for Row<'a> {
+    fn from(r: &'a KeyRow) -> Self {
+        Self {
+            provider: r.name.provider.as_str(),
+            version: r.name.version.map(Version::as_str),
+            key: r.name.key.as_deref(),
+            kms_key_id: r.name.kms_key_id.as_deref(),
+            configured: r.configured,
+            write_key_for: &r.write_key_for,
+            entries: r.entries,
+            history_entries: r.history_entries,
+            safe_to_remove: r.safe_to_remove,
+            reason: &r.reason,
+        }
+    }
+}
+
+impl Report<'_> {
+    /// Writes the report.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    pub fn write(&self, format: Format, color: bool, out: &mut dyn Write) -> io::Result<()> {
+        match format {
+            Format::Json => {
+                let document = Document {
+                    schema: "atrest.keys/v1",
+                    source: wire::Source::new(self.source, self.visit),
+                    config: &self.config,
+                    keys: self.keys.iter().map(Row::from).collect(),
+                    damage: self.visit.damage.iter().map(Into::into).collect(),
+                };
+                serde_json::to_writer_pretty(&mut *out, &document)?;
+                writeln!(out)
+            }
+            Format::Jsonl => {
+                for key in self.keys {
+                    serde_json::to_writer(&mut *out, &Row::from(key))?;
+                    writeln!(out)?;
+                }
+                Ok(())
+            }
+            Format::Csv => self.csv(out),
+            _ => self.table(color, out),
+        }
+    }
+
+    fn csv(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut csv = csv::Writer::from_writer(out);
+        csv.write_record([
+            "provider",
+            "version",
+            "key",
+            "kms_key_id",
+            "configured",
+            "write_key_for",
+            "entries",
+            "history_entries",
+            "safe_to_remove",
+            "reason",
+        ])?;
+        for r in self.keys.iter().map(Row::from) {
+            csv.write_record([
+                r.provider,
+                r.version.unwrap_or_default(),
+                r.key.unwrap_or_default(),
+                r.kms_key_id.unwrap_or_default(),
+                &r.configured.map(|c| c.to_string()).unwrap_or_default(),
+                &r.write_key_for.join(" "),
+                &r.entries.to_string(),
+                &r.history_entries.map(|n| n.to_string()).unwrap_or_default(),
+                if r.safe_to_remove { "true" } else { "false" },
+                r.reason,
+            ])?;
+        }
+        csv.flush()
+    }
+
+    fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "{} {} at revision {}",
+            self.source.kind.as_str(),
+            table::visible(&self.source.location),
+            self.visit.revision
+        )?;
+        if let Some(config) = &self.config {
+            writeln!(
+                out,
+                "configuration {} (sha256 {})",
+                table::visible(&config.location),
+                config.sha256.get(..12).unwrap_or_default()
+            )?;
+        }
+        writeln!(out)?;
+        let with_id = self.keys.iter().any(|k| k.name.kms_key_id.is_some());
+        let mut columns = vec!["PROVIDER", "VERSION", "KEY"];
+        columns.extend(with_id.then_some("KMS KEY ID"));
+        columns.extend(["CONFIGURED", "WRITES", ">ENTRIES", ">HISTORY", "REMOVE", "REASON"]);
+        let mut rows = Builder::new(color, &columns);
+        let dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
+        let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+        for k in self.keys {
+            let mut row = vec![
+                k.name.provider.to_string(),
+                dash(k.name.version.map(Version::as_str)),
+                dash(k.name.key.as_deref()),
+            ];
+            row.extend(with_id.then(|| dash(k.name.kms_key_id.as_deref())));
+            let writes = k.write_key_for.join(",");
+            row.extend([
+                k.configured.map_or_else(|| "-".to_owned(), yes),
+                if writes.is_empty() { "-".to_owned() } else { writes },
+                table::count(k.entries),
+                k.history_entries.map_or_else(|| "?".to_owned(), table::count),
+                if k.safe_to_remove { "safe" } else { "no" }.to_owned(),
+                k.reason.clone(),
+            ]);
+            let unreadable = k.configured == Some(false) && k.entries > 0;
+            let mark = match (unreadable, k.safe_to_remove) {
+                (true, _) => Mark::Bad,
+                (_, true) => Mark::Good,
+                _ => Mark::Plain,
+            };
+            rows.row(row, mark);
+        }
+        write!(out, "{rows}")
+    }
+}
