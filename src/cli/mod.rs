@@ -11,6 +11,7 @@ pub mod ui;
 
 mod completion;
 mod decode;
+mod encode;
 mod export;
 mod get;
 mod history;
@@ -47,6 +48,8 @@ enum Command {
     Get(get::Args),
     /// Show a stored value from stdin as an object
     Decode(decode::Args),
+    /// Turn a manifest into the bytes that etcd holds, encrypted with the configuration
+    Encode(encode::Args),
     /// Decrypt and write objects as manifests for `kubectl apply`
     Export(export::Args),
     /// Write a snapshot file anew, with other encryption
@@ -132,6 +135,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Scan(args) => scan::run(ctx, &args),
         Command::Get(args) => get::run(ctx, &args),
         Command::Decode(args) => decode::run(ctx, &args),
+        Command::Encode(args) => encode::run(ctx, &args),
         Command::Export(args) => export::run(ctx, &args),
         Command::Rewrite(args) => rewrite::run(ctx, &args),
         Command::History(args) => history::run(ctx, &args),

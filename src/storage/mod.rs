@@ -7,6 +7,7 @@
 //! The room is synchronous and pure. Its errors name fields, never stored bytes.
 
 mod cbor;
+mod encode;
 pub mod fields;
 mod protobuf;
 mod raw;
@@ -14,6 +15,7 @@ mod redact;
 mod schema;
 pub mod yaml;
 
+pub use encode::{EncodeError, encode};
 pub use redact::{redact, wipe};
 
 use serde_json::Value;

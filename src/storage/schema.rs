@@ -54,6 +54,8 @@ pub(super) struct FieldDef {
     pub omit_empty: bool,
     /// Go's `omitzero`: a zero struct is left out too.
     pub omit_zero: bool,
+    /// The newest release lacks it: read, but written only when set.
+    pub removed: bool,
 }
 
 /// One message: fields in ascending order of their numbers.
@@ -150,6 +152,7 @@ fn parse(text: &'static str) -> Schema {
                     kind,
                     omit_empty: flags.contains('o'),
                     omit_zero: flags.contains('z'),
+                    removed: flags.contains('r'),
                 });
             }
             _ => {}

@@ -8,6 +8,7 @@
 mod support;
 
 mod decode;
+mod encode;
 mod export;
 mod get;
 mod harness;

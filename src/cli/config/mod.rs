@@ -7,7 +7,7 @@ mod check;
 mod explain;
 mod new;
 mod rotate;
-mod write;
+pub mod write;
 
 use super::Ctx;
 use super::failure::{Exit, Failure};

@@ -53,7 +53,7 @@ pub fn check_target(out: Option<&Path>) -> Result<&Path, Failure> {
 ///
 /// # Errors
 /// When it exists and `force` is not given, or cannot be written.
-pub fn write(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
+pub fn write(path: &Path, content: impl AsRef<[u8]>, force: bool) -> Result<(), Failure> {
     let shown = path.display();
     let cannot = |e: &io::Error| Failure::new(format!("cannot write {shown}")).because(e);
     let parent = match path.parent() {
@@ -66,7 +66,7 @@ pub fn write(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
         .suffix(".tmp")
         .tempfile_in(parent)
         .map_err(|e| cannot(&e))?;
-    file.write_all(text.as_bytes())
+    file.write_all(content.as_ref())
         .and_then(|()| file.as_file().sync_all())
         .map_err(|e| cannot(&e))?;
     let placed = if force { file.persist(path) } else { file.persist_noclobber(path) };

@@ -1,0 +1,131 @@
+//! `atrest encode`.
+
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::path::PathBuf;
+
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::failure::{Exit, Failure};
+use super::{Ctx, open, ui};
+use crate::report::table;
+use crate::secret::Plaintext;
+use crate::storage;
+
+/// Options of `encode`. The etcd key comes as `--key`, which the connection options hold.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Writes the bytes that the API server would store: protobuf for built-in kinds, JSON for others,
+encrypted with the first provider of its resource when --encryption-config is given.
+The key is derived from the object unless --key gives it; it is printed on stderr:
+
+  atrest encode --encryption-config FILE <login.yaml | etcdctl put /registry/secrets/NS/login")]
+pub struct Args {
+    /// A manifest in YAML or JSON; `-` is stdin
+    #[arg(default_value = "-", value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Write to this new file (mode 0600) instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// etcd refuses larger requests by default, and the API server larger objects.
+const LARGEST: u64 = 16 << 20;
+
+/// Runs the command.
+pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+    if args.out.is_none() && std::io::stdout().is_terminal() {
+        return Err(Failure::usage("the bytes to store are not for a terminal")
+            .hint("pipe them on, or write them to a file with --out"));
+    }
+    let mut object = read(args)?;
+    let encoded = storage::encode(&object)
+        .map_err(|e| Failure::new("the object cannot be encoded").because(&e));
+    let key = key(ctx, &object);
+    storage::wipe(&mut object);
+    let plain = Plaintext::new(encoded?.to_vec());
+    let configs = open::configs(ctx)?;
+    let value = match &configs {
+        None => Zeroizing::new(plain.expose().to_vec()),
+        Some(set) => {
+            let key = key.as_deref().ok_or_else(|| {
+                Failure::usage("the etcd key of this kind is not known")
+                    .hint("give it with --key: it is authenticated with the value")
+            })?;
+            let location = open::scope(ctx).locate(key);
+            let transformers = open::transformers(set)?;
+            let resource = transformers.for_resource(&location.resource);
+            let value = resource
+                .write(key, &plain)
+                .map_err(|e| Failure::new("the value cannot be encrypted").because(&e))?;
+            // A value that nobody can read again must never leave this program.
+            let back = resource
+                .read(key, &value)
+                .map_err(|e| Failure::new("the encrypted value cannot be read back").because(&e))?;
+            if !back.plaintext.same(&plain) {
+                return Err(Failure::new("the encrypted value reads back differently"));
+            }
+            Zeroizing::new(value)
+        }
+    };
+    if let Some(key) = &key {
+        ctx.ui.note(&format!("etcd key {}", table::visible(&String::from_utf8_lossy(key))));
+    }
+    if let Some(path) = &args.out {
+        super::config::write::write(path, &*value, false)?;
+    } else {
+        let mut out = ui::stdout();
+        out.write_all(&value).and_then(|()| out.flush()).map_err(|e| ui::write_failure(&e))?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn read(args: &Args) -> Result<Value, Failure> {
+    let mut text = Zeroizing::new(Vec::new());
+    let is_stdin = args.file.as_os_str() == "-";
+    let result = if is_stdin {
+        std::io::stdin().lock().take(LARGEST + 1).read_to_end(&mut text)
+    } else {
+        std::fs::File::open(&args.file).and_then(|f| f.take(LARGEST + 1).read_to_end(&mut text))
+    };
+    let name = if is_stdin { "stdin".to_owned() } else { args.file.display().to_string() };
+    result.map_err(|e| Failure::new(format!("cannot read {name}")).because(&e))?;
+    if text.len() as u64 > LARGEST {
+        return Err(Failure::new(format!("{name} has more than 16 MiB; no object is that large")));
+    }
+    let text = std::str::from_utf8(&text)
+        .map_err(|_| Failure::new(format!("{name} is no manifest: it is not UTF-8")))?;
+    // `no` and `y` are text, as kubectl's reader has it where the type is not known beforehand.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    // The parser's own message may quote the line, which may be secret.
+    serde_saphyr::from_str_with_options::<Value>(text, options).map_err(|e| {
+        let place = e
+            .location()
+            .map_or_else(String::new, |l| format!(" at line {} column {}", l.line(), l.column()));
+        Failure::new(format!("{name} is neither YAML nor JSON of one object{place}"))
+    })
+}
+
+/// The etcd key: `--key`, or where the API server keeps such an object.
+fn key(ctx: &Ctx, object: &Value) -> Option<Vec<u8>> {
+    if ctx.given.key {
+        use std::os::unix::ffi::OsStrExt as _;
+        return ctx.global.key.as_ref().map(|k| k.as_os_str().as_bytes().to_vec());
+    }
+    let resource = match (object["apiVersion"].as_str()?, object["kind"].as_str()?) {
+        ("v1", "Secret") => "secrets",
+        ("v1", "ConfigMap") => "configmaps",
+        _ => return None,
+    };
+    let metadata = &object["metadata"];
+    let base = open::scope(ctx).base().to_owned();
+    Some(
+        format!(
+            "{base}{resource}/{}/{}",
+            metadata["namespace"].as_str()?,
+            metadata["name"].as_str()?
+        )
+        .into_bytes(),
+    )
+}
