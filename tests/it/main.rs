@@ -9,6 +9,7 @@ mod support;
 
 mod decode;
 mod encode;
+mod documentation;
 mod export;
 mod get;
 mod harness;
