@@ -149,8 +149,7 @@ fn commands_of_the_readme_exist() {
 fn exit_codes_are_documented() {
     use atrest::cli::failure::Exit;
     let text = fs::read_to_string(root().join("README.md")).unwrap();
-    for exit in
-        [Exit::Ok, Exit::Failed, Exit::Usage, Exit::Found, Exit::Partial, Exit::Interrupted]
+    for exit in [Exit::Ok, Exit::Failed, Exit::Usage, Exit::Found, Exit::Partial, Exit::Interrupted]
     {
         let row = format!("| {} | ", exit.code());
         assert!(text.contains(&row), "no row {row}");
