@@ -8,8 +8,8 @@
 mod support;
 
 mod decode;
-mod encode;
 mod documentation;
+mod encode;
 mod export;
 mod get;
 mod harness;
