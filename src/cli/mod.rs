@@ -166,9 +166,11 @@ fn report_damage(ctx: &Ctx, damage: &[crate::source::Damage]) {
     }
 }
 
-/// clap prints `error: …` itself and exits 2; help and version exit 0.
+/// clap prints `error: …` itself and exits 2; help and version exit 0, if anyone gets them.
 fn usage(e: &clap::Error) -> ExitCode {
-    // Nothing is left to report to when the terminal itself is gone.
-    let _ = e.print();
-    if e.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() }
+    match e.print() {
+        _ if e.use_stderr() => Exit::Usage.into(),
+        Ok(()) => Exit::Ok.into(),
+        Err(_) => Exit::Failed.into(),
+    }
 }

@@ -16,4 +16,7 @@ mod harness;
 mod history;
 mod keys;
 mod kms;
+mod scan;
+mod scan_errors;
+mod scan_formats;
 mod transform_corpus;

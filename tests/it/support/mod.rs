@@ -8,6 +8,7 @@ pub mod corpus;
 pub mod etcd;
 pub mod kms_plugin;
 pub mod plugs;
+pub mod snapshot;
 pub mod tools;
 
 pub use bin::bin;

@@ -1,0 +1,240 @@
+//! `scan`: wrong usage, bad input, and output that nobody takes.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+
+use crate::support::{bin, corpus};
+
+#[test]
+fn wrong_usage_is_exit_2_with_a_reason() {
+    let db = corpus::db("p1-secretbox");
+    for (options, says) in [
+        ("--fail-on stale", "says nothing without a configuration"),
+        ("--fail-on current", "says nothing without a configuration"),
+        ("--fail-on plaintext,unreadable", "says nothing without a configuration"),
+        ("--verify", "needs keys"),
+        ("-w yaml", "does not write `yaml`; it writes table, json, jsonl, csv, prometheus"),
+        ("-w nonsense", "does not write `nonsense`"),
+        ("--resource *secrets", "is not a resource"),
+        ("--resource a/b", "is not a resource"),
+        ("--endpoints https://127.0.0.1:1", "cannot be used together"),
+    ] {
+        bin().arg("scan").arg("--snapshot").arg(&db).words(options).run().fails(2).says(says);
+    }
+    for options in [
+        "--fail-on nonsense",
+        "--revision 0",
+        "--revision -1",
+        "--revision x",
+        "--all-resources --resource secrets",
+        "--color sometimes",
+        "--data-dir /tmp",
+        "--no-such-option",
+        "extra",
+    ] {
+        let done = bin().arg("scan").arg("--snapshot").arg(&db).words(options).run().code(2);
+        assert!(done.stdout.is_empty() && done.stderr.starts_with("error: "), "{done}");
+    }
+}
+
+#[test]
+fn fail_on_every_status() {
+    let run = |phase: &str, config: Option<&str>, words: &str| {
+        let mut run = bin().words("scan --snapshot").arg(corpus::db(phase));
+        if let Some(config) = config {
+            run = run.arg("--encryption-config").arg(corpus::config(config));
+        }
+        run.words(words).run()
+    };
+    let (half, done) = ("p1b-partial-migration", "p9-defragged");
+    let (sb1, sb2) = (Some("p1-secretbox"), Some("p6-sb2"));
+    for (phase, config, words, code) in [
+        (half, None, "--fail-on plaintext", 3),
+        (half, None, "--fail-on encrypted", 3),
+        (half, None, "--fail-on plaintext -n team-a", 0),
+        (half, None, "--fail-on encrypted -n kube-system", 0),
+        (half, sb1, "--fail-on stale", 3),
+        (half, sb1, "--fail-on current", 3),
+        (half, sb1, "--fail-on unreadable", 0),
+        (half, sb1, "--fail-on unreadable --fail-on plaintext", 3),
+        (half, sb1, "--fail-on unreadable,plaintext", 3),
+        (half, sb1, "--fail-on stale -n team-a", 0),
+        (half, sb1, "--fail-on stale -n team-a --verify", 0),
+        (done, sb2, "--resource secrets --fail-on stale,unreadable,plaintext --verify", 0),
+        (done, sb2, "--resource secrets --fail-on current", 3),
+        // Another cluster's keys: unreadable with or without being asked about.
+        (done, sb1, "--fail-on unreadable", 3),
+        (done, sb1, "--fail-on plaintext", 4),
+        (done, sb1, "", 4),
+        (done, None, "--fail-on plaintext", 0),
+    ] {
+        let done = run(phase, config, words);
+        assert_eq!(done.code, Some(code), "{phase} {config:?} {words}: {done}");
+        assert!(!done.stdout.is_empty(), "the result is printed whatever the status");
+    }
+}
+
+#[test]
+fn unreadable_entries_are_named_and_counted() {
+    let done = bin()
+        .words("scan -w json --snapshot")
+        .arg(corpus::db("p9-defragged"))
+        .arg("--encryption-config")
+        .arg(corpus::config("p1-secretbox"))
+        .run()
+        .code(4);
+    let unreadable = done.json()["totals"]["unreadable"].as_u64().unwrap();
+    assert!(unreadable > 20);
+    let named = done.stderr.lines().filter(|l| l.starts_with("warning: unreadable: /registry/"));
+    assert_eq!(named.count(), 20);
+    let more = format!("and {} more that are unreadable", unreadable - 20);
+    done.says(&more);
+}
+
+#[test]
+fn files_that_are_no_snapshots() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let whole = corpus::bytes("p0-plaintext.db");
+    let mut flipped = whole.clone();
+    flipped[100_000] ^= 1;
+    for path in [
+        file("empty", b""),
+        file("text", b"apiVersion: v1\nkind: Secret\n"),
+        file("zeros", &vec![0; 65536]),
+        file("zstd", &fs::read(corpus::fixtures("corpus").join("p0-plaintext.db.zst")).unwrap()),
+        file("flipped", &flipped),
+        file("no-trailer", &whole[..whole.len() - 33]),
+        file("json", br#"{"kind":"List"}"#),
+        dir.path().to_path_buf(),
+        dir.path().join("missing"),
+    ] {
+        let done = bin().words("scan --snapshot").arg(&path).run().fails_with_hint(1);
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        done.says(&name);
+    }
+    // `-` is accepted nowhere as a snapshot.
+    bin().words("scan --snapshot -").run().fails(1);
+}
+
+#[test]
+fn a_snapshot_cut_at_any_length_is_an_error() {
+    let whole = corpus::bytes("p0-plaintext.db");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cut.db");
+    let mut lengths: Vec<usize> = (0..whole.len()).step_by(whole.len() / 60).collect();
+    lengths.extend([1, 15, 16, 31, 32, 33, 80, 4095, 4096, 4097, 8191, 8192, 8193, 12_288]);
+    lengths.extend((1..34).map(|n| whole.len() - n));
+    for len in lengths {
+        fs::write(&path, &whole[..len]).unwrap();
+        bin().words("scan --all-resources --snapshot").arg(&path).run().fails_with_hint(1);
+    }
+    // A snapshot that lost exactly its trailer is known from a copy of a member's database.
+    fs::write(&path, &whole[..whole.len() - 32]).unwrap();
+    let cut = bin().words("scan --all-resources --snapshot").arg(&path);
+    cut.run().fails_with_hint(1).says("without its SHA-256");
+    let bare = corpus::file("p8-member-snap-db");
+    bin().words("scan --all-resources --snapshot").arg(bare).run().ok();
+}
+
+#[test]
+fn a_hash_that_does_not_match_can_be_overridden() {
+    let mut bytes = corpus::bytes("p0-plaintext.db");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), bytes).unwrap();
+    let run = || bin().words("scan -w json --snapshot").arg(file.path());
+    run().run().fails_with_hint(1).says("--skip-hash-check");
+    let report = run().arg("--skip-hash-check").run().ok().json();
+    let whole =
+        bin().words("scan -w json --snapshot").arg(corpus::db("p0-plaintext")).run().ok().json();
+    assert_eq!(report["groups"], whole["groups"]);
+}
+
+#[test]
+fn a_file_that_may_not_be_read() {
+    // Root reads everything: as nobody the mode counts.
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = dir.path().join("snapshot.db");
+    fs::write(&path, corpus::bytes("p0-plaintext.db")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    if File::open(&path).is_ok() {
+        return; // Nothing to test for a user whom modes do not bind.
+    }
+    bin().words("scan --snapshot").arg(&path).run().fails_with_hint(1).says("ermission denied");
+}
+
+#[test]
+fn bad_configurations_are_exit_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = fs::read_to_string(corpus::config("p1-secretbox")).unwrap();
+    for (name, text) in [
+        ("empty.yaml", String::new()),
+        ("misspelt.yaml", good.replace("secretbox", "secretsbox")),
+        ("kind.yaml", good.replace("EncryptionConfiguration", "Secret")),
+        ("binary.yaml", "\u{0}\u{1}".to_owned()),
+    ] {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        let run = bin().words("scan --snapshot").arg(corpus::db("p1-secretbox"));
+        run.arg("--encryption-config").arg(&path).run().fails(1).says(name);
+    }
+    let run = bin().words("scan --snapshot").arg(corpus::db("p1-secretbox"));
+    run.words("--encryption-config /nonexistent.yaml").run().fails(1);
+}
+
+/// As `atrest … | head -1`: whatever it was still to write, it ends without a panic.
+#[test]
+fn a_closed_pipe_is_no_panic() {
+    for format in ["table", "json", "jsonl", "csv", "prometheus"] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_atrest"))
+            .args(["scan", "--list", "--all-resources", "-w", format, "--snapshot"])
+            .arg(corpus::db("p9-defragged"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        let status = child.wait().unwrap();
+        assert!(!stderr.contains("panicked"), "{format}: {stderr}");
+        assert_ne!(status.code(), Some(101), "{format}");
+        assert!(!status.success(), "{format}: a result nobody took is no success");
+    }
+}
+
+#[test]
+fn a_full_disk_is_exit_1() {
+    for format in ["table", "json", "jsonl", "csv", "prometheus"] {
+        for list in [false, true] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_atrest"));
+            command.args(["scan", "-w", format, "--snapshot"]).arg(corpus::db("p1-secretbox"));
+            if list {
+                command.arg("--list");
+            }
+            let full = File::options().write(true).open("/dev/full").unwrap();
+            let done = command.stdout(full).output().unwrap();
+            let stderr = String::from_utf8(done.stderr).unwrap();
+            assert_eq!(done.status.code(), Some(1), "{format}: {stderr}");
+            assert!(stderr.starts_with("error: cannot write the result"), "{format}: {stderr}");
+        }
+    }
+    for words in [&["completion", "bash"][..], &["man"], &["--help"], &["config", "new", "--help"]]
+    {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atrest"));
+        let done = command.args(words).stdout(full).output().unwrap();
+        let stderr = String::from_utf8(done.stderr).unwrap();
+        assert!(!stderr.contains("panicked"), "{words:?}: {stderr}");
+        assert_eq!(done.status.code(), Some(1), "{words:?}: {stderr}");
+    }
+}
