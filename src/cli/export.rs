@@ -121,7 +121,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     })
 }
 
-fn export_failure(e: &ExportError) -> Failure {
+/// In words, with what to do.
+pub fn export_failure(e: &ExportError) -> Failure {
     let failure = Failure::new(e.to_string());
     match e {
         ExportError::Exists(_) => {

@@ -37,6 +37,16 @@ pub struct Leftover {
     pub size: u64,
 }
 
+impl Leftover {
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no regular file or empty.
+    pub fn read(&self) -> Result<Bytes, SourceError> {
+        read(&self.path, InUse::Allow)
+    }
+}
+
 impl DataDir {
     /// Opens a data directory, or the `member` directory in one.
     ///
@@ -105,6 +115,47 @@ impl DataDir {
 
     fn store(&self) -> Result<Store<'_>, SourceError> {
         open_store(&self.db_path, &self.db, self.salvage)
+    }
+
+    /// As [`Source::visit`], which needs no more than this.
+    ///
+    /// # Errors
+    /// As [`Source::visit`].
+    pub fn entries(&self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
+        let mut replayed = self.replayed()?;
+        let mut visit = std::mem::take(&mut replayed.visit);
+        let mut state = State::new(0);
+        let newest = fold(&replayed.store, query, self.salvage, &mut state, &mut visit);
+        let (newest, compacted) = replayed.bounds(newest);
+        visit.revision = revision(&self.dir, query, newest, compacted)?;
+        let mut entries: hashbrown::HashMap<&[u8], EntryRef<'_>> = state
+            .into_records(false)
+            .into_iter()
+            .filter_map(|(key, stored)| Some((key, checked(&stored, &mut visit.damage)?)))
+            .collect();
+        for change in replayed.changes(query) {
+            match &change.live {
+                Some(live) => entries.insert(change.key, entry(change.key, live)),
+                None => entries.remove(change.key),
+            };
+        }
+        let mut entries: Vec<_> = entries.into_values().collect();
+        if query.ordered {
+            entries.sort_unstable_by_key(|e| e.key);
+        }
+        let _ = entries.into_iter().try_for_each(sink);
+        Ok(visit)
+    }
+
+    /// What the log adds to the database: the newest revision of each key that it changes, and
+    /// whether that is a deletion.
+    ///
+    /// # Errors
+    /// As [`Source::visit`].
+    pub fn newer(&self) -> Result<hashbrown::HashMap<Vec<u8>, (i64, bool)>, SourceError> {
+        let replayed = self.replayed()?;
+        let newest = |c: &Change<'_>| (c.key.to_vec(), (c.revision.main, c.live.is_none()));
+        Ok(replayed.machine.changes.iter().map(newest).collect())
     }
 
     fn replayed(&self) -> Result<Replayed<'_>, SourceError> {
@@ -282,29 +333,7 @@ impl Source for DataDir {
     }
 
     fn visit(&mut self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
-        let mut replayed = self.replayed()?;
-        let mut visit = std::mem::take(&mut replayed.visit);
-        let mut state = State::new(0);
-        let newest = fold(&replayed.store, query, self.salvage, &mut state, &mut visit);
-        let (newest, compacted) = replayed.bounds(newest);
-        visit.revision = revision(&self.dir, query, newest, compacted)?;
-        let mut entries: hashbrown::HashMap<&[u8], EntryRef<'_>> = state
-            .into_records(false)
-            .into_iter()
-            .filter_map(|(key, stored)| Some((key, checked(&stored, &mut visit.damage)?)))
-            .collect();
-        for change in replayed.changes(query) {
-            match &change.live {
-                Some(live) => entries.insert(change.key, entry(change.key, live)),
-                None => entries.remove(change.key),
-            };
-        }
-        let mut entries: Vec<_> = entries.into_values().collect();
-        if query.ordered {
-            entries.sort_unstable_by_key(|e| e.key);
-        }
-        let _ = entries.into_iter().try_for_each(sink);
-        Ok(visit)
+        self.entries(query, sink)
     }
 
     fn history(&mut self, query: &Query, sink: &mut RecordSink<'_>) -> Result<Visit, SourceError> {

@@ -19,4 +19,5 @@ mod kms;
 mod scan;
 mod scan_errors;
 mod scan_formats;
+mod residue;
 mod transform_corpus;

@@ -45,19 +45,13 @@ pub fn examine(db: &Db<'_>, targets: &Targets, newer: &Newer<'_>, sink: &mut Sin
     outcome
 }
 
-/// Looks through a file that is left over as a whole: nothing in it is live.
-#[allow(dead_code)]
-pub fn examine_leftover(
-    db: &Db<'_>,
-    targets: &Targets,
-    place_name: &dyn Fn(usize) -> String,
-    sink: &mut Sink<'_>,
-) {
+/// Looks through a database file that is left over as a whole: nothing in it is live.
+pub fn examine_leftover(name: &str, db: &Db<'_>, targets: &Targets, sink: &mut Sink<'_>) {
     let none = PageSet::default();
     let pages = Pages::new(db, &none);
     let whole = 0..db.data().len();
     for hit in Carver::new(targets).search(db.data(), &[whole], &pages) {
-        let location = place_name(hit.at);
+        let location = format!("{name} {}", location(pages.size(), hit.at));
         let Some(finding) = finding(Place::LeftoverFile, location, &hit, targets) else { continue };
         sink(finding, Bytes::new(db.data(), hit.value_at, &hit.pieces));
     }

@@ -5,13 +5,16 @@
 //! | --- | --- |
 //! | `database` | a bbolt file: superseded revisions, free pages, page slack |
 //! | `terrain` | which pages can hold one record together |
+//! | `log` | segments of the write-ahead log, and files without structure |
 //! | `orphan` | pieces of Secrets whose beginning was overwritten |
 
 mod database;
+mod log;
 mod orphan;
 mod terrain;
 
-pub use database::{Database, examine};
+pub use database::{Database, Newer, examine, examine_leftover};
+pub use log::{examine_bytes, examine_log};
 
 use std::ops::Range;
 

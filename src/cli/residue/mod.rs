@@ -1,21 +1,22 @@
 //! `atrest residue`.
 
+mod recover;
+mod search;
+
+use std::path::PathBuf;
+
 use clap::ValueEnum;
 
 use super::failure::{Exit, Failure};
 use super::open::Selection;
 use super::{Ctx, open, ui};
-use crate::bolt::Db;
 use crate::config::ConfigSet;
-use crate::entry::EntryRef;
-use crate::envelope::Envelope;
 use crate::forensics::Targets;
-use crate::forensics::residue::{self, Bytes, Examined, Finding, Totals};
+use crate::forensics::residue::{self, Bytes, Finding, Totals};
 use crate::report::Format;
 use crate::report::residue::Report;
 use crate::resource::Selector;
-use crate::source::snapshot::{Snapshot, SnapshotOptions};
-use crate::source::{Damage, SourceInfo, Visit};
+use recover::Recovery;
 
 /// Options of `residue`.
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,18 @@ pub struct Args {
     /// Exit 3 when plaintext was found: anywhere (plaintext), or outside the live state (residue)
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
     pub fail_on: Vec<FailOn>,
+
+    /// Write what was found below this directory, one file per object and revision, mode 0600
+    #[arg(long, value_name = "DIR")]
+    pub recover: Option<PathBuf>,
+
+    /// Recovered objects without what the server fills in, for applying to another cluster
+    #[arg(long, requires = "recover")]
+    pub clean: bool,
+
+    /// Replace existing files
+    #[arg(long, requires = "recover")]
+    pub force: bool,
 }
 
 /// What `--fail-on` knows.
@@ -39,26 +52,20 @@ pub enum FailOn {
 }
 
 /// Collects what a search brings.
-#[derive(Default)]
-struct Found {
+struct Found<'r> {
     findings: Vec<Finding>,
     totals: Totals,
+    recovery: Option<&'r mut Recovery>,
 }
 
-impl Found {
-    fn take(&mut self, finding: Finding, _bytes: Bytes<'_>) {
+impl Found<'_> {
+    fn take(&mut self, finding: Finding, bytes: Bytes<'_>) {
         self.totals.add(finding.place);
+        if let Some(recovery) = &mut self.recovery {
+            recovery.take(&finding, bytes);
+        }
         self.findings.push(finding);
     }
-}
-
-/// What a search says beside its findings.
-struct Searched {
-    info: SourceInfo,
-    visit: Visit,
-    head_plaintext: u64,
-    examined: Examined,
-    not_examined: Vec<String>,
 }
 
 /// Runs the command.
@@ -72,14 +79,24 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let selection = Selection::new(ctx, configs.as_ref().map(ConfigSet::resources))?;
     let (targets, resources) = targets(ctx, configs.as_ref(), selection);
 
-    let mut found = Found::default();
-    let searched = search(ctx, &targets, &mut found)?;
+    let mut recovery = match &args.recover {
+        Some(dir) => Some(recovery(ctx, dir, args, &targets)?),
+        None => None,
+    };
+    let mut found =
+        Found { findings: Vec::new(), totals: Totals::default(), recovery: recovery.as_mut() };
+    let searched = search::search(ctx, &targets, &mut found)?;
+    let Found { findings, totals, .. } = found;
+    if let (Some(recovery), Some(dir)) = (&mut recovery, &args.recover) {
+        recovery.finish()?;
+        ctx.ui.note(&recovery.summary(dir));
+    }
     for note in &searched.visit.notes {
         ctx.ui.note(note);
     }
     let remedy = residue::remedy(
         searched.head_plaintext,
-        &found.totals,
+        &totals,
         searched.visit.revision,
         searched.examined,
     );
@@ -88,8 +105,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         visit: &searched.visit,
         resources: &resources,
         head_plaintext: searched.head_plaintext,
-        findings: &found.findings,
-        totals: found.totals,
+        findings: &findings,
+        totals,
         remedy: &remedy,
         not_examined: &searched.not_examined,
         list: args.list,
@@ -101,7 +118,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         .map_err(|e| ui::write_failure(&e))?;
     super::report_damage(ctx, &searched.visit.damage);
 
-    let residue = !found.findings.is_empty();
+    let residue = !findings.is_empty();
     let matched = args.fail_on.iter().any(|f| match f {
         FailOn::Plaintext => residue || searched.head_plaintext > 0,
         FailOn::Residue => residue,
@@ -142,35 +159,15 @@ fn targets(ctx: &Ctx, configs: Option<&ConfigSet>, selection: Selection) -> (Tar
     (Targets::new(scope, resources, namespaces).encrypted_by(config.clone()), words)
 }
 
-fn search(ctx: &Ctx, targets: &Targets, found: &mut Found) -> Result<Searched, Failure> {
-    let g = &ctx.global;
-    if let Some(path) = &g.snapshot {
-        let options = SnapshotOptions { skip_hash_check: g.skip_hash_check, salvage: g.salvage };
-        return snapshot(Snapshot::open(path, &options)?, targets, found);
+fn recovery(
+    ctx: &Ctx,
+    dir: &std::path::Path,
+    args: &Args,
+    targets: &Targets,
+) -> Result<Recovery, Failure> {
+    let recovery = Recovery::new(dir, args.force, args.clean, targets.scope().clone())?;
+    if recovery.is_open_to_others() {
+        ctx.ui.warn("others can look into the output directory; the files themselves are private");
     }
-    let _ = |entry: EntryRef<'_>| Envelope::of(entry.stored()).is_plaintext();
-    Err(Failure::new("no source is available in this build"))
-}
-
-fn snapshot(mut file: Snapshot, targets: &Targets, found: &mut Found) -> Result<Searched, Failure> {
-    use crate::source::Source as _;
-    let bytes = file.bytes().clone();
-    let db = Db::open(&bytes).map_err(|e| Failure::new("cannot open the database").because(&e))?;
-    let searched = residue::examine(&db, targets, &|_| None, &mut |f, b| found.take(f, b));
-    let damage =
-        |d: crate::bolt::PageDamage| Damage { location: format!("page {}", d.page), what: d.what };
-    Ok(Searched {
-        info: file.info(),
-        visit: Visit {
-            revision: searched.revision,
-            damage: searched.damage.into_iter().map(damage).collect(),
-            notes: file.verify()?,
-            ..Visit::default()
-        },
-        head_plaintext: searched.head_plaintext,
-        examined: Examined { pages: true, ..Examined::default() },
-        not_examined: vec![
-            "the write-ahead logs of the members: search each with --data-dir".to_owned(),
-        ],
-    })
+    Ok(recovery)
 }

@@ -1,0 +1,113 @@
+//! `--recover`: what was found, as files.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use crate::cli::export::export_failure;
+use crate::cli::failure::Failure;
+use crate::export::{Tree, clean};
+use crate::forensics::residue::{Bytes, Finding};
+use crate::report::table;
+use crate::resource::{Scope, group_of};
+use crate::storage;
+
+/// Writes findings below a directory: `GROUP/RESOURCE/NAMESPACE/NAME_rREVISION.yaml`, and what
+/// is no whole object as it lies, in `.partial` files.
+pub struct Recovery {
+    tree: Tree,
+    scope: Scope,
+    clean: bool,
+    /// Contents that were written, by key: copies are written once.
+    seen: HashMap<Option<Vec<u8>>, Vec<[u8; 32]>>,
+    /// Whole objects.
+    pub objects: u64,
+    /// Parts, and what cannot be decoded.
+    pub parts: u64,
+    failure: Option<Failure>,
+}
+
+impl Recovery {
+    /// Opens or makes the directory.
+    pub fn new(dir: &Path, force: bool, clean: bool, scope: Scope) -> Result<Self, Failure> {
+        let tree = Tree::open(dir, force).map_err(|e| export_failure(&e))?;
+        Ok(Self { tree, scope, clean, seen: HashMap::new(), objects: 0, parts: 0, failure: None })
+    }
+
+    /// Whether others than the owner can look into the directory.
+    pub fn is_open_to_others(&self) -> bool {
+        self.tree.is_open_to_others()
+    }
+
+    /// Writes one finding. After a failure, nothing more.
+    pub fn take(&mut self, finding: &Finding, bytes: Bytes<'_>) {
+        if self.failure.is_some() {
+            return;
+        }
+        let value = bytes.value();
+        let digest: [u8; 32] = Sha256::digest(&*value).into();
+        let known = self.seen.entry(finding.key.clone()).or_default();
+        if known.contains(&digest) {
+            return;
+        }
+        known.push(digest);
+        let copy = known.len();
+        if let Err(failure) = self.write(finding, &value, copy) {
+            self.failure = Some(failure);
+        }
+    }
+
+    /// How it ended.
+    pub fn finish(&mut self) -> Result<(), Failure> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    /// What was written, in words.
+    pub fn summary(&self, dir: &Path) -> String {
+        let count = |n: u64, one: &str, many: &str| match n {
+            1 => format!("1 {one}"),
+            n => format!("{} {many}", table::count(n)),
+        };
+        let mut text = count(self.objects, "object", "different objects or revisions");
+        if self.parts > 0 {
+            text.push_str(" and ");
+            text.push_str(&count(self.parts, "part of one", "parts"));
+        }
+        format!("{text} written to {}", dir.display())
+    }
+
+    fn write(&mut self, finding: &Finding, value: &[u8], copy: usize) -> Result<(), Failure> {
+        let location = finding.key.as_deref().map(|key| self.scope.locate(key));
+        let resource = finding.resource.split('.').next().unwrap_or_default();
+        let group = match group_of(&finding.resource) {
+            "" => "core",
+            group => group,
+        };
+        let mut directories = vec![group, resource];
+        directories.extend(location.as_ref().and_then(|l| l.namespace.as_deref()));
+        // Names of objects have no underscore, so the suffix cannot be taken for a part of one.
+        let name = match (&location, finding.revision) {
+            (Some(l), Some(revision)) => format!("{}_r{revision}", l.name),
+            (Some(l), None) => format!("{}_c{copy}", l.name),
+            (None, _) => finding.location.replace(' ', "-"),
+        };
+        let decoded = if finding.partial { None } else { storage::decode(value).ok() };
+        let path = if let Some(mut object) = decoded {
+            object.hide_managed_fields();
+            if self.clean {
+                clean(&mut object.json);
+            }
+            let text = Zeroizing::new(storage::yaml::to_string(&object.json));
+            storage::wipe(&mut object.json);
+            self.objects += 1;
+            self.tree.write(&directories, &name, ".yaml", text.as_bytes())
+        } else {
+            self.parts += 1;
+            let name = format!("{name}_c{copy}");
+            self.tree.write(&directories, &name, ".partial", value)
+        };
+        path.map(|_| ()).map_err(|e| export_failure(&e))
+    }
+}

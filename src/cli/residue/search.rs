@@ -1,0 +1,208 @@
+//! Every place of a source that can hold plaintext, searched one after the other.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::Found;
+use crate::bolt::{Db, PageDamage};
+use crate::cli::failure::Failure;
+use crate::cli::{Ctx, open};
+use crate::envelope::Envelope;
+use crate::forensics::Targets;
+use crate::forensics::residue::{self, Bytes, Examined, Finding, Place};
+use crate::source::data_dir::{DataDir, Leftover, leftovers};
+use crate::source::snapshot::{Snapshot, SnapshotOptions};
+use crate::source::{Damage, Record, Source, SourceInfo, Visit};
+use crate::wal::Segment;
+
+/// What a search says beside its findings.
+pub struct Searched {
+    pub info: SourceInfo,
+    pub visit: Visit,
+    pub head_plaintext: u64,
+    pub examined: Examined,
+    pub not_examined: Vec<String>,
+}
+
+/// Searches the source that the options name.
+pub fn search(ctx: &Ctx, targets: &Targets, found: &mut Found<'_>) -> Result<Searched, Failure> {
+    let g = &ctx.global;
+    let options = SnapshotOptions { skip_hash_check: g.skip_hash_check, salvage: g.salvage };
+    if let Some(path) = &g.snapshot {
+        return snapshot(Snapshot::open(path, &options)?, g.salvage, targets, found);
+    }
+    if let Some(dir) = &g.data_dir {
+        return data_dir(&DataDir::open(dir, &options)?, g.salvage, targets, found);
+    }
+    held(open::source(ctx)?.as_mut(), targets, found)
+}
+
+fn open_db(bytes: &[u8], salvage: bool) -> Result<Db<'_>, Failure> {
+    let db = if salvage { Db::salvage(bytes) } else { Db::open(bytes) };
+    db.map_err(|e| Failure::new("cannot open the database").because(&e))
+}
+
+fn damage(d: PageDamage) -> Damage {
+    Damage { location: format!("page {}", d.page), what: d.what }
+}
+
+fn snapshot(
+    mut file: Snapshot,
+    salvage: bool,
+    targets: &Targets,
+    found: &mut Found<'_>,
+) -> Result<Searched, Failure> {
+    let bytes = file.bytes().clone();
+    let db = open_db(&bytes, salvage)?;
+    let searched = residue::examine(&db, targets, &|_| None, &mut |f, b| found.take(f, b));
+    Ok(Searched {
+        info: file.info(),
+        visit: Visit {
+            revision: searched.revision,
+            damage: searched.damage.into_iter().map(damage).collect(),
+            notes: file.verify()?,
+            ..Visit::default()
+        },
+        head_plaintext: searched.head_plaintext,
+        examined: Examined { pages: true, ..Examined::default() },
+        not_examined: vec![
+            "the write-ahead logs of the members: search each with --data-dir".to_owned(),
+        ],
+    })
+}
+
+fn data_dir(
+    dir: &DataDir,
+    salvage: bool,
+    targets: &Targets,
+    found: &mut Found<'_>,
+) -> Result<Searched, Failure> {
+    let (_, bytes) = dir.database();
+    let db = open_db(bytes, salvage)?;
+    let newer = dir.newer()?;
+    let state = |key: &[u8]| newer.get(key).copied();
+    let mut sink = |f: Finding, b: Bytes<'_>| found.take(f, b);
+    let searched = residue::examine(&db, targets, &state, &mut sink);
+
+    let segments: Vec<_> =
+        dir.segments().iter().map(|(name, data)| Segment { name, data }).collect();
+    residue::examine_log(&segments, &dir.log(), targets, &mut sink);
+
+    let mut visit = Visit::default();
+    match leftovers(dir.member()) {
+        Ok(files) => {
+            for file in files {
+                leftover(dir.member(), &file, targets, &mut visit, &mut sink);
+            }
+        }
+        Err(e) => visit.damage.push(Damage {
+            location: dir.member().display().to_string(),
+            what: format!("its files cannot be listed: {e}"),
+        }),
+    }
+    // The state that etcd would serve has what only the log knows.
+    let mut head_plaintext = 0;
+    let state = dir.entries(targets.query(), &mut |entry| {
+        let plain = Envelope::of(entry.stored()).is_plaintext();
+        head_plaintext += u64::from(plain && targets.locate(entry.key).is_some());
+        ControlFlow::Continue(())
+    })?;
+    visit.revision = state.revision;
+    visit.notes.extend(state.notes);
+    for d in searched.damage.into_iter().map(damage).chain(state.damage) {
+        if !visit.damage.contains(&d) {
+            visit.damage.push(d);
+        }
+    }
+    Ok(Searched {
+        info: dir.info(),
+        visit,
+        head_plaintext,
+        examined: Examined { pages: true, wal: true, kine: false },
+        not_examined: vec!["the other members: search each of them".to_owned()],
+    })
+}
+
+/// A file that etcd left behind.
+fn leftover(
+    member: &Path,
+    file: &Leftover,
+    targets: &Targets,
+    visit: &mut Visit,
+    sink: &mut dyn FnMut(Finding, Bytes<'_>),
+) {
+    let name = file.path.strip_prefix(member).unwrap_or(&file.path).display().to_string();
+    visit.notes.push(format!(
+        "{name} is {}, {}; it is searched too",
+        file.what,
+        crate::report::table::bytes(file.size)
+    ));
+    if file.size == 0 {
+        return;
+    }
+    let bytes = match file.read() {
+        Ok(bytes) => bytes,
+        Err(e) => {
+            let what = match &e.cause {
+                Some(cause) => format!("{e}: {cause}"),
+                None => e.to_string(),
+            };
+            visit.damage.push(Damage { location: name, what });
+            return;
+        }
+    };
+    match Db::open(&bytes) {
+        Ok(db) => residue::examine_leftover(&name, &db, targets, sink),
+        Err(_) => residue::examine_bytes(&name, Place::LeftoverFile, &bytes, targets, sink),
+    }
+}
+
+/// A source without files to look into: what it still serves.
+fn held(
+    source: &mut dyn Source,
+    targets: &Targets,
+    found: &mut Found<'_>,
+) -> Result<Searched, Failure> {
+    // Values are kept until it is known whether a newer revision supersedes them.
+    let mut newest: hashbrown::HashMap<Vec<u8>, crate::entry::Entry> = hashbrown::HashMap::new();
+    let mut superseded = |entry: crate::entry::Entry| {
+        let Some(location) = targets.locate(&entry.key) else { return };
+        let finding = Finding {
+            place: Place::SupersededRevision,
+            location: format!("revision {}", entry.mod_revision),
+            key: Some(entry.key.clone()),
+            resource: location.resource.into_owned(),
+            revision: Some(entry.mod_revision),
+            size: entry.value.len() as u64,
+            partial: false,
+        };
+        let whole = 0..entry.value.len();
+        found.take(finding, Bytes::new(&entry.value, 0, std::slice::from_ref(&whole)));
+    };
+    let visit = source.history(targets.query(), &mut |record| {
+        let (key, entry) = match record {
+            Record::Put(entry) => (entry.key, Some(entry)),
+            Record::Delete { key, .. } => (key, None),
+        };
+        if let Some(old) = newest.remove(key) {
+            superseded(old);
+        }
+        let plain = |e: &crate::entry::EntryRef<'_>| Envelope::of(e.stored()).is_plaintext();
+        if let Some(entry) = entry.filter(plain).filter(|e| targets.locate(e.key).is_some()) {
+            newest.insert(key.to_vec(), entry.to_entry());
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(Searched {
+        info: source.info(),
+        visit,
+        head_plaintext: newest.len() as u64,
+        examined: Examined::default(),
+        not_examined: vec![
+            "free pages and page slack: search a snapshot of each member (etcdctl snapshot save) with --snapshot"
+                .to_owned(),
+            "write-ahead logs and leftover files: search the data directory of each member, stopped, with --data-dir"
+                .to_owned(),
+        ],
+    })
+}
