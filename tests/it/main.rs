@@ -20,4 +20,5 @@ mod residue;
 mod scan;
 mod scan_errors;
 mod scan_formats;
+mod scan_verify;
 mod transform_corpus;
