@@ -9,6 +9,7 @@ mod endpoint;
 mod explain;
 mod pages;
 mod session;
+mod stride;
 mod tls;
 mod wire;
 

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::explain;
 use super::session::{Refusal, Session};
+use super::stride::Stride;
 use super::wire::{self, PageInfo, RangeRequest};
 use crate::source::{EntrySink, KeyRange, Query, SourceError};
 
@@ -93,8 +94,14 @@ impl Reader {
 
     /// Sends the pages of one range; false when nobody wants more.
     async fn range(&mut self, mut range: KeyRange) -> Result<bool, SourceError> {
+        let mut stride = Stride::default();
         loop {
-            let (page, info) = self.page(&range).await?;
+            let bound = stride.end(&range);
+            let part = KeyRange {
+                start: range.start.clone(),
+                end: bound.clone().or_else(|| range.end.clone()),
+            };
+            let (page, info) = self.page(&part).await?;
             if self.revision == 0 {
                 self.revision = info.revision;
             }
@@ -102,13 +109,25 @@ impl Reader {
             if info.entries > 0 && self.sender.send(page).await.is_err() {
                 return Ok(false);
             }
-            let Some(last) = info.last.filter(|_| info.more) else { return Ok(true) };
-            let average = (size / info.entries.max(1)).max(1);
-            let fitting = i64::try_from(TARGET / average).unwrap_or(MAX_LIMIT);
-            // Sizes differ from place to place: grow step by step, shrink at once.
-            self.limit = fitting.clamp(1, MAX_LIMIT).min(self.limit * 4);
-            range.start = last;
-            range.start.push(0);
+            let limit = self.limit;
+            if info.entries > 0 {
+                let average = (size / info.entries).max(1);
+                let fitting = i64::try_from(TARGET / average).unwrap_or(MAX_LIMIT);
+                // Sizes differ from place to place: grow step by step, shrink at once.
+                self.limit = fitting.clamp(1, MAX_LIMIT).min(limit.saturating_mul(4));
+            }
+            match (info.first, info.last, bound) {
+                (Some(first), Some(last), _) if info.more => {
+                    stride.cut(&first, &last, info.entries, self.limit);
+                    range.start = last;
+                    range.start.push(0);
+                }
+                (_, _, Some(bound)) => {
+                    stride.reached(info.entries, limit);
+                    range.start = bound;
+                }
+                _ => return Ok(true),
+            }
         }
     }
 

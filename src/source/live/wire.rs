@@ -65,6 +65,8 @@ pub(super) struct PageInfo {
     pub count: i64,
     /// Entries in the page.
     pub entries: usize,
+    /// The page's first key.
+    pub first: Option<Vec<u8>>,
     /// The page's last key.
     pub last: Option<Vec<u8>>,
 }
@@ -73,7 +75,7 @@ impl PageInfo {
     /// Reads the frame of a response without its entries.
     pub fn read(message: &[u8]) -> Result<Self, Malformed> {
         let mut info = Self::default();
-        let mut last = None;
+        let (mut first, mut last) = (None, None);
         for field in Fields::new(message) {
             let field = field?;
             match field.number {
@@ -87,6 +89,7 @@ impl PageInfo {
                 }
                 2 => {
                     info.entries += 1;
+                    first = first.or(field.bytes());
                     last = field.bytes();
                 }
                 3 => info.more = field.varint().is_some_and(|v| v != 0),
@@ -94,7 +97,9 @@ impl PageInfo {
                 _ => {}
             }
         }
-        info.last = last.map(|kv| entry(kv).map(|e| e.key.to_vec())).transpose()?;
+        let key = |kv: Option<&[u8]>| kv.map(|kv| entry(kv).map(|e| e.key.to_vec())).transpose();
+        info.first = key(first)?;
+        info.last = key(last)?;
         Ok(info)
     }
 }
@@ -184,8 +189,9 @@ mod tests {
         page.extend_from_slice(&kv);
         page.extend_from_slice(&[0x18, 1, 0x20, 7]);
         let info = PageInfo::read(&page).unwrap();
-        let last = Some(b"/a".to_vec());
-        assert_eq!(info, PageInfo { revision: 9, more: true, count: 7, entries: 1, last });
+        let key = || Some(b"/a".to_vec());
+        let (first, last) = (key(), key());
+        assert_eq!(info, PageInfo { revision: 9, more: true, count: 7, entries: 1, first, last });
         let seen: Vec<_> = entries(&page).map(|e| e.unwrap().to_entry()).collect();
         assert_eq!((seen[0].create_revision, seen[0].mod_revision, seen[0].version), (3, 4, 1));
         assert_eq!(seen[0].value, b"v");
