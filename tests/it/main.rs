@@ -21,4 +21,5 @@ mod scan;
 mod scan_errors;
 mod scan_formats;
 mod scan_verify;
+mod live;
 mod transform_corpus;

@@ -259,7 +259,9 @@ fn transport(session: &Session, index: usize, status: &tonic::Status) -> Story {
         let https = member.target.text.replacen("http://", "https://", 1);
         // A TLS alert record, or Go's "HTTP/1.0 400 Client sent an HTTP request to an HTTPS server".
         let alert = facts.first.starts_with(&[0x15, 3]);
-        if alert || (facts.first.is_empty() && facts.closed) {
+        let reset =
+            matches!(facts.io, Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe));
+        if alert || (facts.first.is_empty() && (facts.closed || reset)) {
             return Story::connection(
                 if alert {
                     "the server speaks TLS on this port"

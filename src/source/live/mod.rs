@@ -1,7 +1,7 @@
 //! A live etcd: a synchronous face over an asynchronous client.
 //!
 //! Reads go through the hand-written range request of [`wire`], whose pages are read in place;
-//! everything else uses the generated client, see [`Live::client`].
+//! what is not hot uses generated messages.
 
 mod der;
 mod dial;

@@ -12,12 +12,13 @@ use super::stride::Stride;
 use super::wire::{self, PageInfo, RangeRequest};
 use crate::source::{EntrySink, KeyRange, Query, SourceError};
 
-/// Entries of the first page, before sizes are known.
-const FIRST_LIMIT: i64 = 500;
+/// Entries of the first page, before sizes are known: at etcd's largest they are 150 MB that the
+/// server gathers in vain.
+const FIRST_LIMIT: i64 = 100;
 /// Most entries of a page: bounds what a server gathers when sizes jump.
-const MAX_LIMIT: i64 = 10_000;
+const MAX_LIMIT: i64 = 2_000;
 /// What a page should weigh, bytes.
-const TARGET: usize = 4 << 20;
+const TARGET: usize = 1 << 20;
 /// What a page of several entries may weigh, bytes: beyond it, fewer are asked for.
 const MAX_PAGE: usize = 16 << 20;
 /// Pages that wait for the caller, besides the one in flight.

@@ -9,6 +9,7 @@ pub mod etcd;
 pub mod kms_plugin;
 pub mod plugs;
 pub mod snapshot;
+pub mod proxy;
 pub mod tools;
 
 pub use bin::bin;

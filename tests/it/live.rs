@@ -1,0 +1,103 @@
+//! Real etcd servers as a source.
+
+mod auth;
+mod endpoints;
+mod failures;
+mod faults;
+
+use serde_json::Value;
+
+use crate::support::certs::Certs;
+use crate::support::{Etcd, Version, bin, corpus};
+
+/// `scan -w json` of a server with further words of arguments.
+#[track_caller]
+fn scan(etcd: &Etcd, words: &str) -> Value {
+    let done = bin().words("scan -w json").words(words).args(etcd.args()).run();
+    // 4: done, and some entries are unreadable.
+    assert!(matches!(done.code, Some(0 | 4)), "{done}");
+    done.json()
+}
+
+#[test]
+fn a_live_scan_equals_the_offline_one() {
+    let certs = Certs::new();
+    let phases = [
+        (Version::V35, "p1b-partial-migration", "p1-secretbox"),
+        (Version::V34, "p1b-partial-migration", "p1-secretbox"),
+        (Version::V35, "p6-mixed", "p6-sb2"),
+        (Version::V34, "p6-mixed", "p6-sb2"),
+    ];
+    for (version, phase, config) in phases {
+        let db = corpus::db(phase);
+        let etcd = Etcd::builder(version).tls(&certs).restore(&db).start();
+        let config = corpus::private_config(config);
+        let config = format!("--encryption-config {}", config.display());
+        for words in
+            ["", "--all-resources", "--resource configmaps,secrets -n team-a", "--list", &config]
+        {
+            let live = scan(&etcd, words);
+            let offline = bin().words("scan -w json").words(words).arg("--snapshot").arg(&db).run();
+            let offline = offline.json();
+            for part in ["groups", "totals", "never_encrypted", "config", "entries"] {
+                assert_eq!(live[part], offline[part], "{version:?} {phase} {words} {part}");
+            }
+            assert!(live["totals"]["entries"].as_u64() > Some(10));
+            assert_eq!(live["source"]["revision"], offline["source"]["revision"]);
+            assert_eq!(live["source"]["kind"], "etcd");
+        }
+    }
+}
+
+#[test]
+fn a_scan_reads_as_of_a_revision() {
+    let phase = "p7-migrated-uncompacted";
+    let etcd = Etcd::restored(Version::V35, &corpus::db(phase));
+    let now = scan(&etcd, "");
+    let then = corpus::entries("p6-mixed").revision;
+    let before = scan(&etcd, &format!("--revision {then}"));
+    let expected = bin().words("scan -w json --snapshot").arg(corpus::db("p6-mixed")).run().ok();
+    assert_eq!(before["groups"], expected.json()["groups"]);
+    assert_ne!(before["groups"], now["groups"]);
+    bin()
+        .words("scan --revision 999999")
+        .args(etcd.args())
+        .run()
+        .fails_with_hint(1)
+        .says("revision 999999 does not exist yet");
+    etcd.ctl(&["compact", &then.to_string()]);
+    bin()
+        .words(&format!("scan --revision {}", then - 1))
+        .args(etcd.args())
+        .run()
+        .fails_with_hint(1)
+        .says("has been compacted");
+}
+
+#[test]
+fn no_size_of_values_stops_a_scan() {
+    let big = vec![b'x'; 900_000];
+    for version in [Version::V34, Version::V35] {
+        let etcd = Etcd::plain(version);
+        for i in 0..40 {
+            etcd.put(&format!("/registry/secrets/big/s{i:02}"), &big);
+        }
+        // Small ones first, so that the scan expects more of them.
+        for i in 0..30 {
+            etcd.put(&format!("/registry/secrets/a/s{i:02}"), b"k8s:enc:secretbox:v1:k:x");
+        }
+        let seen = scan(&etcd, "");
+        assert_eq!(seen["totals"]["plaintext"], 40);
+        assert_eq!(seen["totals"]["encrypted"], 30);
+        assert_eq!(seen["groups"][0]["bytes"], 40 * 900_000);
+    }
+}
+
+#[test]
+fn nothing_stored_is_a_result_too() {
+    let etcd = Etcd::plain(Version::V35);
+    let done = bin().words("scan -w json").args(etcd.args()).run().ok();
+    assert_eq!(done.json()["totals"]["entries"], 0);
+    assert_eq!(done.json()["source"]["revision"], 1);
+    assert!(done.stderr.contains("--prefix"), "{done}");
+}
