@@ -112,7 +112,7 @@ impl Reader {
             }
             let limit = self.limit;
             if info.entries > 0 {
-                let average = (size / info.entries).max(1);
+                let average = size.checked_div(info.entries).unwrap_or_default().max(1);
                 let fitting = i64::try_from(TARGET / average).unwrap_or(MAX_LIMIT);
                 // Sizes differ from place to place: grow step by step, shrink at once.
                 self.limit = fitting.clamp(1, MAX_LIMIT).min(limit.saturating_mul(4));
