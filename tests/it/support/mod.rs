@@ -8,8 +8,8 @@ pub mod corpus;
 pub mod etcd;
 pub mod kms_plugin;
 pub mod plugs;
-pub mod snapshot;
 pub mod proxy;
+pub mod snapshot;
 pub mod tools;
 
 pub use bin::bin;
