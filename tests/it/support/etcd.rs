@@ -226,7 +226,7 @@ impl Etcd {
             if batch.1 == most || batch.0.len() + value.len() > most_bytes {
                 send(std::mem::take(&mut batch));
             }
-            batch.0 += &format!("put {key} {value}\n");
+            batch.0.extend(["put ", &key, " ", &value, "\n"]);
             batch.1 += 1;
         }
         send(batch);
