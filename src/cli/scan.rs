@@ -203,7 +203,7 @@ struct Folder<'a> {
     /// How the key before began, and its resource: where only counts are wanted, keys that begin
     /// alike need not be taken apart again.
     before: Option<(Vec<u8>, String)>,
-    /// Unreadable entries, the first few.
+    /// Unreadable entries, the first few by key.
     bad: Vec<Finding>,
     bad_total: u64,
 }
@@ -307,13 +307,18 @@ impl<'a> Folder<'a> {
         self.counts.add(&location.resource, &judged, entry.stored().len() as u64);
         let unreadable = judged.status == Some(Status::Unreadable);
         self.bad_total += u64::from(unreadable);
-        let name_it = unreadable && self.bad.len() < NAMED;
-        if self.entries.is_none() && !name_it {
+        // The first in the order of keys, whatever order they come in: the same for every run.
+        let place = match self.bad.binary_search_by(|f| f.key.as_slice().cmp(entry.key)) {
+            Err(place) if unreadable && place < NAMED => Some(place),
+            _ => None,
+        };
+        if self.entries.is_none() && place.is_none() {
             return;
         }
         let finding = Finding::new(entry, location, judged);
-        if name_it {
-            self.bad.push(finding.clone());
+        if let Some(place) = place {
+            self.bad.insert(place, finding.clone());
+            self.bad.truncate(NAMED);
         }
         if let Some(entries) = &mut self.entries {
             entries.push(finding);

@@ -78,17 +78,28 @@ fn fail_on_every_status() {
 
 #[test]
 fn unreadable_entries_are_named_and_counted() {
-    let done = bin()
-        .words("scan -w json --snapshot")
-        .arg(corpus::db("p9-defragged"))
-        .arg("--encryption-config")
-        .arg(corpus::config("p1-secretbox"))
-        .run()
-        .code(4);
+    let run = |list: &str| {
+        bin()
+            .words("scan -w json --snapshot")
+            .arg(corpus::db("p9-defragged"))
+            .arg("--encryption-config")
+            .arg(corpus::config("p1-secretbox"))
+            .words(list)
+            .run()
+            .code(4)
+    };
+    let done = run("--list");
+    assert_eq!(done.stderr, run("").stderr);
     let unreadable = done.json()["totals"]["unreadable"].as_u64().unwrap();
     assert!(unreadable > 20);
     let named = done.stderr.lines().filter(|l| l.starts_with("warning: unreadable: /registry/"));
-    assert_eq!(named.count(), 20);
+    let named: Vec<_> = named.filter_map(|l| l.split(": ").nth(2)).collect();
+    assert_eq!(named.len(), 20);
+    // The first of all, by key, so that two runs name the same.
+    let all = done.json();
+    let all = all["entries"].as_array().unwrap().iter();
+    let all = all.filter(|e| e["status"] == "unreadable").map(|e| e["key"].as_str().unwrap());
+    assert_eq!(named, all.take(20).collect::<Vec<_>>());
     let more = format!("and {} more that are unreadable", unreadable - 20);
     done.says(&more);
 }
