@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::support::{bin, corpus};
+use crate::support::certs::Certs;
+use crate::support::{Etcd, Version, bin, corpus};
 
 fn history(phase: &str, key: &str) -> Vec<Value> {
     bin().words("history -w jsonl --snapshot").arg(corpus::db(phase)).arg(key).run().ok().jsonl()
@@ -69,4 +70,70 @@ fn a_data_directory_has_the_same_history() {
     let dir = corpus::data_dir();
     let rows = bin().words("history -w jsonl secrets --data-dir").arg(dir.path()).run().ok();
     assert_eq!(rows.jsonl(), history("p8-compacted-not-defragged", "secrets"));
+}
+
+fn live(etcd: &Etcd, words: &str) -> Vec<Value> {
+    bin().words(words).args(etcd.args()).run().ok().jsonl()
+}
+
+/// A server tells its history as its snapshot does, deletions and compaction included.
+#[test]
+fn a_live_etcd_has_the_history_of_its_snapshot() {
+    let certs = Certs::new();
+    let out = tempfile::tempdir().unwrap();
+    for version in [Version::V34, Version::V35] {
+        let etcd = Etcd::builder(version)
+            .tls(&certs)
+            .restore(corpus::db("p7-migrated-uncompacted"))
+            .start();
+        let words = "history -w jsonl /registry/";
+        let expected = history("p7-migrated-uncompacted", "/registry/");
+        assert_eq!(live(&etcd, words), expected);
+        let until: Vec<_> =
+            expected.into_iter().filter(|r| r["revision"].as_i64() <= Some(600)).collect();
+        assert_eq!(live(&etcd, "history -w jsonl /registry/ --revision 600"), until);
+
+        etcd.ctl(&["compact", "600", "--physical"]);
+        let file = out.path().join(format!("{version:?}.db"));
+        etcd.snapshot(&file);
+        let after =
+            bin().words("history -w jsonl /registry/ --snapshot").arg(&file).run().ok().jsonl();
+        assert_eq!(live(&etcd, words), after);
+        let counts = |more: &str| {
+            let done = bin().words("keys -w json --all-resources").words(more);
+            done.args(etcd.args()).run().ok().json()["keys"].clone()
+        };
+        let offline = bin().words("keys -w json --all-resources --snapshot").arg(&file).run().ok();
+        assert_eq!(counts(""), offline.json()["keys"]);
+
+        // Nothing is left but the state.
+        etcd.ctl(&["compact", "676", "--physical"]);
+        let rows = live(&etcd, words);
+        assert_eq!(rows.len(), corpus::entries("p7-migrated-uncompacted").entries.len());
+    }
+}
+
+#[test]
+fn an_empty_etcd_has_no_history() {
+    let etcd = Etcd::plain(Version::V35);
+    assert!(live(&etcd, "history -w jsonl /registry/").is_empty());
+    etcd.put("/registry/secrets/a/b", b"k8s\0one");
+    etcd.ctl(&["del", "/registry/secrets/a/b"]);
+    etcd.put("/other", b"x");
+    let rows = live(&etcd, "history -w jsonl secrets/a/b");
+    let deleted: Vec<_> = rows.iter().map(|r| r["deleted"] == true).collect();
+    assert_eq!(deleted, [false, true]);
+}
+
+/// Values that were written over are residue that a server still serves.
+#[test]
+fn a_live_etcd_shows_superseded_plaintext() {
+    let etcd = Etcd::builder(Version::V35).restore(corpus::db("p7-migrated-uncompacted")).start();
+    let done = bin().words("residue -w json").args(etcd.args()).run().ok();
+    let found = done.json();
+    assert_eq!(found["totals"]["superseded-revision"], 32);
+    assert_eq!(found["head"]["plaintext"], 0);
+    assert_eq!(found["verdict"], "residue");
+    assert!(!found["not_examined"].as_array().unwrap().is_empty());
+    assert_eq!(found["remedy"][0], "compact to revision 676");
 }

@@ -8,6 +8,7 @@ mod dial;
 mod endpoint;
 mod explain;
 mod pages;
+mod past;
 mod session;
 mod stride;
 mod tls;
@@ -150,7 +151,8 @@ impl Source for Live {
     }
 
     fn history(&mut self, query: &Query, sink: &mut RecordSink<'_>) -> Result<Visit, SourceError> {
-        let _ = (query, sink);
-        Err(SourceError::new("the history of a live etcd cannot be read yet"))
+        let mut visit = past::history(self.runtime()?, &self.session, query, sink)?;
+        visit.notes = self.notes();
+        Ok(visit)
     }
 }

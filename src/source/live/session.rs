@@ -203,6 +203,43 @@ impl Session {
             .unwrap_or(Err(CallError::Timeout(self.command_timeout)))
     }
 
+    /// Members in the order of asking.
+    pub fn order(&self) -> impl Iterator<Item = usize> + use<> {
+        let (first, count) = (self.current.load(Ordering::Relaxed), self.members.len());
+        (0..count).map(move |offset| (first + offset) % count)
+    }
+
+    /// Opens a stream at one member; the request side stays open as long as the response is read.
+    pub async fn stream_once(
+        self: &Arc<Self>,
+        index: usize,
+        path: &'static str,
+        body: Bytes,
+    ) -> Result<tonic::Streaming<Bytes>, CallError> {
+        use tokio_stream::StreamExt as _;
+        let token = self.token(index, Need::Any).await?;
+        let channel = self.channel(index).await?;
+        let call = async {
+            let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX);
+            grpc.ready().await.map_err(|e| CallError::from_transport(&e))?;
+            let one = tokio_stream::iter([body]).chain(tokio_stream::pending());
+            let mut request = tonic::Request::new(one);
+            if let Some(token) = token {
+                request.metadata_mut().insert("token", token);
+            }
+            grpc.streaming(request, PathAndQuery::from_static(path), RawCodec)
+                .await
+                .map(tonic::Response::into_inner)
+                .map_err(|status| match dial_error(&status) {
+                    Some(e) => CallError::Dial(e),
+                    None => CallError::Status(Box::new(status)),
+                })
+        };
+        tokio::time::timeout(self.command_timeout, call)
+            .await
+            .unwrap_or(Err(CallError::Timeout(self.command_timeout)))
+    }
+
     /// One request to one member with the session's token, authenticating where needed.
     async fn authenticated(
         self: &Arc<Self>,

@@ -1,0 +1,329 @@
+//! What a server still holds of the past: the state at the last compaction, and a watch of
+//! everything since.
+//!
+//! A watch that begins in the past replays every write and deletion with its revision (etcd
+//! `server/storage/mvcc/watchable_store.go`). All keys are watched, whatever is asked for: every
+//! revision has an event, so the one of the newest revision says that nothing is missing. What a
+//! server says about progress does not, before etcd 3.4.25 and 3.5.8.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tonic::Streaming;
+
+use super::session::{CallError, Refusal, Session};
+use super::wire::{self, PageInfo, RangeRequest};
+use super::{explain, pages};
+use crate::entry::Entry;
+use crate::proto::{Fields, Malformed};
+use crate::source::{KeyRange, Query, Record, RecordSink, SourceError, Visit};
+
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
+/// Responses that wait for the caller.
+const WAITING: usize = 4;
+/// How often a read is begun again because etcd compacted meanwhile.
+const TRIES: usize = 3;
+
+/// `etcdserverpb.WatchCreateRequest` (etcd `api/etcdserverpb/rpc.proto`).
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct WatchCreateRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    range_end: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    start_revision: i64,
+    /// Events of one revision may come in several responses.
+    #[prost(bool, tag = "8")]
+    fragment: bool,
+}
+
+/// `etcdserverpb.WatchRequest`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct WatchRequest {
+    #[prost(message, optional, tag = "1")]
+    create: Option<WatchCreateRequest>,
+}
+
+/// What an `etcdserverpb.WatchResponse` says besides its events.
+#[derive(Default)]
+struct Frame<'a> {
+    canceled: bool,
+    compact_revision: i64,
+    cancel_reason: &'a [u8],
+    /// The last revision goes on in the next response.
+    fragment: bool,
+    /// Revision of the last event; 0 without any.
+    newest: i64,
+}
+
+impl<'a> Frame<'a> {
+    fn read(message: &'a [u8]) -> Result<Self, Malformed> {
+        let mut frame = Self::default();
+        for field in Fields::new(message) {
+            let field = field?;
+            match field.number {
+                4 => frame.canceled = field.varint().is_some_and(|v| v != 0),
+                5 => frame.compact_revision = field.int64().unwrap_or_default(),
+                6 => frame.cancel_reason = field.bytes().unwrap_or_default(),
+                7 => frame.fragment = field.varint().is_some_and(|v| v != 0),
+                11 => {
+                    let event = event(field.bytes().unwrap_or_default())?;
+                    frame.newest = frame.newest.max(revision(&event));
+                }
+                _ => {}
+            }
+        }
+        Ok(frame)
+    }
+}
+
+fn revision(record: &Record<'_>) -> i64 {
+    match record {
+        Record::Put(entry) => entry.mod_revision,
+        Record::Delete { revision, .. } => *revision,
+    }
+}
+
+/// `mvccpb.Event`.
+fn event(message: &[u8]) -> Result<Record<'_>, Malformed> {
+    let (mut deleted, mut kv) = (false, None);
+    for field in Fields::new(message) {
+        let field = field?;
+        match field.number {
+            1 => deleted = field.varint() == Some(1),
+            2 => kv = field.bytes(),
+            _ => {}
+        }
+    }
+    let entry = wire::entry(kv.ok_or(Malformed { offset: 0 })?)?;
+    Ok(if deleted {
+        Record::Delete { key: entry.key, revision: entry.mod_revision }
+    } else {
+        Record::Put(entry)
+    })
+}
+
+fn events(message: &[u8]) -> impl Iterator<Item = Result<Record<'_>, Malformed>> {
+    Fields::new(message).filter_map(|field| match field {
+        Ok(field) if field.number == 11 => Some(event(field.bytes().unwrap_or_default())),
+        Ok(_) => None,
+        Err(e) => Some(Err(e)),
+    })
+}
+
+/// Calls `sink` for every revision that the server holds, ascending.
+pub(super) fn history(
+    runtime: &Runtime,
+    session: &Arc<Session>,
+    query: &Query,
+    sink: &mut RecordSink<'_>,
+) -> Result<Visit, SourceError> {
+    let newest = runtime.block_on(newest(session, query))?;
+    let mut compacted = 0;
+    for _ in 0..TRIES {
+        // Revision 1 is the empty store's.
+        let watched = runtime.block_on(begin(session, compacted.max(1) + 1, newest))?;
+        let first = match watched {
+            Begun::Compacted(at) => {
+                compacted = at;
+                continue;
+            }
+            Begun::Nothing => None,
+            Begun::Events(first, stream) => Some((first, stream)),
+        };
+        if newest < compacted {
+            return Err(compacted_meanwhile(newest));
+        }
+        // Buffered: the state comes in the order of keys.
+        let mut state: Vec<Entry> = Vec::new();
+        if compacted > 0 {
+            let at = Query { revision: Some(compacted), ..query.clone() };
+            pages::visit(runtime, session, &at, &mut |entry| {
+                state.push(entry.to_entry());
+                ControlFlow::Continue(())
+            })?;
+        }
+        state.sort_by_key(|e| e.mod_revision);
+        let visit = Visit { revision: newest, compacted, ..Visit::default() };
+        for entry in &state {
+            if sink(Record::Put(entry.as_ref())).is_break() {
+                return Ok(visit);
+            }
+        }
+        if let Some((first, stream)) = first {
+            follow(runtime, session, first, stream, newest, query, sink)?;
+        }
+        return Ok(visit);
+    }
+    Err(compacted_meanwhile(newest))
+}
+
+/// The revision up to which the past is read.
+async fn newest(session: &Arc<Session>, query: &Query) -> Result<i64, SourceError> {
+    let mut request =
+        RangeRequest::new(&KeyRange::single(b"\0"), query.revision.filter(|r| *r > 0).unwrap_or(0));
+    request.count_only = true;
+    let page = session.range(&request, 1 << 20).await;
+    let page = page.map_err(|refusal| match refusal.message() {
+        Some("etcdserver: mvcc: required revision is a future revision") => {
+            SourceError::new(format!("revision {} does not exist yet", request.revision))
+                .hint("give a --revision that has been reached, or none for the newest")
+        }
+        Some("etcdserver: mvcc: required revision has been compacted") => {
+            compacted_meanwhile(request.revision)
+        }
+        _ => explain::refusal(session, &refusal),
+    })?;
+    let current = PageInfo::read(&page).map_err(malformed)?.revision;
+    Ok(if request.revision > 0 { request.revision } else { current })
+}
+
+fn compacted_meanwhile(revision: i64) -> SourceError {
+    SourceError::new(format!(
+        "etcd compacted revision {revision}, so its history cannot be read as a whole"
+    ))
+    .hint("run it again, or read a snapshot (etcdctl snapshot save)")
+}
+
+enum Begun {
+    /// The server has forgotten what was asked for: it goes back to this revision.
+    Compacted(i64),
+    /// There is nothing between the two revisions.
+    Nothing,
+    /// The first response with events, and the rest.
+    Events(Bytes, Box<Streaming<Bytes>>),
+}
+
+/// Begins a watch of all keys at `from`.
+async fn begin(session: &Arc<Session>, from: i64, newest: i64) -> Result<Begun, SourceError> {
+    // A watch would wait for the first event for ever.
+    if from > newest {
+        return Ok(Begun::Nothing);
+    }
+    let request = WatchRequest {
+        create: Some(WatchCreateRequest {
+            key: vec![0],
+            range_end: vec![0],
+            start_revision: from,
+            fragment: true,
+        }),
+    };
+    let refused = |refusal| explain::refusal(session, &refusal);
+    let mut stream =
+        session.stream(WATCH, request.encode_to_vec().into()).await.map_err(refused)?;
+    loop {
+        let message = next(session, &mut stream).await?;
+        let frame = Frame::read(&message).map_err(malformed)?;
+        if frame.compact_revision > 0 {
+            return Ok(Begun::Compacted(frame.compact_revision));
+        }
+        if frame.canceled {
+            return Err(canceled(&frame));
+        }
+        if frame.newest > 0 {
+            return Ok(Begun::Events(message, Box::new(stream)));
+        }
+    }
+}
+
+fn canceled(frame: &Frame<'_>) -> SourceError {
+    let reason = String::from_utf8_lossy(frame.cancel_reason);
+    let error = SourceError::new(format!("etcd ended the watch: {}", reason.escape_debug()));
+    if reason.contains("permission denied") {
+        return error.hint(
+            "the history is read through a watch of all keys, for which the user needs the right to read them; a snapshot needs none",
+        );
+    }
+    error
+}
+
+async fn next(session: &Session, stream: &mut Streaming<Bytes>) -> Result<Bytes, SourceError> {
+    let message = tokio::time::timeout(session.command_timeout, stream.message()).await;
+    match message {
+        Ok(Ok(Some(message))) => Ok(message),
+        Ok(Ok(None)) => Err(SourceError::new("etcd ended the watch of its history")),
+        Ok(Err(status)) => {
+            Err(SourceError::new("the watch of etcd's history broke off").because(status))
+        }
+        Err(_) => Err(SourceError::new(format!(
+            "etcd sent nothing of its history for {:?}",
+            session.command_timeout
+        ))
+        .hint("--command-timeout gives it more time")),
+    }
+}
+
+fn follow(
+    runtime: &Runtime,
+    session: &Arc<Session>,
+    first: Bytes,
+    mut stream: Box<Streaming<Bytes>>,
+    newest: i64,
+    query: &Query,
+    sink: &mut RecordSink<'_>,
+) -> Result<(), SourceError> {
+    let (sender, mut receiver) = mpsc::channel(WAITING);
+    let session = Arc::clone(session);
+    let task = runtime.spawn(async move {
+        let mut message = first;
+        loop {
+            let frame = Frame::read(&message).map_err(malformed)?;
+            if frame.compact_revision > 0 {
+                return Err(compacted_meanwhile(newest));
+            }
+            if frame.canceled {
+                return Err(canceled(&frame));
+            }
+            let done = frame.newest > newest || frame.newest == newest && !frame.fragment;
+            if sender.send(message).await.is_err() || done {
+                return Ok(());
+            }
+            message = next(&session, &mut stream).await?;
+        }
+    });
+    while let Some(message) = receiver.blocking_recv() {
+        for record in events(&message) {
+            let record = record.map_err(malformed)?;
+            let key = match &record {
+                Record::Put(entry) => entry.key,
+                Record::Delete { key, .. } => key,
+            };
+            if revision(&record) <= newest && query.wants(key) && sink(record).is_break() {
+                receiver.close();
+                break;
+            }
+        }
+    }
+    runtime
+        .block_on(task)
+        .map_err(|e| SourceError::new("reading from etcd was interrupted").because(e))?
+}
+
+fn malformed(e: Malformed) -> SourceError {
+    SourceError::new("etcd sent a response that cannot be read")
+        .because(e)
+        .hint("check that the endpoint is an etcd and not a proxy that changes messages")
+}
+
+impl Session {
+    /// Opens a stream with one request, at the first member that accepts it.
+    async fn stream(
+        self: &Arc<Self>,
+        path: &'static str,
+        body: Bytes,
+    ) -> Result<Streaming<Bytes>, Refusal> {
+        let mut failures: Vec<(usize, CallError)> = Vec::new();
+        for index in self.order() {
+            match self.stream_once(index, path, body.clone()).await {
+                Ok(stream) => return Ok(stream),
+                Err(e) => failures.push((index, e)),
+            }
+        }
+        Err(Refusal { failures })
+    }
+}
