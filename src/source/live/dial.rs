@@ -87,6 +87,20 @@ pub(super) struct Connection {
     begun: bool,
 }
 
+impl Connection {
+    /// What a failed write or flush comes to. A server that ends the connection may have said why
+    /// before it did (with TLS 1.3 that a client certificate is missing or wrong). Nobody would
+    /// read that after an error, so the bytes are dropped and reading finds the end.
+    fn unsent(&self, error: io::Error) -> io::Result<()> {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        if !self.begun && matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset) {
+            return Ok(());
+        }
+        self.facts.failed(&error);
+        Err(error)
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -122,19 +136,17 @@ impl AsyncWrite for Connection {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        if let Poll::Ready(Err(e)) = &result {
-            // A server that ends the connection may have said why before it did. Nobody would read
-            // that after an error, so the bytes are dropped and reading finds the end.
-            if !self.begun && e.kind() == io::ErrorKind::BrokenPipe {
-                return Poll::Ready(Ok(buf.len()));
-            }
-            self.facts.failed(e);
+        match result {
+            Poll::Ready(Err(e)) => Poll::Ready(self.unsent(e).map(|()| buf.len())),
+            other => other,
         }
-        result
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(Err(e)) => Poll::Ready(self.unsent(e)),
+            other => other,
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
