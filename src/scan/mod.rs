@@ -2,9 +2,11 @@
 //! only counts unless a list was asked for.
 
 mod configured;
+mod follow;
 mod judge;
 
 pub use configured::{ByPrefix, ByReading, Reads};
+pub use follow::Follower;
 pub use judge::{Judge, Judged, Prefixes};
 
 pub use crate::transform::Status;
@@ -174,8 +176,8 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Counts one entry.
-    pub fn add(&mut self, resource: &str, judged: &Judged<'_>, bytes: u64) {
+    /// Counts one entry; returns the group's number, for [`Counts::remove_from`].
+    pub fn add(&mut self, resource: &str, judged: &Judged<'_>, bytes: u64) -> usize {
         let group = GroupRef::new(resource, judged);
         if self.groups.get(self.last).is_none_or(|(k, _)| k.as_ref() != group) {
             self.last = if let Some(i) = self.index.get(&group) {
@@ -190,6 +192,15 @@ impl Counts {
         let tally = &mut self.groups[self.last].1;
         tally.entries += 1;
         tally.bytes += bytes;
+        self.last
+    }
+
+    /// Takes one entry out of the group that [`Counts::add`] named.
+    pub fn remove_from(&mut self, group: usize, bytes: u64) {
+        if let Some((_, tally)) = self.groups.get_mut(group) {
+            tally.entries = tally.entries.saturating_sub(1);
+            tally.bytes = tally.bytes.saturating_sub(bytes);
+        }
     }
 
     /// Takes one entry out again, as when a watch reports that it was rewritten.

@@ -12,6 +12,7 @@ mod past;
 mod session;
 mod stride;
 mod tls;
+pub mod watch;
 mod wire;
 
 use std::path::PathBuf;

@@ -180,7 +180,7 @@ impl Reader {
     }
 }
 
-fn malformed(e: crate::proto::Malformed) -> SourceError {
+pub(super) fn malformed(e: crate::proto::Malformed) -> SourceError {
     SourceError::new("etcd sent a response that cannot be read")
         .because(e)
         .hint("check that the endpoint is an etcd and not a proxy that changes messages")

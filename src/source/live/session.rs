@@ -44,7 +44,7 @@ pub(super) enum CallError {
 
 impl CallError {
     /// Whether another member, or the same one later, may do better.
-    fn is_passing(&self) -> bool {
+    pub fn is_passing(&self) -> bool {
         match self {
             Self::Dial(_) | Self::Timeout(_) => true,
             Self::Token => false,
@@ -209,6 +209,22 @@ impl Session {
         (0..count).map(move |offset| (first + offset) % count)
     }
 
+    /// Asks this member first from now on: it works.
+    pub fn prefer(&self, index: usize) {
+        self.current.store(index, Ordering::Relaxed);
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks for a new token where the session has one; whether it did.
+    pub async fn renew_token(self: &Arc<Self>, index: usize) -> Result<bool, CallError> {
+        let token = self.token(index, Need::Any).await?;
+        if token.is_none() {
+            return Ok(false);
+        }
+        self.token(index, Need::OtherThan(token)).await?;
+        Ok(true)
+    }
+
     /// Opens a stream at one member; the request side stays open as long as the response is read.
     pub async fn stream_once(
         self: &Arc<Self>,
@@ -224,6 +240,8 @@ impl Session {
             grpc.ready().await.map_err(|e| CallError::from_transport(&e))?;
             let one = tokio_stream::iter([body]).chain(tokio_stream::pending());
             let mut request = tonic::Request::new(one);
+            // A member without a leader would stay silent for ever.
+            request.metadata_mut().insert("hasleader", AsciiMetadataValue::from_static("true"));
             if let Some(token) = token {
                 request.metadata_mut().insert("token", token);
             }

@@ -1,0 +1,429 @@
+//! What changes after a revision, as etcd's watch tells it, over lost connections.
+//!
+//! Each range is a watch of its own, which goes on where it stopped: every event is delivered,
+//! some twice. etcd's notice of progress moves a quiet range's place on, so that a compaction of
+//! what it has seen long ago does not end it.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tonic::Code;
+
+use super::explain;
+use super::session::{CallError, Refusal, Session};
+use super::wire::{self, RangeRequest};
+use super::{Live, pages};
+use crate::proto::{Fields, Malformed};
+use crate::source::{KeyRange, Record, SourceError};
+
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
+/// Responses that wait for the caller.
+const WAITING: usize = 16;
+/// First pause before another try; it doubles.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause before another try.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// `etcdserverpb.WatchCreateRequest` (etcd `api/etcdserverpb/rpc.proto`).
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct Create {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    range_end: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    start_revision: i64,
+    /// Tell how far the watch is while nothing happens.
+    #[prost(bool, tag = "4")]
+    progress_notify: bool,
+    /// Events of one revision may come in several responses.
+    #[prost(bool, tag = "8")]
+    fragment: bool,
+}
+
+/// `etcdserverpb.WatchRequest`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct Request {
+    #[prost(message, optional, tag = "1")]
+    create: Option<Create>,
+}
+
+/// What an `etcdserverpb.WatchResponse` says besides its events.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Frame<'a> {
+    /// The store's revision.
+    revision: i64,
+    created: bool,
+    canceled: bool,
+    compact_revision: i64,
+    cancel_reason: &'a [u8],
+    /// The last revision goes on in the next response.
+    fragment: bool,
+    /// Revision of the last event; 0 without any.
+    newest: i64,
+}
+
+impl<'a> Frame<'a> {
+    fn read(message: &'a [u8]) -> Result<Self, Malformed> {
+        let mut frame = Self::default();
+        for field in Fields::new(message) {
+            let field = field?;
+            let flag = || field.varint().is_some_and(|v| v != 0);
+            match field.number {
+                1 => {
+                    for header in Fields::new(field.bytes().unwrap_or_default()) {
+                        let header = header?;
+                        if header.number == 3 {
+                            frame.revision = header.int64().unwrap_or_default();
+                        }
+                    }
+                }
+                3 => frame.created = flag(),
+                4 => frame.canceled = flag(),
+                5 => frame.compact_revision = field.int64().unwrap_or_default(),
+                6 => frame.cancel_reason = field.bytes().unwrap_or_default(),
+                7 => frame.fragment = flag(),
+                11 => {
+                    let revision = match event(field.bytes().unwrap_or_default())? {
+                        Record::Put(entry) => entry.mod_revision,
+                        Record::Delete { revision, .. } => revision,
+                    };
+                    frame.newest = frame.newest.max(revision);
+                }
+                _ => {}
+            }
+        }
+        Ok(frame)
+    }
+}
+
+/// `mvccpb.Event` (etcd `api/mvccpb/kv.proto`).
+fn event(message: &[u8]) -> Result<Record<'_>, Malformed> {
+    let (mut deleted, mut kv) = (false, None);
+    for field in Fields::new(message) {
+        let field = field?;
+        match field.number {
+            1 => deleted = field.varint() == Some(1),
+            2 => kv = field.bytes(),
+            _ => {}
+        }
+    }
+    let entry = wire::entry(kv.ok_or(Malformed { offset: 0 })?)?;
+    Ok(if deleted {
+        Record::Delete { key: entry.key, revision: entry.mod_revision }
+    } else {
+        Record::Put(entry)
+    })
+}
+
+/// What a watch reports.
+#[derive(Debug)]
+pub enum Notice {
+    /// Keys changed.
+    Changes(Changes),
+    /// The connection is gone; it is being made anew. The error says why.
+    Lost(SourceError),
+    /// The connection is back.
+    Back,
+    /// Everything up to this revision was compacted before it was seen: only a new scan helps.
+    Compacted(i64),
+}
+
+/// Writes and deletions that arrived together.
+pub struct Changes(Bytes);
+
+impl std::fmt::Debug for Changes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "<{} bytes>", self.0.len())
+    }
+}
+
+impl Changes {
+    /// Calls `sink` for each, in the order of revisions.
+    ///
+    /// # Errors
+    /// When the server's message is malformed.
+    pub fn each(
+        &self,
+        mut sink: impl FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<(), SourceError> {
+        for field in Fields::new(&self.0) {
+            let field = field.map_err(pages::malformed)?;
+            if field.number == 11 {
+                let record = event(field.bytes().unwrap_or_default()).map_err(pages::malformed)?;
+                if sink(record).is_break() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A running watch; it ends when this value goes.
+pub struct Watcher<'l> {
+    live: &'l Live,
+    receiver: mpsc::Receiver<Result<Notice, SourceError>>,
+    /// One for each range.
+    _tasks: JoinSet<()>,
+}
+
+impl Live {
+    /// Watches `ranges` for what happens after `revision`.
+    ///
+    /// # Errors
+    /// When the connection was closed.
+    pub fn watch(&self, ranges: &[KeyRange], revision: i64) -> Result<Watcher<'_>, SourceError> {
+        let runtime = self.runtime()?;
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let down = Arc::new(AtomicUsize::new(0));
+        let mut tasks = JoinSet::new();
+        for range in ranges {
+            let one = One {
+                session: Arc::clone(&self.session),
+                range: range.clone(),
+                next: revision + 1,
+                sender: sender.clone(),
+                down: Arc::clone(&down),
+                lost: false,
+                renewed: false,
+            };
+            tasks.spawn_on(one.run(), runtime.handle());
+        }
+        Ok(Watcher { live: self, receiver, _tasks: tasks })
+    }
+}
+
+impl Watcher<'_> {
+    /// The next notice, or `None` when there is none within `wait`.
+    ///
+    /// # Errors
+    /// When the watch cannot go on, as when the user lost the right to read.
+    pub fn next(&mut self, wait: Duration) -> Result<Option<Notice>, SourceError> {
+        let receiver = &mut self.receiver;
+        let next = async { tokio::time::timeout(wait, receiver.recv()).await };
+        match self.live.runtime()?.block_on(next) {
+            Err(_) => Ok(None),
+            Ok(Some(notice)) => notice.map(Some),
+            Ok(None) => Err(SourceError::new("the watch of etcd ended")),
+        }
+    }
+}
+
+/// Why one connection's watch ended.
+enum End {
+    /// Nobody wants more.
+    Unwanted,
+    Compacted(i64),
+    /// Another try may do better.
+    Lost(CallError),
+    /// The server refuses the watch, in its words.
+    Canceled(String),
+    Malformed(Malformed),
+}
+
+/// The watch of one range.
+struct One {
+    session: Arc<Session>,
+    range: KeyRange,
+    /// Everything before this revision has been seen.
+    next: i64,
+    sender: mpsc::Sender<Result<Notice, SourceError>>,
+    /// Ranges without a connection.
+    down: Arc<AtomicUsize>,
+    /// This range is one of them.
+    lost: bool,
+    /// A new token was asked for since the watch last ran.
+    renewed: bool,
+}
+
+impl One {
+    async fn run(mut self) {
+        let mut pause = PAUSE;
+        loop {
+            let mut failures = Vec::new();
+            for index in self.session.order() {
+                let before = self.next;
+                let end = self.once(index, &mut failures).await;
+                if self.next > before || !self.lost {
+                    pause = PAUSE;
+                }
+                let last = match end {
+                    End::Unwanted => return,
+                    End::Compacted(revision) => Ok(Notice::Compacted(revision)),
+                    End::Malformed(e) => Err(pages::malformed(e)),
+                    End::Canceled(reason) => Err(canceled(&reason)),
+                    End::Lost(e) if may_pass(&e) => {
+                        failures.push((index, e));
+                        continue;
+                    }
+                    End::Lost(e) => {
+                        let refusal = Refusal { failures: vec![(index, e)] };
+                        Err(explain::refusal(&self.session, &refusal))
+                    }
+                };
+                // Whoever is gone needs no last word.
+                let _ = self.sender.send(last).await;
+                return;
+            }
+            if !self.lost {
+                self.lost = true;
+                // One notice for all ranges.
+                if self.down.fetch_add(1, Ordering::Relaxed) == 0 {
+                    let why = explain::refusal(&self.session, &Refusal { failures });
+                    if self.sender.send(Ok(Notice::Lost(why))).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// Watches at one member until that ends.
+    async fn once(&mut self, index: usize, failures: &mut Vec<(usize, CallError)>) -> End {
+        let range = RangeRequest::new(&self.range, 0);
+        let create = Create {
+            key: range.key,
+            range_end: range.range_end,
+            start_revision: self.next,
+            progress_notify: true,
+            fragment: true,
+        };
+        let body = Request { create: Some(create) }.encode_to_vec().into();
+        let mut stream = match self.session.stream_once(index, WATCH, body).await {
+            Ok(stream) => stream,
+            Err(e) => return End::Lost(e),
+        };
+        let mut running = false;
+        loop {
+            // A watch that is accepted says so at once; then it may be silent for hours.
+            let message = if running {
+                stream.message().await
+            } else {
+                match tokio::time::timeout(self.session.command_timeout, stream.message()).await {
+                    Ok(message) => message,
+                    Err(_) => return End::Lost(CallError::Timeout(self.session.command_timeout)),
+                }
+            };
+            let message = match message {
+                Ok(Some(message)) => message,
+                Ok(None) => {
+                    let status = tonic::Status::unavailable("the server ended the watch");
+                    return End::Lost(CallError::Status(Box::new(status)));
+                }
+                Err(status) => return End::Lost(CallError::Status(Box::new(status))),
+            };
+            let frame = match Frame::read(&message) {
+                Ok(frame) => frame,
+                Err(e) => return End::Malformed(e),
+            };
+            if frame.compact_revision > 0 {
+                return End::Compacted(frame.compact_revision);
+            }
+            if frame.canceled {
+                let reason = String::from_utf8_lossy(frame.cancel_reason).into_owned();
+                // etcd says this too when the token has expired (`server/etcdserver/api/v3rpc/
+                // watch.go`: `isWatchPermitted`).
+                if reason.contains("permission denied") && !self.renewed {
+                    self.renewed = true;
+                    match self.session.renew_token(index).await {
+                        Ok(true) => return Box::pin(self.once(index, failures)).await,
+                        Ok(false) => {}
+                        Err(e) => return End::Lost(e),
+                    }
+                }
+                return End::Canceled(reason);
+            }
+            if !running {
+                running = true;
+                self.renewed = false;
+                self.session.prefer(index);
+                failures.clear();
+                if self.lost {
+                    self.lost = false;
+                    if self.down.fetch_sub(1, Ordering::Relaxed) == 1
+                        && self.sender.send(Ok(Notice::Back)).await.is_err()
+                    {
+                        return End::Unwanted;
+                    }
+                }
+            }
+            if frame.newest > 0 {
+                let (newest, whole) = (frame.newest, !frame.fragment);
+                if self.sender.send(Ok(Notice::Changes(Changes(message)))).await.is_err() {
+                    return End::Unwanted;
+                }
+                // A revision that came in part is asked for again.
+                self.next = if whole { newest + 1 } else { newest };
+            } else if !frame.created && frame.revision >= self.next {
+                // Progress: all events up to here have been sent.
+                self.next = frame.revision + 1;
+            }
+        }
+    }
+}
+
+/// Whether trying again may help: a server may end a watch for many reasons of its own.
+fn may_pass(error: &CallError) -> bool {
+    match error {
+        CallError::Status(status) => !matches!(
+            status.code(),
+            Code::Unauthenticated
+                | Code::PermissionDenied
+                | Code::InvalidArgument
+                | Code::FailedPrecondition
+                | Code::Unimplemented
+        ),
+        error => error.is_passing(),
+    }
+}
+
+fn canceled(reason: &str) -> SourceError {
+    let text = reason.strip_prefix("etcdserver: ").unwrap_or(reason);
+    let error = SourceError::new(format!("etcd ended the watch: {}", text.escape_debug()));
+    if reason.contains("permission denied") {
+        return error.hint("the user needs the right to read the watched keys");
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_and_events_are_read() {
+        // header { revision: 9 }, fragment, a put of "a" at 8, a deletion of "b" at 9.
+        let message = [
+            &[0x0a, 2, 0x18, 9, 0x38, 1][..],
+            &[0x5a, 10, 0x12, 8, 0x0a, 1, b'a', 0x18, 8, 0x2a, 1, b'v'],
+            &[0x5a, 9, 0x08, 1, 0x12, 5, 0x0a, 1, b'b', 0x18, 9],
+        ]
+        .concat();
+        let frame = Frame::read(&message).unwrap();
+        assert_eq!(frame, Frame { revision: 9, fragment: true, newest: 9, ..Frame::default() });
+        let mut seen = Vec::new();
+        let changes = Changes(message.clone().into());
+        changes
+            .each(|record| {
+                seen.push(match record {
+                    Record::Put(e) => (e.key.to_vec(), e.mod_revision, Some(e.stored().to_vec())),
+                    Record::Delete { key, revision } => (key.to_vec(), revision, None),
+                });
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(seen, [(b"a".to_vec(), 8, Some(b"v".to_vec())), (b"b".to_vec(), 9, None)]);
+        assert_eq!(format!("{changes:?}"), format!("<{} bytes>", message.len()));
+        assert!(Frame::read(&message[..message.len() - 1]).is_err());
+        assert!(Frame::read(&[0x5a, 0]).is_err(), "an event without a key");
+    }
+}
