@@ -21,6 +21,7 @@ mod object;
 mod residue;
 mod rewrite;
 mod scan;
+mod watch;
 
 use std::process::ExitCode;
 

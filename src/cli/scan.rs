@@ -31,6 +31,15 @@ pub struct Args {
     /// Exit 3 when an entry has one of these states
     #[arg(long, value_name = "STATUS[,…]", value_delimiter = ',')]
     pub fail_on: Vec<FailOn>,
+
+    /// Stay on the live etcd and follow what changes: a live view on a terminal, otherwise a JSON
+    /// line per change of counts
+    #[arg(long, conflicts_with_all = ["list", "fail_on"])]
+    pub watch: bool,
+
+    /// With --watch: exit when nothing is left to rewrite
+    #[arg(long, requires = "watch")]
+    pub until_done: bool,
 }
 
 /// States that `--fail-on` knows.
@@ -69,6 +78,9 @@ const NAMED: usize = 20;
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+    if args.watch {
+        return super::watch::run(ctx, args);
+    }
     let format = Format::choose(
         ctx.global.write_out.as_deref(),
         &[Format::Table, Format::Json, Format::Jsonl, Format::Csv, Format::Prometheus],
@@ -84,8 +96,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             .hint("give the API server's file with --encryption-config"));
         }
         if args.verify {
-            return Err(Failure::usage("--verify needs keys to decrypt with")
-                .hint("give the API server's file with --encryption-config"));
+            return Err(verify_needs_keys());
         }
     }
     let selection = Selection::new(ctx, configs.as_ref().map(ConfigSet::resources))?;
@@ -152,6 +163,12 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         return Ok(Exit::Partial);
     }
     Ok(Exit::Ok)
+}
+
+/// `--verify` without a configuration.
+pub(super) fn verify_needs_keys() -> Failure {
+    Failure::usage("--verify needs keys to decrypt with")
+        .hint("give the API server's file with --encryption-config")
 }
 
 fn nothing_found(selection: &Selection) -> String {
@@ -262,7 +279,8 @@ impl<'a> Folder<'a> {
         {
             let judged = self.judge.judge(resource, entry.key, entry.stored());
             if judged.status != Some(Status::Unreadable) {
-                return self.counts.add(resource, &judged, entry.stored().len() as u64);
+                self.counts.add(resource, &judged, entry.stored().len() as u64);
+                return;
             }
         }
         let Some(location) = self.selection.locate(entry.key) else { return };

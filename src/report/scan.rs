@@ -57,6 +57,15 @@ struct Document {
     entries: Option<Vec<wire::Entry>>,
 }
 
+/// The same on one line, while `--watch` runs.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    document: Document,
+    remaining: u64,
+    time: &'a str,
+}
+
 #[derive(Serialize)]
 struct Totals {
     entries: u64,
@@ -119,6 +128,16 @@ impl Report<'_> {
             Format::Prometheus => self.prometheus(out),
             _ => self.table(color, out),
         }
+    }
+
+    /// Writes the report as one line of JSON, with what is left to rewrite and the time.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    pub fn write_line(&self, time: &str, remaining: u64, out: &mut dyn Write) -> io::Result<()> {
+        let line = Line { document: self.document(), remaining, time };
+        serde_json::to_writer(&mut *out, &line)?;
+        writeln!(out)
     }
 
     fn document(&self) -> Document {

@@ -32,10 +32,8 @@ impl Follower {
     pub fn put(&mut self, key: &[u8], resource: &str, judged: &Judged<'_>, bytes: usize) -> bool {
         let group = self.counts.add(resource, judged, bytes as u64);
         // etcd's largest values are a few megabytes, and groups are few.
-        let new = (
-            u32::try_from(group).unwrap_or(u32::MAX),
-            u32::try_from(bytes).unwrap_or(u32::MAX),
-        );
+        let new =
+            (u32::try_from(group).unwrap_or(u32::MAX), u32::try_from(bytes).unwrap_or(u32::MAX));
         let old = if let Some(entry) = self.entries.get_mut(key) {
             Some(std::mem::replace(entry, new))
         } else {
@@ -65,7 +63,7 @@ mod tests {
     #[test]
     fn writes_replace_and_deletions_take_out() {
         let mut follower = Follower::default();
-        let mut put = |f: &mut Follower, key: &[u8], value: &[u8]| {
+        let put = |f: &mut Follower, key: &[u8], value: &[u8]| {
             f.put(key, "secrets", &Prefixes.judge("secrets", key, value), value.len())
         };
         let sealed = b"k8s:enc:secretbox:v1:k:xx";

@@ -4,6 +4,7 @@ mod auth;
 mod endpoints;
 mod failures;
 mod faults;
+mod watching;
 
 use serde_json::Value;
 
