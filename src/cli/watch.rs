@@ -315,7 +315,7 @@ impl View {
         let bar = (mode == Mode::Bar).then(|| {
             let target = ProgressDrawTarget::stderr_with_hz(10);
             let bar = ProgressBar::with_draw_target(Some(0), target);
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {bar:30} {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {bar:30} {wide_msg}") {
                 bar.set_style(style);
             }
             bar
@@ -379,7 +379,8 @@ impl View {
         self.past.push_back((now, left));
         bar.set_length(all);
         bar.set_position(all - left.min(all));
-        bar.set_message(format!("{}{}", sentence(watch), pace(&self.past)));
+        let (left, all) = (table::count(left), table::count(all));
+        bar.set_message(format!("{left} of {all} left{}", pace(&self.past)));
         bar.tick();
     }
 
@@ -446,7 +447,8 @@ fn pace(past: &VecDeque<(Instant, u64)>) -> String {
     }
     let rate = done / seconds;
     let time = Duration::try_from_secs_f64(left / rate).unwrap_or(Duration::MAX);
-    format!("  {rate:.0}/s  {} left", indicatif::HumanDuration(time))
+    let digits = usize::from(rate < 10.0);
+    format!("  {rate:.digits$}/s  {} left", indicatif::HumanDuration(time))
 }
 
 #[cfg(test)]
