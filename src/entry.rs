@@ -13,7 +13,7 @@ pub struct EntryRef<'a> {
     pub create_revision: i64,
     /// Revision of the last put.
     pub mod_revision: i64,
-    /// Number of puts since creation, starting at 1 (kine has none: 0).
+    /// Number of puts since creation, starting at 1; 0 if unknown (kine after a compaction).
     pub version: i64,
     /// Lease id (kine: TTL in seconds), 0 for none.
     pub lease: i64,

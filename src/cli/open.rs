@@ -9,6 +9,7 @@ use crate::config::ConfigSet;
 use crate::kms::Plugins;
 use crate::resource::{DEFAULT_PREFIX, Location, Scope, Selector};
 use crate::source::data_dir::DataDir;
+use crate::source::kine::Kine;
 use crate::source::live::{Credentials, Live, LiveOptions};
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
 use crate::source::{Query, Source};
@@ -27,8 +28,8 @@ pub fn source(ctx: &Ctx) -> Result<Box<dyn Source>, Failure> {
     if let Some(dir) = &g.data_dir {
         return Ok(Box::new(DataDir::open(dir, &options)?));
     }
-    if g.kine.is_some() {
-        return Err(Failure::new("no source of this kind is available in this build"));
+    if let Some(path) = &g.kine {
+        return Ok(Box::new(Kine::open(path)?));
     }
     Ok(Box::new(live(ctx)?))
 }

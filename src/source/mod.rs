@@ -3,6 +3,7 @@
 
 pub mod data_dir;
 mod file;
+pub mod kine;
 pub mod live;
 pub mod map;
 pub mod snapshot;

@@ -1,0 +1,207 @@
+//! kine's `SQLite` database: one table, one row per revision (k3s-io/kine
+//! `pkg/drivers/sqlite/sqlite.go`, `pkg/drivers/generic/generic.go`).
+//!
+//! A row's `id` is the revision it was written at. The state at revision R is, per name, the row
+//! with the largest id ≤ R, unless that row is a deletion.
+
+mod open;
+mod rows;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use self::open::{Opened, Stamp, beside, unreadable};
+use self::rows::State;
+use super::snapshot::revision;
+use super::{
+    EntrySink, Query, Record, RecordSink, Source, SourceError, SourceInfo, SourceKind, Visit,
+};
+use crate::entry::{EntryRef, Value};
+
+/// An open kine database.
+#[derive(Debug)]
+pub struct Kine {
+    path: PathBuf,
+    opened: Opened,
+}
+
+/// One row as kine stored it, superseded or not.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// The etcd key.
+    pub name: &'a [u8],
+    /// The revision.
+    pub id: i64,
+    /// The row creates the key.
+    pub created: bool,
+    /// The row deletes the key.
+    pub deleted: bool,
+    /// Revision that created the key: the row's own if it does.
+    pub create_revision: i64,
+    /// Revision of the row that this one supersedes, 0 for none.
+    pub prev_revision: i64,
+    /// Time to live, seconds; 0 for none.
+    pub lease: i64,
+    /// The stored value; of a deletion, what kine left there.
+    pub value: Value<'a>,
+    /// kine's copy of the superseded row's value. It stays as long as this row, encrypted or not.
+    pub old_value: Value<'a>,
+}
+
+impl Row<'_> {
+    /// As an entry; kine itself counts no versions.
+    fn entry(&self, version: i64) -> EntryRef<'_> {
+        EntryRef {
+            key: self.name,
+            value: self.value,
+            create_revision: self.create_revision,
+            mod_revision: self.id,
+            version,
+            lease: self.lease,
+        }
+    }
+}
+
+/// Receives rows in ascending order of revision; `Break` ends the visit early.
+pub type RowSink<'s> = dyn FnMut(Row<'_>) -> ControlFlow<()> + 's;
+
+impl Kine {
+    /// Opens a database. Nothing is written to it or beside it.
+    ///
+    /// # Errors
+    /// When it is no `SQLite` database, not kine's, or cannot be read.
+    pub fn open(path: &Path) -> Result<Self, SourceError> {
+        let opened = open::open(path)?;
+        check_schema(path, &opened.connection)?;
+        Ok(Self { path: path.to_owned(), opened })
+    }
+
+    /// The files that hold the database's bytes: itself and, when there are any, its WAL and its
+    /// journal. `SQLite` keeps deleted rows in them until the space is used again.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        ["", "-wal", "-journal"]
+            .iter()
+            .map(|suffix| beside(&self.path, suffix))
+            .filter(|file| file.metadata().is_ok_and(|m| m.len() > 0))
+            .collect()
+    }
+
+    /// The revision that kine last compacted to; 0 for never.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn compacted(&self) -> Result<i64, SourceError> {
+        rows::compacted(&self.opened.connection).map_err(|e| unreadable(&self.path, e))
+    }
+
+    /// Calls `sink` for every row that is still held of every key in the query's ranges (up to
+    /// the queried revision), by ascending revision, kine's own rows left out.
+    ///
+    /// # Errors
+    /// As [`Source::history`].
+    pub fn rows(&mut self, query: &Query, sink: &mut RowSink<'_>) -> Result<Visit, SourceError> {
+        self.transaction(|path, c, visit| {
+            let newest = rows::newest(c).map_err(|e| unreadable(path, e))?;
+            visit.revision = query.revision.filter(|r| *r > 0).unwrap_or(newest);
+            rows::read(c, query, &mut visit.damage, sink).map_err(|e| unreadable(path, e))
+        })
+    }
+
+    /// Runs `body` in one read transaction, so that all it sees is of one moment.
+    fn transaction(
+        &mut self,
+        body: impl FnOnce(&Path, &Connection, &mut Visit) -> Result<(), SourceError>,
+    ) -> Result<Visit, SourceError> {
+        let mut visit = Visit::default();
+        if self.opened.copy.is_some() {
+            visit.notes.push(
+                "the database has a write-ahead log or journal that cannot be read in place; a private copy was read"
+                    .into(),
+            );
+        }
+        let path = self.path.as_path();
+        let transaction = self
+            .opened
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Deferred)
+            .map_err(|e| unreadable(path, e))?;
+        body(path, &transaction, &mut visit)?;
+        transaction.finish().map_err(|e| unreadable(path, e))?;
+        self.unchanged()?;
+        Ok(visit)
+    }
+
+    /// A file that was opened without locks must not have been written to meanwhile.
+    fn unchanged(&self) -> Result<(), SourceError> {
+        let Some(before) = self.opened.unlocked else { return Ok(()) };
+        let now = self.path.canonicalize().map(|real| Stamp::of(&real));
+        if now.is_ok_and(|now| now == before) {
+            return Ok(());
+        }
+        Err(SourceError::new(format!("{} changed while it was read", self.path.display()))
+            .hint("a server was started on it; run the command again"))
+    }
+}
+
+impl Source for Kine {
+    fn info(&self) -> SourceInfo {
+        SourceInfo { kind: SourceKind::Kine, location: self.path.to_string_lossy().into_owned() }
+    }
+
+    fn visit(&mut self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
+        self.transaction(|path, c, visit| {
+            let broken = |e| unreadable(path, e);
+            let newest = rows::newest(c).map_err(broken)?;
+            let compacted = rows::compacted(c).map_err(broken)?;
+            visit.revision = revision(path, query, newest, compacted)?;
+            let live = rows::fold(c, query, &mut visit.damage).map_err(broken)?;
+            rows::give(c, &live.into_live(query.ordered), &mut visit.damage, sink).map_err(broken)
+        })
+    }
+
+    fn history(&mut self, query: &Query, sink: &mut RecordSink<'_>) -> Result<Visit, SourceError> {
+        let mut state = State::default();
+        self.rows(query, &mut |row| {
+            let version = state.apply(&row);
+            sink(if row.deleted {
+                Record::Delete { key: row.name, revision: row.id }
+            } else {
+                Record::Put(row.entry(version))
+            })
+        })
+    }
+}
+
+/// Refuses a database that is not kine's.
+fn check_schema(path: &Path, connection: &Connection) -> Result<(), SourceError> {
+    let columns = || -> rusqlite::Result<Vec<String>> {
+        // A view of that name would not be kine's, whatever it shows.
+        let mut statement = connection.prepare(
+            "SELECT lower(c.name) FROM sqlite_schema t JOIN pragma_table_info(t.name) c \
+             WHERE t.type = 'table' AND t.name = 'kine'",
+        )?;
+        statement.query_map([], |row| row.get(0))?.collect()
+    };
+    let columns = columns().map_err(|e| unreadable(path, e))?;
+    let name = path.display();
+    let hint = "--kine takes kine's database, on k3s /var/lib/rancher/k3s/server/db/state.db";
+    if columns.is_empty() {
+        return Err(SourceError::new(format!(
+            "{name} is an SQLite database, but not kine's: it has no table `kine`"
+        ))
+        .hint(hint));
+    }
+    if let Some(missing) = rows::COLUMNS.iter().find(|c| !columns.iter().any(|have| have == *c)) {
+        return Err(SourceError::new(format!(
+            "{name} is not a kine database: its table `kine` has no column `{missing}`"
+        ))
+        .hint(hint));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

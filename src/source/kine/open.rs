@@ -1,0 +1,282 @@
+//! Opening kine's database so that nothing is written beside it, whether k3s runs or not.
+//!
+//! kine keeps its database in WAL mode (k3s-io/kine `pkg/drivers/sqlite/sqlite.go`), where even a
+//! reader usually creates or changes the `-shm` file. Three ways avoid that:
+//!
+//! | files | opened |
+//! | --- | --- |
+//! | no `-wal`, or an empty one without `-shm` | as it lies (`immutable=1`): all of it is in the main file |
+//! | `-wal` and `-shm` | `mode=ro&readonly_shm=1`: a running writer's index is used, a dead one's ignored |
+//! | `-wal` alone, or a journal left by a crash | a private copy, because `SQLite` would have to write |
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use super::SourceError;
+
+/// First bytes of every `SQLite` database (sqlite.org/fileformat2.html §1.3.1).
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Where and how bbolt says what its file is (etcd-io/bbolt `db.go`: `magic`).
+const BOLT_MAGIC: &[u8] = &0xED0C_DAEDu32.to_le_bytes();
+/// Offset of the "file format read version": 1 is a rollback journal, 2 is WAL.
+const READ_VERSION: usize = 19;
+/// How often a copy of files that change meanwhile is tried.
+const COPY_ATTEMPTS: usize = 3;
+/// How long another process's exclusive lock is waited for.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// An open database.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// The connection.
+    pub(super) connection: Connection,
+    /// What the files were when they were opened in a way that needs them to stay so.
+    pub(super) unlocked: Option<Stamp>,
+    /// The private copy that the connection reads; removed when dropped.
+    pub(super) copy: Option<tempfile::TempDir>,
+}
+
+/// What changes when a file is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileStamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+/// [`FileStamp`]s of the database, its WAL and its journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp([Option<FileStamp>; 3]);
+
+impl Stamp {
+    /// Looks at the files beside `path`.
+    pub(super) fn of(path: &Path) -> Self {
+        Self(["", "-wal", "-journal"].map(|suffix| {
+            let meta = std::fs::metadata(beside(path, suffix)).ok()?;
+            // An empty WAL or journal is none.
+            (meta.len() > 0).then(|| FileStamp {
+                inode: meta.ino(),
+                size: meta.len(),
+                modified: (meta.mtime(), meta.mtime_nsec()),
+            })
+        }))
+    }
+
+    fn wal(&self) -> bool {
+        self.0[1].is_some()
+    }
+
+    fn journal(&self) -> bool {
+        self.0[2].is_some()
+    }
+}
+
+/// `state.db` → `state.db-wal`.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Opens the database at `path`, which stays as it is.
+pub(super) fn open(path: &Path) -> Result<Opened, SourceError> {
+    let uses_wal = look(path)?;
+    // SQLite puts the WAL beside the file that a symbolic link leads to.
+    let real = path.canonicalize().map_err(|e| cannot(path, e))?;
+    let stamp = Stamp::of(&real);
+    let shm = beside(&real, "-shm").exists();
+    if stamp.journal() || (stamp.wal() && !shm) {
+        return copied(path, &real);
+    }
+    if uses_wal && !shm {
+        let connection = connect(path, &real, "immutable=1", true)?;
+        return Ok(Opened { connection, unlocked: Some(stamp), copy: None });
+    }
+    let connection = connect(path, &real, "mode=ro&readonly_shm=1", true)?;
+    match probe(&connection) {
+        Ok(()) => Ok(Opened { connection, unlocked: None, copy: None }),
+        // The index is of another version, locked in another way, or on a file system that
+        // cannot share memory.
+        Err(e) if needs_copy(&e) => copied(path, &real),
+        Err(e) => Err(unreadable(path, e)),
+    }
+}
+
+/// Refuses what is no `SQLite` database. Returns whether it is in WAL mode.
+fn look(path: &Path) -> Result<bool, SourceError> {
+    let name = path.display();
+    let mut file = File::open(path).map_err(|e| cannot(path, e))?;
+    let metadata = file.metadata().map_err(|e| cannot(path, e))?;
+    if metadata.is_dir() {
+        return Err(SourceError::new(format!("{name} is a directory"))
+            .hint("--kine takes the database itself, on k3s /var/lib/rancher/k3s/server/db/state.db; an etcd data directory is opened with --data-dir"));
+    }
+    if !metadata.is_file() {
+        return Err(SourceError::new(format!("{name} is not a regular file"))
+            .hint("save it to a file first; the pages of a database are not read in order"));
+    }
+    if metadata.len() == 0 {
+        return Err(SourceError::new(format!("{name} is empty"))
+            .hint("on k3s the database is /var/lib/rancher/k3s/server/db/state.db"));
+    }
+    let mut head = Vec::new();
+    file.by_ref().take(100).read_to_end(&mut head).map_err(|e| cannot(path, e))?;
+    if head.starts_with(MAGIC) {
+        return Ok(head.get(READ_VERSION) == Some(&2));
+    }
+    let hint = if head.get(16..20) == Some(BOLT_MAGIC) {
+        "this is an etcd database: open it with --snapshot"
+    } else if head.starts_with(b"PK\x03\x04") {
+        "a compressed snapshot is opened with --snapshot"
+    } else {
+        "--kine takes kine's database, on k3s /var/lib/rancher/k3s/server/db/state.db"
+    };
+    Err(SourceError::new(format!("{name} is not an SQLite database")).hint(hint))
+}
+
+fn cannot(path: &Path, e: std::io::Error) -> SourceError {
+    let hint = match e.kind() {
+        std::io::ErrorKind::NotFound => Some(
+            "check the path; on k3s it is /var/lib/rancher/k3s/server/db/state.db, and with embedded etcd there is none",
+        ),
+        std::io::ErrorKind::PermissionDenied => Some("run as a user who may read it, such as root"),
+        _ => None,
+    };
+    let error = SourceError::new(format!("cannot read {}", path.display())).because(e);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// `SQLite` could not do it without writing.
+fn needs_copy(e: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{CannotOpen, FileLockingProtocolFailed, ReadOnly, SystemIoFailure};
+    matches!(
+        e.sqlite_error_code(),
+        Some(CannotOpen | ReadOnly | FileLockingProtocolFailed | SystemIoFailure)
+    )
+}
+
+/// Makes `SQLite` read the file for the first time.
+fn probe(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+}
+
+fn connect(
+    path: &Path,
+    real: &Path,
+    parameters: &str,
+    read_only: bool,
+) -> Result<Connection, SourceError> {
+    let access = if read_only {
+        OpenFlags::SQLITE_OPEN_READ_ONLY
+    } else {
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+    };
+    let flags = access | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connect = || {
+        let connection = Connection::open_with_flags(uri(real, parameters), flags)?;
+        connection.busy_timeout(BUSY)?;
+        // The file is someone else's: its schema is not trusted, and closing it changes nothing.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        Ok(connection)
+    };
+    connect().map_err(|e| unreadable(path, e))
+}
+
+/// sqlite.org/uri.html: everything that could mean something is escaped.
+fn uri(path: &Path, parameters: &str) -> String {
+    use std::fmt::Write as _;
+    let mut uri = "file:".to_owned();
+    for &byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(uri, "%{byte:02X}");
+        }
+    }
+    uri.push('?');
+    uri.push_str(parameters);
+    uri
+}
+
+/// Copies the database with its WAL or journal where only we can read it, and lets `SQLite`
+/// recover the copy.
+fn copied(path: &Path, real: &Path) -> Result<Opened, SourceError> {
+    let failed = |e: std::io::Error| {
+        SourceError::new(format!("cannot copy {} to a private place", path.display()))
+            .because(e)
+            .hint("point TMPDIR to a directory with room for it")
+    };
+    let copy = private_dir().map_err(failed)?;
+    let target = copy.path().join("kine.db");
+    for _ in 0..COPY_ATTEMPTS {
+        let before = Stamp::of(real);
+        for suffix in ["", "-wal", "-journal"] {
+            let to = beside(&target, suffix);
+            match std::fs::copy(beside(real, suffix), &to) {
+                Ok(_) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound && !suffix.is_empty() => {
+                    if let Err(e) = std::fs::remove_file(&to)
+                        && e.kind() != std::io::ErrorKind::NotFound
+                    {
+                        return Err(failed(e));
+                    }
+                }
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        if Stamp::of(real) == before {
+            let connection = connect(path, &target, "mode=rw", false)?;
+            probe(&connection).map_err(|e| unreadable(path, e))?;
+            return Ok(Opened { connection, unlocked: None, copy: Some(copy) });
+        }
+    }
+    Err(SourceError::new(format!("{} changes while it is copied", path.display()))
+        .hint("stop the server that writes it, or read a copy made with `sqlite3 … .backup`"))
+}
+
+/// A directory for the copy: `$TMPDIR` if set, else in memory if the system has such a place, so
+/// that no plaintext reaches a disk.
+fn private_dir() -> std::io::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("atrest-kine-");
+    if std::env::var_os("TMPDIR").is_none()
+        && let Ok(dir) = builder.tempdir_in("/dev/shm")
+    {
+        return Ok(dir);
+    }
+    builder.tempdir()
+}
+
+/// An error of `SQLite`, in words.
+pub(super) fn unreadable(path: &Path, e: rusqlite::Error) -> SourceError {
+    use rusqlite::ErrorCode;
+    let name = path.display();
+    match e.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            SourceError::new(format!("{name} is a damaged SQLite database"))
+                .because(e)
+                .hint("take another copy, its -wal file included; `sqlite3 FILE .recover` rebuilds what is left")
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            SourceError::new(format!("{name} is locked by another process"))
+                .because(e)
+                .hint("try again, or read a copy made with `sqlite3 … .backup`")
+        }
+        _ => SourceError::new(format!("cannot read {name}"))
+            .because(e)
+            .hint("read a copy made with `sqlite3 … .backup`"),
+    }
+}
