@@ -260,7 +260,7 @@ fn a_key_of_digits_reads_back_as_text() {
 }
 
 /// Not a test by itself: the other process of [`a_live_writer_is_read_and_not_touched`]. Within
-/// one process SQLite shares locks and the index between connections, which proves nothing.
+/// one process `SQLite` shares locks and the index between connections, which proves nothing.
 #[test]
 #[ignore = "runs as a child process of another test"]
 fn child_writer() {
@@ -446,7 +446,7 @@ fn no_damage_goes_unnoticed() {
     for i in 0..40 {
         w.put(&format!("/registry/secrets/a/{i:02}"), &vec![i; 3000]);
     }
-    w.put("/registry/secrets/a/big", &[7; 20_000]);
+    w.put("/registry/secrets/a/big", &vec![7; 20_000]);
     let path = w.path();
     let Writer { dir, c } = w;
     c.close().unwrap();
