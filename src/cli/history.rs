@@ -1,15 +1,18 @@
 //! `atrest history`.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use super::failure::{Exit, Failure};
+use super::object::Reader as Decoder;
 use super::target::Target;
 use super::{Ctx, open, ui};
+use crate::forensics::changes::Contents;
 use crate::report::Format;
 use crate::report::history::{Report, Revision};
 use crate::resource::{Location, Scope};
-use crate::scan::{ByPrefix, Finding, Judge, Prefixes};
+use crate::scan::Finding;
 use crate::source::{KeyRange, Query, Record, Source, Visit};
 
 /// Options of `history`.
@@ -18,6 +21,10 @@ pub struct Args {
     /// An etcd key, an object as RESOURCE/NAMESPACE/NAME, or the beginning of either
     #[arg(value_name = "KEY|PREFIX", required = true)]
     pub keys: Vec<String>,
+
+    /// Show the values of data keys that changed, not only their names and lengths
+    #[arg(long)]
+    pub reveal: bool,
 }
 
 /// Runs the command.
@@ -30,20 +37,18 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let scope = open::scope(ctx);
     let targets: Vec<_> =
         args.keys.iter().map(|k| Target::parse(k, &scope)).collect::<Result<_, _>>()?;
-    let configs = open::configs(ctx)?;
-    let transformers = configs.as_ref().map(open::transformers).transpose()?;
-    let judge: Box<dyn Judge + '_> = match &transformers {
-        None => Box::new(Prefixes),
-        Some(t) => Box::new(ByPrefix(t)),
-    };
+    let decoder = Decoder::new(ctx, false)?;
     let mut source = open::source(ctx)?;
     let info = source.info();
     let mut reader = Reader {
         source: source.as_mut(),
         scope: &scope,
-        judge: judge.as_ref(),
+        decoder: &decoder,
+        reveal: args.reveal,
         revision: ctx.global.revision,
         revisions: Vec::new(),
+        before: HashMap::new(),
+        unread: 0,
     };
     let mut ranges = Vec::new();
     let mut missing = None;
@@ -58,9 +63,23 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         }
     }
     let visit = reader.read(crate::resource::merge_ranges(ranges))?;
-    let revisions = reader.revisions;
+    let Reader { revisions, unread, .. } = reader;
     for note in &visit.notes {
         ctx.ui.note(note);
+    }
+    if unread > 0 {
+        ctx.ui.note(&format!(
+            "the data of {} could not be read, and so not be compared{}",
+            match unread {
+                1 => "1 revision".to_owned(),
+                n => format!("{n} revisions"),
+            },
+            if ctx.global.encryption_config.is_empty() {
+                "; --encryption-config decrypts"
+            } else {
+                ""
+            }
+        ));
     }
     if let (true, Some(target), true) = (revisions.is_empty(), missing, visit.damage.is_empty()) {
         return Err(Failure::new(format!("no revision of {} is held", target.text)).hint(
@@ -80,9 +99,14 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
 struct Reader<'a> {
     source: &'a mut dyn Source,
     scope: &'a Scope,
-    judge: &'a dyn Judge,
+    decoder: &'a Decoder,
+    reveal: bool,
     revision: Option<i64>,
     revisions: Vec<Revision>,
+    /// The data of the newest revision of each key so far.
+    before: HashMap<Vec<u8>, Contents>,
+    /// Revisions whose data could not be read.
+    unread: u64,
 }
 
 impl Reader<'_> {
@@ -101,20 +125,31 @@ impl Reader<'_> {
     }
 
     fn read(&mut self, ranges: Vec<KeyRange>) -> Result<Visit, Failure> {
-        let (scope, judge, revisions) = (self.scope, self.judge, &mut self.revisions);
-        let query = Query { ranges, revision: self.revision, ordered: true };
-        Ok(self.source.history(&query, &mut |record| {
+        let query = self.query(ranges);
+        let (scope, decoder, reveal) = (self.scope, self.decoder, self.reveal);
+        let Self { source, revisions, before, unread, .. } = self;
+        Ok(source.history(&query, &mut |record| {
             revisions.push(match record {
                 Record::Put(entry) => {
                     let location = scope.locate(entry.key);
-                    let judged = judge.judge(&location.resource, entry.key, entry.stored());
-                    Revision::Put(Box::new(Finding::new(entry, &location, judged)))
+                    let judged = decoder.judge(&location.resource, entry.key, entry.stored());
+                    let finding = Box::new(Finding::new(entry, &location, judged));
+                    let mut changes = None;
+                    if matches!(&*location.resource, "secrets" | "configmaps") {
+                        let now = decoder.read(entry, &location);
+                        *unread += u64::from(now.is_err());
+                        let now = now.ok().and_then(|s| Contents::of(&s.json, reveal));
+                        let old = before.remove(entry.key);
+                        changes = now.as_ref().zip(old).map(|(now, old)| now.since(&old));
+                        before.extend(now.map(|now| (entry.key.to_vec(), now)));
+                    }
+                    Revision::Put { finding, changes }
                 }
-                Record::Delete { key, revision } => Revision::Delete {
-                    key: key.to_vec(),
-                    location: owned(scope.locate(key)),
-                    revision,
-                },
+                Record::Delete { key, revision } => {
+                    before.remove(key);
+                    let location = owned(scope.locate(key));
+                    Revision::Delete { key: key.to_vec(), location, revision }
+                }
             });
             ControlFlow::Continue(())
         })?)

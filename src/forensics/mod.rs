@@ -3,10 +3,12 @@
 //! | file | what it knows |
 //! | --- | --- |
 //! | [`carve`] | finding records in raw bytes, by their structure |
+//! | [`changes`] | which data keys differ between revisions |
 //! | [`keys`] | which keys are needed, and which may leave the configuration |
 //! | [`residue`] | where plaintext lies, place by place, and what removes it |
 
 pub mod carve;
+pub mod changes;
 pub mod keys;
 pub mod residue;
 

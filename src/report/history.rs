@@ -2,11 +2,14 @@
 
 use std::io::{self, Write};
 
+use base64::Engine as _;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::table::{self, Builder, Mark};
 use super::{Format, wire};
 use crate::envelope::{Provider, Version};
+use crate::forensics::changes::Change;
 use crate::resource::Location;
 use crate::scan::{Finding, Status};
 use crate::source::{SourceInfo, Visit};
@@ -22,10 +25,15 @@ pub struct Report<'a> {
 }
 
 /// One revision of one key.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Revision {
     /// A write.
-    Put(Box<Finding>),
+    Put {
+        /// The entry.
+        finding: Box<Finding>,
+        /// Which data keys differ from the revision before; `None` where that is not known.
+        changes: Option<Vec<Change>>,
+    },
     /// A deletion.
     Delete {
         /// The full etcd key.
@@ -40,7 +48,7 @@ pub enum Revision {
 impl Revision {
     fn number(&self) -> i64 {
         match self {
-            Self::Put(f) => f.mod_revision,
+            Self::Put { finding, .. } => finding.mod_revision,
             Self::Delete { revision, .. } => *revision,
         }
     }
@@ -62,18 +70,82 @@ struct Row {
     entry: wire::Entry,
     revision: i64,
     deleted: bool,
+    /// `null` where the revision before or this one cannot be read.
+    changes: Option<Vec<ChangeRow>>,
+}
+
+#[derive(Serialize)]
+struct ChangeRow {
+    name: String,
+    change: &'static str,
+    old_size: Option<u64>,
+    size: Option<u64>,
+    /// Base64, with `--reveal` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new: Option<String>,
+}
+
+impl From<&Change> for ChangeRow {
+    fn from(c: &Change) -> Self {
+        let base64 =
+            |v: &Zeroizing<Vec<u8>>| base64::engine::general_purpose::STANDARD.encode(v.as_slice());
+        Self {
+            name: c.name.clone(),
+            change: c.word(),
+            old_size: c.old_size,
+            size: c.size,
+            old: c.old.as_ref().map(base64),
+            new: c.new.as_ref().map(base64),
+        }
+    }
 }
 
 impl From<&Revision> for Row {
     fn from(r: &Revision) -> Self {
-        let (entry, deleted) = match r {
-            Revision::Put(f) => (wire::Entry::from(&**f), false),
-            Revision::Delete { key, location, revision } => {
-                (wire::Entry::deleted(key, location, *revision), true)
-            }
-        };
-        Self { entry, revision: r.number(), deleted }
+        let revision = r.number();
+        match r {
+            Revision::Put { finding, changes } => Self {
+                entry: wire::Entry::from(&**finding),
+                revision,
+                deleted: false,
+                changes: changes.as_ref().map(|c| c.iter().map(ChangeRow::from).collect()),
+            },
+            Revision::Delete { key, location, .. } => Self {
+                entry: wire::Entry::deleted(key, location, revision),
+                revision,
+                deleted: true,
+                changes: None,
+            },
+        }
     }
+}
+
+/// `+token (12 B) ~password (8 B → 12 B) -old (4 B)`.
+fn in_words(changes: Option<&[Change]>) -> String {
+    let Some(changes) = changes else { return "-".to_owned() };
+    if changes.is_empty() {
+        return "same data".to_owned();
+    }
+    let value = |v: Option<&Zeroizing<Vec<u8>>>, size: Option<u64>| match (v, size) {
+        (Some(v), _) => match std::str::from_utf8(v) {
+            Ok(text) => format!("{text:?}"),
+            Err(_) => {
+                format!("base64 {}", base64::engine::general_purpose::STANDARD.encode(v.as_slice()))
+            }
+        },
+        (None, size) => table::bytes(size.unwrap_or_default()),
+    };
+    let one = |c: &Change| {
+        let (old, new) = (value(c.old.as_ref(), c.old_size), value(c.new.as_ref(), c.size));
+        match c.word() {
+            "added" => format!("+{} ({new})", c.name),
+            "removed" => format!("-{} ({old})", c.name),
+            _ => format!("~{} ({old} → {new})", c.name),
+        }
+    };
+    changes.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 impl Report<'_> {
@@ -125,12 +197,15 @@ impl Report<'_> {
             "create_revision",
             "mod_revision",
             "version_count",
+            "changes",
         ])?;
         for r in self.revisions {
             let number = r.number().to_string();
             match r {
-                Revision::Put(f) => {
+                Revision::Put { finding: f, changes } => {
                     let j = &f.judged;
+                    let changes =
+                        changes.as_ref().map(|c| in_words(Some(c.as_slice()))).unwrap_or_default();
                     csv.write_record([
                         number.as_str(),
                         "false",
@@ -148,6 +223,7 @@ impl Report<'_> {
                         &f.create_revision.to_string(),
                         &f.mod_revision.to_string(),
                         &f.version_count.to_string(),
+                        &changes,
                     ])?;
                 }
                 Revision::Delete { key, location, .. } => {
@@ -155,7 +231,7 @@ impl Report<'_> {
                     let namespace = location.namespace.as_deref().unwrap_or_default();
                     let mut row = vec![&*number, "true", &key, &location.resource];
                     row.extend([namespace, &location.name]);
-                    row.resize(16, "");
+                    row.resize(17, "");
                     csv.write_record(row)?;
                 }
             }
@@ -177,7 +253,7 @@ impl Report<'_> {
         writeln!(out, "\n")?;
         let puts = || {
             self.revisions.iter().filter_map(|r| match r {
-                Revision::Put(f) => Some(f),
+                Revision::Put { finding, .. } => Some(finding),
                 Revision::Delete { .. } => None,
             })
         };
@@ -186,13 +262,16 @@ impl Report<'_> {
         let mut columns = vec![">REVISION", "ETCD KEY", "PROVIDER", "VERSION", "KEY"];
         columns.extend(with_id.then_some("KMS KEY ID"));
         columns.extend(with_status.then_some("STATUS"));
+        let with_changes =
+            self.revisions.iter().any(|r| matches!(r, Revision::Put { changes: Some(_), .. }));
         columns.extend([">SIZE", ">WRITE"]);
+        columns.extend(with_changes.then_some("DATA"));
         let mut rows = Builder::new(color, &columns);
         let dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
         for r in self.revisions {
             let number = r.number().to_string();
             match r {
-                Revision::Put(f) => {
+                Revision::Put { finding: f, changes } => {
                     let j = &f.judged;
                     let mut row = vec![
                         number,
@@ -204,6 +283,7 @@ impl Report<'_> {
                     row.extend(with_id.then(|| dash(j.kms_key_id.as_deref())));
                     row.extend(with_status.then(|| dash(j.status.map(Status::as_str))));
                     row.extend([table::bytes(f.size), f.version_count.to_string()]);
+                    row.extend(with_changes.then(|| in_words(changes.as_deref())));
                     let mark = match (j.status, j.provider) {
                         (Some(Status::Unreadable), _) => Mark::Bad,
                         (Some(Status::Stale), _) | (None, Provider::Identity) => Mark::Warn,

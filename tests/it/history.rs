@@ -137,3 +137,45 @@ fn a_live_etcd_shows_superseded_plaintext() {
     assert!(!found["not_examined"].as_array().unwrap().is_empty());
     assert_eq!(found["remedy"][0], "compact to revision 676");
 }
+
+#[test]
+fn changes_are_names_and_lengths_unless_values_are_asked_for() {
+    let etcd = Etcd::plain(Version::V35);
+    for data in [r#"{"keep":"b25l","pass":"b2xkLXNlY3JldA=="}"#, r#"{"keep":"b25l","pass":"bmV3"}"#]
+    {
+        let object = format!(
+            r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"b","namespace":"a"}},"data":{data}}}"#
+        );
+        etcd.put("/registry/secrets/a/b", object.as_bytes());
+    }
+    let rows = live(&etcd, "history -w jsonl secrets/a/b");
+    assert_eq!(rows[0]["changes"], Value::Null, "nothing to compare with");
+    let expected =
+        serde_json::json!([{"name": "pass", "change": "changed", "old_size": 10, "size": 3}]);
+    assert_eq!(rows[1]["changes"], expected);
+    for format in ["table", "json", "jsonl", "csv"] {
+        let done = bin().words("history secrets/a/b -w").arg(format).args(etcd.args()).run().ok();
+        for secret in ["old-secret", "b2xkLXNlY3JldA", "bmV3"] {
+            assert!(!done.text().contains(secret), "{format} shows a value");
+        }
+        assert!(done.text().contains("pass"), "{format} names the key");
+    }
+    let shown = live(&etcd, "history -w jsonl secrets/a/b --reveal");
+    assert_eq!(shown[1]["changes"][0]["old"], "b2xkLXNlY3JldA==");
+    assert_eq!(shown[1]["changes"][0]["new"], "bmV3");
+}
+
+/// Encrypted revisions are compared as well, with the keys to read them.
+#[test]
+fn migrated_secrets_have_the_same_data() {
+    let done = bin()
+        .words("history -w jsonl secrets/default/login1 --snapshot")
+        .arg(corpus::db("p7-migrated-uncompacted"))
+        .arg("--encryption-config")
+        .arg(corpus::config("p6-sb2"))
+        .run()
+        .ok();
+    let rows = done.jsonl();
+    assert_eq!(rows[1]["changes"], serde_json::json!([]));
+    assert_eq!((&rows[0]["status"], &rows[1]["status"]), (&"stale".into(), &"current".into()));
+}
