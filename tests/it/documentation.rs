@@ -122,6 +122,14 @@ fn the_readme_has_examples() {
 }
 
 #[test]
+fn the_demo_runs_the_first_example() {
+    let text = fs::read_to_string(root().join("README.md")).unwrap();
+    let first = text.lines().find_map(|l| l.strip_prefix("$ ")).unwrap();
+    let demo = fs::read_to_string(root().join("scripts/demo")).unwrap();
+    assert!(demo.lines().any(|l| l == format!("run {first}")), "{first}");
+}
+
+#[test]
 fn links_lead_somewhere() {
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
