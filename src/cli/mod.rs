@@ -4,6 +4,7 @@ pub mod args;
 pub mod config;
 pub mod duration;
 pub mod failure;
+pub mod interrupt;
 pub mod open;
 pub mod progress;
 pub mod target;
@@ -118,6 +119,7 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
     };
+    interrupt::watch();
     let ui = Ui::new(&cli.global);
     let given = Given::new(&matches);
     let mut ctx = Ctx { global: cli.global, given, ui };

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io::{IsTerminal as _, Write as _};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::failure::{Exit, Failure};
 use super::open::{self, Selection};
 use super::progress::Progress;
-use super::{Ctx, scan, ui};
+use super::{Ctx, interrupt, scan, ui};
 use crate::config::ConfigSet;
 use crate::entry::EntryRef;
 use crate::report::Format;
@@ -69,7 +68,7 @@ pub fn run(ctx: &Ctx, args: &scan::Args) -> Result<Exit, Failure> {
         revision: 0,
     };
     watch.scan(&mut live, &AtomicBool::new(false))?;
-    let interrupted = on_interrupt()?;
+    let interrupted = interrupt::tell();
     let mut view = View::new(ctx, format);
     let result = watch.follow(&mut live, &mut view, args.until_done, &interrupted);
     view.close();
@@ -83,31 +82,6 @@ pub fn run(ctx: &Ctx, args: &scan::Args) -> Result<Exit, Failure> {
         return Ok(Exit::Partial);
     }
     Ok(exit)
-}
-
-/// Set once the user or the system wants the program to end.
-fn on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let failed = |e: std::io::Error| Failure::new("cannot wait for signals").because(&e);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let (mut int, mut term) = {
-        let _inside = runtime.enter();
-        let one = |kind| signal(kind).map_err(failed);
-        (one(SignalKind::interrupt())?, one(SignalKind::terminate())?)
-    };
-    let flag = Arc::new(AtomicBool::new(false));
-    let shared = Arc::clone(&flag);
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = int.recv() => {}
-                _ = term.recv() => {}
-            }
-        });
-        shared.store(true, Ordering::Relaxed);
-    });
-    Ok(flag)
 }
 
 /// What is counted, and of what.

@@ -14,6 +14,7 @@ mod export;
 mod get;
 mod harness;
 mod history;
+mod interrupt;
 mod keys;
 mod kms;
 mod live;
