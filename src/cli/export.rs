@@ -108,6 +108,17 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             dir.display()
         ));
     }
+    if let Some(dir) = args.out.as_deref().filter(|_| !writer.first.is_empty()) {
+        // kubectl reads all files before it applies the first, in alphabetical order: objects of a
+        // namespace or kind that is not there yet would fail.
+        let first: Vec<_> =
+            writer.first.iter().map(|below| format!("-f {}", dir.join(below).display())).collect();
+        ctx.ui.note(&format!(
+            "apply what others need first: kubectl apply -R {} && kubectl apply -R -f {}",
+            first.join(" "),
+            dir.display()
+        ));
+    }
     if writer.written == 0 && writer.failed == 0 {
         ctx.ui.warn("nothing was selected, nothing is exported");
     }
@@ -144,6 +155,8 @@ struct Writer<'c> {
     /// Written, but with fields missing that this version does not know.
     incomplete: u64,
     error: Option<Failure>,
+    /// Directories below the tree that hold what other objects need.
+    first: std::collections::BTreeSet<PathBuf>,
 }
 
 impl<'c> Writer<'c> {
@@ -158,6 +171,7 @@ impl<'c> Writer<'c> {
             failed: 0,
             incomplete: 0,
             error: None,
+            first: std::collections::BTreeSet::new(),
         }
     }
 
@@ -238,6 +252,9 @@ impl<'c> Writer<'c> {
             };
             let mut directories = vec![group, resource];
             directories.extend(location.namespace.as_deref());
+            if FIRST.contains(&location.resource.as_ref()) {
+                self.first.insert(PathBuf::from_iter([group, resource]));
+            }
             let extension = if self.format == Format::Json { ".json" } else { ".yaml" };
             tree.write(&directories, &location.name, extension, text.as_bytes())
                 .map_err(|e| export_failure(&e))?;

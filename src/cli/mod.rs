@@ -153,6 +153,10 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
 /// A file and a server at once is a mistake, but an endpoint in the environment is no request.
 fn one_source(ctx: &Ctx) -> Result<(), Failure> {
     let g = &ctx.global;
+    if g.snapshot.as_deref().is_some_and(|p| p.as_os_str() == "-") {
+        return Err(Failure::usage("--snapshot does not read stdin")
+            .hint("save it to a file first; the pages of a database are not read in order"));
+    }
     let file = g.snapshot.is_some() || g.data_dir.is_some() || g.kine.is_some();
     if ctx.given.endpoints && file {
         return Err(Failure::usage(
