@@ -124,6 +124,9 @@ fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// Inside a stateful set it says its type in JSON, but not in protobuf.
+const CLAIM: &str = "core/v1.PersistentVolumeClaim";
+
 /// The encoded form of one value: what follows the tag.
 enum Wire {
     Varint(u64),
@@ -142,7 +145,10 @@ impl Encoder<'_> {
         message: &Message,
         json: &Map<String, Value>,
     ) -> Result<Zeroizing<Vec<u8>>, EncodeError> {
-        let known = self.names(message);
+        let mut known = self.names(message);
+        if message.name == CLAIM && !self.path.is_empty() {
+            known.extend(["apiVersion", "kind"]);
+        }
         if let Some(name) = json.keys().find(|k| !known.contains(&k.as_str())) {
             self.path.push(name.clone());
             return Err(EncodeError::UnknownField {

@@ -194,3 +194,5 @@ fn from_json(json: Value, unknown: Vec<UnknownField>, encoding: Encoding) -> Obj
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_kinds;

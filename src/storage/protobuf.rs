@@ -49,10 +49,24 @@ pub(super) fn decode(envelope: &[u8]) -> Result<Object, DecodeError> {
         Some(message) => decoder.message(message, body)?,
         None => decoder.unknown_kind(body)?,
     };
+    if kind == "StatefulSet" && api_version.starts_with("apps/") {
+        name_claim_templates(&mut json);
+    }
     json.insert("apiVersion".into(), api_version.clone().into());
     json.insert("kind".into(), kind.clone().into());
     let unknown = decoder.unknown;
     Ok(Object { api_version, kind, json: json.into(), unknown, encoding: Encoding::Protobuf })
+}
+
+/// The only objects inside another whose type the API server shows: it is not stored, but filled in
+/// on reading (kubernetes `pkg/apis/apps/*/zz_generated.defaults.go`).
+fn name_claim_templates(stateful_set: &mut Map<String, Value>) {
+    let templates = stateful_set.get_mut("spec").and_then(|s| s.get_mut("volumeClaimTemplates"));
+    let Some(Value::Array(templates)) = templates else { return };
+    for template in templates.iter_mut().filter_map(Value::as_object_mut) {
+        template.insert("apiVersion".into(), "v1".into());
+        template.insert("kind".into(), "PersistentVolumeClaim".into());
+    }
 }
 
 /// A step into a nested value, kept for messages only.

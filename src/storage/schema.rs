@@ -61,7 +61,6 @@ pub(super) struct FieldDef {
 /// One message: fields in ascending order of their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Message {
-    #[cfg_attr(not(test), allow(dead_code))]
     pub name: &'static str,
     pub fields: Vec<FieldDef>,
 }

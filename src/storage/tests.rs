@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 
 /// A protobuf field that holds bytes.
-fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
     let mut len = bytes.len();
     while len >= 0x80 {
