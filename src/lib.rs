@@ -18,6 +18,7 @@
 //! | [`kms`] | KMS plugins: unwrapping data keys |
 //! | [`transform`] | decrypting and encrypting values; providers in order, staleness |
 //! | [`secret`] | key material and plaintext: wiped, without `Debug` |
+//! | [`profile`] | an API server's manifest → where it keeps its objects |
 //! | [`proto`] | bounded protobuf wire reading |
 //! | [`storage`] | decrypted bytes ↔ objects as kubectl prints them |
 //! | [`scan`] | entries → counts and findings |
@@ -40,6 +41,7 @@ pub mod forensics;
 pub mod kms;
 pub mod migrate;
 pub mod mvcc;
+pub mod profile;
 pub mod proto;
 pub mod report;
 pub mod resource;

@@ -49,6 +49,10 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE", help_heading = "Source")]
     pub manifest: Option<PathBuf>,
 
+    /// Look for the profile's files below this directory, such as a mounted disk
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Source")]
+    pub root: Option<PathBuf>,
+
     /// Read a snapshot although its SHA-256 does not match or is missing
     #[arg(long, global = true, help_heading = "Source")]
     pub skip_hash_check: bool,

@@ -6,6 +6,7 @@ pub mod duration;
 pub mod failure;
 pub mod interrupt;
 pub mod open;
+pub mod profile;
 pub mod progress;
 pub mod target;
 pub mod ui;
@@ -75,6 +76,10 @@ enum Command {
 pub struct Given {
     /// `--endpoints`
     pub endpoints: bool,
+    /// `--cacert`
+    pub cacert: bool,
+    /// `--cert`
+    pub cert: bool,
     /// `--key`, which `decode` takes as the etcd key
     pub key: bool,
 }
@@ -88,7 +93,12 @@ impl Given {
                 .flatten()
                 .any(|m| m.value_source(id) == Some(clap::parser::ValueSource::CommandLine))
         };
-        Self { endpoints: given("endpoints"), key: given("key") }
+        Self {
+            endpoints: given("endpoints"),
+            cacert: given("cacert"),
+            cert: given("cert"),
+            key: given("key"),
+        }
     }
 }
 
@@ -123,7 +133,11 @@ pub fn run() -> ExitCode {
     let ui = Ui::new(&cli.global);
     let given = Given::new(&matches);
     let mut ctx = Ctx { global: cli.global, given, ui };
-    let result = one_source(&ctx).and_then(|()| dispatch(&mut ctx, cli.command));
+    // What is only generated has nothing to do with this machine.
+    let profile = !matches!(cli.command, Command::Completion(_) | Command::Man(_));
+    let result = one_source(&ctx)
+        .and_then(|()| if profile { profile::apply(&mut ctx) } else { Ok(()) })
+        .and_then(|()| dispatch(&mut ctx, cli.command));
     match result {
         Ok(exit) => exit.into(),
         Err(failure) => {

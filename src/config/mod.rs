@@ -27,7 +27,7 @@ mod model;
 mod places;
 mod rotate;
 mod set;
-mod tree;
+pub(crate) mod tree;
 mod validate;
 
 pub use compare::differences;

@@ -26,6 +26,14 @@ pub struct DataDir {
     salvage: bool,
 }
 
+/// Whether an etcd runs on a data directory. Its lock is tried, and given back at once.
+///
+/// # Errors
+/// When the database cannot be opened.
+pub fn in_use(dir: &Path) -> std::io::Result<bool> {
+    Ok(super::file::in_use(&std::fs::File::open(dir.join("member/snap/db"))?))
+}
+
 /// A file that a running or crashed etcd left beside the ones it uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {

@@ -78,25 +78,28 @@ pub(super) fn read(path: &Path, in_use: InUse) -> Result<Bytes, SourceError> {
     Ok(Bytes::Mapped(Arc::new(Mapped::new(&file).map_err(cannot)?)))
 }
 
+fn not_in_use(file: &File, path: &Path) -> Result<(), SourceError> {
+    if in_use(file) {
+        return Err(SourceError::new(format!("{} is in use by a running etcd", path.display()))
+            .hint(
+            "read the running etcd with --endpoints, or take a copy with `etcdctl snapshot save`",
+        ));
+    }
+    Ok(())
+}
+
 /// etcd holds an exclusive `flock` for its lifetime. A shared one is tried, and given back at
 /// once.
-fn not_in_use(file: &File, path: &Path) -> Result<(), SourceError> {
+pub(super) fn in_use(file: &File) -> bool {
     use rustix::fs::{FlockOperation, flock};
     match flock(file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => {
             // Closing the file would do it too; the mapping may keep it open for long.
             let _ = flock(file, FlockOperation::Unlock);
-            Ok(())
+            false
         }
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(SourceError::new(format!(
-            "{} is in use by a running etcd",
-            path.display()
-        ))
-        .hint(
-            "read the running etcd with --endpoints, or take a copy with `etcdctl snapshot save`",
-        )),
         // File systems without locks have no running etcd either.
-        Err(_) => Ok(()),
+        Err(e) => e == rustix::io::Errno::WOULDBLOCK,
     }
 }
 
