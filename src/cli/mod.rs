@@ -73,6 +73,7 @@ enum Command {
 
 /// Which options stood on the command line, as opposed to the environment.
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // each is one option
 pub struct Given {
     /// `--endpoints`
     pub endpoints: bool,
