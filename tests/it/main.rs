@@ -21,6 +21,7 @@ mod kms;
 mod live;
 mod profile;
 mod residue;
+mod residue_damage;
 mod scan;
 mod scan_errors;
 mod scan_formats;
