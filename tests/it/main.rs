@@ -22,6 +22,7 @@ mod live;
 mod profile;
 mod residue;
 mod residue_damage;
+mod residue_kine;
 mod scan;
 mod scan_errors;
 mod scan_formats;

@@ -7,10 +7,12 @@ use super::Found;
 use crate::bolt::{Db, PageDamage};
 use crate::cli::failure::Failure;
 use crate::cli::{Ctx, open};
+use crate::entry::{Entry, EntryRef};
 use crate::envelope::Envelope;
 use crate::forensics::Targets;
-use crate::forensics::residue::{self, Bytes, Examined, Finding, Place};
+use crate::forensics::residue::{self, Bytes, Examined, Finding, KineFile, KnownRows, Place};
 use crate::source::data_dir::{DataDir, Leftover, leftovers};
+use crate::source::kine::Kine;
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
 use crate::source::{Damage, Record, Source, SourceInfo, Visit};
 use crate::wal::Segment;
@@ -33,6 +35,9 @@ pub fn search(ctx: &Ctx, targets: &Targets, found: &mut Found<'_>) -> Result<Sea
     }
     if let Some(dir) = &g.data_dir {
         return data_dir(&DataDir::open(dir, &options)?, g.salvage, targets, found);
+    }
+    if let Some(path) = &g.kine {
+        return kine(Kine::open(path)?, targets, found);
     }
     held(open::source(ctx)?.as_mut(), targets, found)
 }
@@ -157,6 +162,90 @@ fn leftover(
     }
 }
 
+/// A kine database: its rows, kine's copies of superseded values, and what `SQLite` did not erase.
+fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Searched, Failure> {
+    let mut known = KnownRows::default();
+    let mut newest: hashbrown::HashMap<Vec<u8>, Entry> = hashbrown::HashMap::new();
+    let mut report = |place, row: i64, revision: i64, key: &[u8], value: &[u8]| {
+        let Some(location) = targets.locate(key) else { return };
+        let finding = Finding {
+            place,
+            location: format!("row {row}"),
+            key: Some(key.to_vec()),
+            resource: location.resource.into_owned(),
+            revision: (revision > 0).then_some(revision),
+            size: value.len() as u64,
+            partial: false,
+        };
+        let whole = 0..value.len();
+        found.take(finding, Bytes::new(value, 0, std::slice::from_ref(&whole)));
+    };
+    let mut visit = source.rows(targets.query(), &mut |row| {
+        if targets.locate(row.name).is_none() {
+            return ControlFlow::Continue(());
+        }
+        // An empty value is a deletion's, or no object at all.
+        let plain = |v: &[u8]| !v.is_empty() && Envelope::of(v).is_plaintext();
+        if let Some(old) = newest.remove(row.name) {
+            let at = old.mod_revision;
+            report(Place::SupersededRevision, at, at, &old.key, &old.value);
+        }
+        let (value, old_value) = (row.value.0, row.old_value.0);
+        if plain(value) || plain(old_value) {
+            known.add(&row);
+        }
+        if plain(old_value) {
+            report(Place::KineOldValue, row.id, row.prev_revision, row.name, old_value);
+        }
+        if plain(value) && row.deleted {
+            report(Place::SupersededRevision, row.id, row.id, row.name, value);
+        } else if plain(value) {
+            newest.insert(
+                row.name.to_vec(),
+                Entry {
+                    key: row.name.to_vec(),
+                    value: value.to_vec(),
+                    create_revision: row.create_revision,
+                    mod_revision: row.id,
+                    version: 0,
+                    lease: row.lease,
+                },
+            );
+        }
+        ControlFlow::Continue(())
+    })?;
+    let info = source.info();
+    let files = source.files();
+    // Closing a file that SQLite has open would give up its locks.
+    drop(source);
+    for (path, kind) in files.iter().zip([KineFile::Database, KineFile::Wal, KineFile::Other]) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let kind = match kind {
+            KineFile::Database => KineFile::Database,
+            _ if name.ends_with("-wal") => KineFile::Wal,
+            _ => KineFile::Other,
+        };
+        // Read, not mapped: a running k3s may shorten them.
+        match std::fs::read(path).map(zeroize::Zeroizing::new) {
+            Ok(data) => {
+                let mut sink = |f: Finding, b: Bytes<'_>| found.take(f, b);
+                residue::examine_kine(kind, &name, &data, targets, &known, &mut sink);
+            }
+            Err(e) => visit.damage.push(Damage {
+                location: path.display().to_string(),
+                what: format!("it cannot be read: {e}"),
+            }),
+        }
+    }
+    Ok(Searched {
+        info,
+        visit,
+        head_plaintext: newest.len() as u64,
+        examined: Examined { pages: true, wal: true, kine: true },
+        not_examined: Vec::new(),
+    })
+}
+
 /// A source without files to look into: what it still serves.
 fn held(
     source: &mut dyn Source,
@@ -164,8 +253,8 @@ fn held(
     found: &mut Found<'_>,
 ) -> Result<Searched, Failure> {
     // Values are kept until it is known whether a newer revision supersedes them.
-    let mut newest: hashbrown::HashMap<Vec<u8>, crate::entry::Entry> = hashbrown::HashMap::new();
-    let mut superseded = |entry: crate::entry::Entry| {
+    let mut newest: hashbrown::HashMap<Vec<u8>, Entry> = hashbrown::HashMap::new();
+    let mut superseded = |entry: Entry| {
         let Some(location) = targets.locate(&entry.key) else { return };
         let finding = Finding {
             place: Place::SupersededRevision,
@@ -187,7 +276,7 @@ fn held(
         if let Some(old) = newest.remove(key) {
             superseded(old);
         }
-        let plain = |e: &crate::entry::EntryRef<'_>| Envelope::of(e.stored()).is_plaintext();
+        let plain = |e: &EntryRef<'_>| Envelope::of(e.stored()).is_plaintext();
         if let Some(entry) = entry.filter(plain).filter(|e| targets.locate(e.key).is_some()) {
             newest.insert(key.to_vec(), entry.to_entry());
         }

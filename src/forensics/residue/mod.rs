@@ -6,15 +6,18 @@
 //! | `database` | a bbolt file: superseded revisions, free pages, page slack |
 //! | `terrain` | which pages can hold one record together |
 //! | `log` | segments of the write-ahead log, and files without structure |
+//! | `sqlite` | the bytes of a kine database |
 //! | `orphan` | pieces of Secrets whose beginning was overwritten |
 
 mod database;
 mod log;
 mod orphan;
+mod sqlite;
 mod terrain;
 
 pub use database::{Database, Newer, examine, examine_leftover};
 pub use log::{examine_bytes, examine_log};
+pub use sqlite::{File as KineFile, KnownRows, examine_kine};
 
 use std::ops::Range;
 
