@@ -130,8 +130,8 @@ fn files_that_are_no_snapshots() {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         done.says(&name);
     }
-    // `-` is accepted nowhere as a snapshot.
-    bin().words("scan --snapshot -").run().fails(1);
+    // A database cannot be read from a pipe: wrong usage.
+    bin().words("scan --snapshot -").run().fails_with_hint(2);
 }
 
 #[test]
