@@ -19,6 +19,7 @@ mod get;
 mod history;
 mod keys;
 mod man;
+mod migrate;
 mod object;
 mod residue;
 mod rewrite;
@@ -61,6 +62,8 @@ enum Command {
     History(history::Args),
     /// Count what each key is needed for, and say whether it may leave the configuration
     Keys(keys::Args),
+    /// Re-encrypt what is not stored as the configuration says; without --apply, only a plan
+    Migrate(migrate::Args),
     /// Find plaintext that still lies outside the live state, and say what removes it
     Residue(residue::Args),
     /// Validate, explain, create and rotate encryption configurations
@@ -158,6 +161,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Rewrite(args) => rewrite::run(ctx, &args),
         Command::History(args) => history::run(ctx, &args),
         Command::Keys(args) => keys::run(ctx, &args),
+        Command::Migrate(args) => migrate::run(ctx, &args),
         Command::Residue(args) => residue::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
         Command::Completion(args) => completion::run(&args),

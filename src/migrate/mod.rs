@@ -1,3 +1,6 @@
 //! Re-encryption: of a live etcd, and of snapshot files.
 
+pub mod apply;
+pub mod plan;
 pub mod rewrite;
+pub mod throttle;

@@ -3,6 +3,7 @@
 
 pub mod history;
 pub mod keys;
+pub mod migrate;
 pub mod residue;
 pub mod scan;
 pub mod table;

@@ -19,6 +19,7 @@ mod keys;
 mod kine;
 mod kms;
 mod live;
+mod migrate;
 mod profile;
 mod residue;
 mod residue_damage;

@@ -7,11 +7,13 @@ mod der;
 mod dial;
 mod endpoint;
 mod explain;
+pub mod kv;
 mod pages;
 mod past;
 mod session;
 mod stride;
 mod tls;
+mod txn;
 pub mod watch;
 mod wire;
 

@@ -88,7 +88,7 @@ impl Member {
 /// A cluster that requests can be sent to.
 pub(super) struct Session {
     pub members: Vec<Member>,
-    current: AtomicUsize,
+    pub current: AtomicUsize,
     pub tls: Option<Tls>,
     pub credentials: Option<Credentials>,
     token: tokio::sync::RwLock<Option<AsciiMetadataValue>>,
@@ -361,6 +361,43 @@ impl Session {
             }
         }
         Err(Refusal { failures })
+    }
+
+    /// One request to the current member, without another try.
+    pub async fn call_current(
+        self: &Arc<Self>,
+        path: &'static str,
+        body: Bytes,
+        limit: usize,
+    ) -> Result<Bytes, CallError> {
+        let result = self.authenticated(self.current.load(Ordering::Relaxed), path, body, limit);
+        let bytes = result.await?;
+        self.answered.store(true, Ordering::Relaxed);
+        Ok(bytes)
+    }
+
+    /// Begins a snapshot of the current member: its index and the parts.
+    pub async fn snapshot(self: &Arc<Self>) -> Result<(usize, tonic::Streaming<Bytes>), Refusal> {
+        const PATH: &str = "/etcdserverpb.Maintenance/Snapshot";
+        let index = self.current.load(Ordering::Relaxed);
+        let begin = async {
+            let token = self.token(index, Need::Any).await?;
+            let channel = self.channel(index).await?;
+            let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(16 << 20);
+            grpc.ready().await.map_err(|e| CallError::from_transport(&e))?;
+            let mut request = tonic::Request::new(Bytes::new());
+            if let Some(token) = token {
+                request.metadata_mut().insert("token", token);
+            }
+            grpc.server_streaming(request, PathAndQuery::from_static(PATH), RawCodec)
+                .await
+                .map(tonic::Response::into_inner)
+                .map_err(|status| CallError::Status(Box::new(status)))
+        };
+        begin
+            .await
+            .map(|stream| (index, stream))
+            .map_err(|e| Refusal { failures: vec![(index, e)] })
     }
 
     /// A range request; a member that is a learner is asked for what it has.

@@ -1,0 +1,285 @@
+//! `atrest migrate`: what is not stored as the configuration says, rewritten.
+
+mod checks;
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::failure::{Exit, Failure};
+use super::open::{self, Selection};
+use super::progress::Progress;
+use super::{Ctx, interrupt, ui};
+use crate::config::ConfigSet;
+use crate::entry::Entry;
+use crate::migrate::apply::{MAX_OPS, Outcome, Pace, Stop, apply};
+use crate::migrate::plan::{Plan, Planner};
+use crate::report::migrate::{Database, Report};
+use crate::report::{Format, table};
+use crate::source::live::Live;
+use crate::source::{Source as _, Visit};
+use crate::transform::Transformers;
+
+/// Options of `migrate`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Without --apply nothing is written. Entries that are current are never touched, so a run that was
+stopped at any moment is continued by running again. What changes in the cluster meanwhile is
+never overwritten.")]
+pub struct Args {
+    /// Write: re-encrypt every selected entry that is not current
+    #[arg(long)]
+    pub apply: bool,
+
+    /// Save a snapshot of the member here before writing; the file must not exist
+    #[arg(long, value_name = "FILE", conflicts_with = "no_backup")]
+    pub backup: Option<PathBuf>,
+
+    /// Write without a backup
+    #[arg(long)]
+    pub no_backup: bool,
+
+    /// The configuration of another API server, which must be byte for byte the same
+    #[arg(long, value_name = "FILE")]
+    pub confirm_config: Vec<PathBuf>,
+
+    /// Entries to rewrite in a second, at most
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub qps: Option<f64>,
+
+    /// Transactions at once
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub concurrency: u32,
+
+    /// Entries in one transaction, at most 128
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=128))]
+    pub batch: u64,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let n = text.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.001);
+    n.ok_or_else(|| format!("`{text}` is not a number of entries in a second"))
+}
+
+/// How many failed entries are named on stderr; the JSON form names all.
+const NAMED: usize = 20;
+/// Passes over the resources: entries that others write meanwhile with an old configuration come
+/// up in the next one.
+const PASSES: usize = 3;
+/// Entries that are judged together by several threads.
+const BATCH_ENTRIES: usize = 4096;
+const BATCH_BYTES: usize = 16 << 20;
+
+/// Runs the command.
+pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+    let format = Format::choose(ctx.global.write_out.as_deref(), &[Format::Table, Format::Json])
+        .map_err(Failure::usage)?;
+    checks::options(ctx, args)?;
+    let Some(configs) = open::configs(ctx)? else {
+        return Err(Failure::usage("migrate needs the configuration to write with")
+            .hint("give the API server's file with --encryption-config"));
+    };
+    checks::confirm(&configs, &args.confirm_config)?;
+    let transformers = open::transformers(&configs)?;
+    let selection = Selection::new(ctx, Some(configs.resources()))?;
+    let mut live = open::live(ctx)?;
+    // From here on the first signal ends the run in good order, the second at once.
+    let interrupted = interrupt::tell();
+    let alarms = checks::alarms(ctx, &live, args.apply)?;
+
+    let job = Job { ctx, selection: &selection, transformers: &transformers, interrupted };
+    let (plan, visit) = job.plan(&mut live, &HashSet::new())?;
+    for note in &visit.notes {
+        ctx.ui.note(note);
+    }
+    let written_by = plan
+        .self_test()
+        .map_err(|e| Failure::new(format!("the write provider cannot be used: {e}")))?;
+    let database = checks::database(&live, &plan, &written_by);
+    if !plan.items.is_empty() {
+        checks::quota(ctx, database.as_ref(), args.apply)?;
+        checks::unencrypted(ctx, &plan, &written_by);
+        if args.confirm_config.is_empty() {
+            ctx.ui.warn(&checks::every_api_server(&written_by));
+        }
+    }
+
+    let mut outcome = Outcome { failed: plan.unreadable.clone(), ..Outcome::default() };
+    let planned = plan.items.len() as u64;
+    let mut remaining = planned + plan.unreadable.len() as u64;
+    let mut backup = None;
+    let groups = plan.groups.clone();
+    let (current, info) = (plan.current, live.info());
+    if args.apply && !plan.items.is_empty() {
+        if alarms {
+            return Err(checks::no_space());
+        }
+        if let Some(path) = &args.backup {
+            checks::backup(ctx, &live, path, &job.interrupted)?;
+            backup = Some(path.display().to_string());
+        }
+        remaining = job.apply(&mut live, plan, args, &mut outcome)?;
+    }
+    let interrupted = job.interrupted.load(Ordering::Relaxed);
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    // whole seconds of a positive, finite rate
+    let seconds = args.qps.map(|q| (planned as f64 / q).ceil() as u64);
+    let report = Report {
+        source: &info,
+        visit: &visit,
+        config: open::config_wire(&configs),
+        applied: args.apply,
+        interrupted,
+        groups: &groups,
+        written_by: &written_by,
+        planned,
+        current,
+        outcome: &outcome,
+        remaining,
+        database,
+        backup,
+        seconds,
+    };
+    let mut out = ui::stdout();
+    report
+        .write(format, ctx.ui.color, &mut out)
+        .and_then(|()| std::io::Write::flush(&mut out))
+        .map_err(|e| ui::write_failure(&e))?;
+    Ok(conclude(ctx, args, &outcome, remaining))
+}
+
+/// What went wrong, on stderr, and the exit code.
+fn conclude(ctx: &Ctx, args: &Args, outcome: &Outcome, remaining: u64) -> Exit {
+    for f in outcome.failed.iter().take(NAMED) {
+        let key = String::from_utf8_lossy(&f.key);
+        ctx.ui.warn(&format!("failed: {}: {}", table::visible(&key), f.reason));
+    }
+    if outcome.failed.len() > NAMED {
+        let more = table::count((outcome.failed.len() - NAMED) as u64);
+        ctx.ui.warn(&format!("and {more} more that failed; -w json names them all"));
+    }
+    match &outcome.stop {
+        Some(Stop::Interrupted) => {
+            ctx.ui.note("interrupted; run it again to continue");
+            return Exit::Interrupted;
+        }
+        Some(stop) => {
+            let failure = match stop {
+                Stop::NoSpace => checks::no_space(),
+                stop => Failure::new("the migration stopped")
+                    .because(stop)
+                    .hint("nothing is half-written; run it again to continue"),
+            };
+            ctx.ui.failure(&failure);
+            return Exit::Failed;
+        }
+        None => {}
+    }
+    if !outcome.failed.is_empty() {
+        return Exit::Partial;
+    }
+    if args.apply && remaining > 0 {
+        ctx.ui.warn(&format!(
+            "{} not current: somebody still writes with another configuration",
+            table::entries(remaining)
+        ));
+        return Exit::Partial;
+    }
+    Exit::Ok
+}
+
+struct Job<'a> {
+    ctx: &'a Ctx,
+    selection: &'a Selection,
+    transformers: &'a Transformers,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Job<'_> {
+    /// Looks at every selected entry.
+    fn plan(&self, live: &mut Live, except: &HashSet<Vec<u8>>) -> Result<(Plan, Visit), Failure> {
+        let query = self.selection.query(None, true);
+        let progress = Progress::entries(&self.ctx.ui, || live.estimate(&query));
+        let mut planner = Planner::new(self.transformers);
+        let mut batch: Vec<(Entry, String)> = Vec::new();
+        let mut bytes = 0;
+        let visit = live.visit(&query, &mut |entry| {
+            if let Some(location) = self.selection.locate(entry.key)
+                && !location.internal
+            {
+                bytes += entry.stored().len();
+                batch.push((entry.to_entry(), location.resource.into_owned()));
+            }
+            if batch.len() >= BATCH_ENTRIES || bytes >= BATCH_BYTES {
+                progress.advance(batch.len() as u64);
+                planner.add(&batch);
+                batch.clear();
+                bytes = 0;
+            }
+            if self.interrupted.load(Ordering::Relaxed) {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        planner.add(&batch);
+        progress.advance(batch.len() as u64);
+        progress.finish();
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err(checks::interrupted());
+        }
+        Ok((planner.finish(except), visit))
+    }
+
+    /// Rewrites, and looks again for what others wrote meanwhile; returns how many entries are
+    /// not current in the end.
+    fn apply(
+        &self,
+        live: &mut Live,
+        mut plan: Plan,
+        args: &Args,
+        outcome: &mut Outcome,
+    ) -> Result<u64, Failure> {
+        let pace = Pace {
+            concurrency: args.concurrency,
+            qps: args.qps,
+            batch: usize::try_from(args.batch).unwrap_or(MAX_OPS),
+        };
+        let kv = live.kv()?;
+        let mut failed: HashSet<Vec<u8>> = HashSet::new();
+        for pass in 1.. {
+            let total = plan.items.len() as u64;
+            let progress = Progress::entries(&self.ctx.ui, || Some(total));
+            let done = apply(&kv, &plan, pace, &self.interrupted, &|n| progress.advance(n));
+            progress.finish();
+            let left = total - done.written.min(total);
+            let left = left.saturating_sub(done.already + done.deleted);
+            failed.extend(done.failed.iter().map(|f| f.key.clone()));
+            outcome.add(done);
+            if outcome.stop.is_some() {
+                return Ok(left + plan.unreadable.len() as u64);
+            }
+            let Ok((next, _)) = self.plan(live, &failed) else {
+                // Stopped while looking: what was not written is known all the same.
+                outcome.stop = Some(Stop::Interrupted);
+                return Ok(left + plan.unreadable.len() as u64);
+            };
+            plan = next;
+            if plan.items.is_empty() || pass >= PASSES {
+                break;
+            }
+        }
+        let unreadable: HashSet<&[u8]> = plan.unreadable.iter().map(|f| &*f.key).collect();
+        let unwritten = failed.iter().filter(|k| !unreadable.contains(k.as_slice())).count();
+        Ok((plan.items.len() + plan.unreadable.len() + unwritten) as u64)
+    }
+}
+
+/// Which keys the values get, for sentences.
+fn writers(written_by: &BTreeMap<String, crate::migrate::plan::Written>) -> String {
+    let mut names: Vec<String> = written_by.values().map(|w| w.by.to_string()).collect();
+    names.sort();
+    names.dedup();
+    names.join(", ")
+}

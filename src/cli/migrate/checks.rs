@@ -1,0 +1,206 @@
+//! What is made sure of before anything is written.
+
+use std::collections::BTreeMap;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Args, ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, table};
+use crate::envelope::Provider;
+use crate::migrate::plan::Written;
+use crate::source::live::kv::NO_SPACE;
+
+/// etcd's quota where none is set (etcd `server/storage/quota.go`: `DefaultQuotaBytes`).
+const DEFAULT_QUOTA: u64 = 2 << 30;
+
+/// Options that do not go together.
+pub fn options(ctx: &Ctx, args: &Args) -> Result<(), Failure> {
+    let g = &ctx.global;
+    if g.snapshot.is_some() {
+        return Err(Failure::usage("migrate writes to a live etcd, not to a snapshot")
+            .hint("`atrest rewrite` makes a re-encrypted copy of a snapshot"));
+    }
+    if g.data_dir.is_some() || g.kine.is_some() {
+        return Err(Failure::usage("migrate writes to a live etcd; give its --endpoints"));
+    }
+    if g.revision.is_some() {
+        return Err(Failure::usage("migrate rewrites what is live; --revision has no use here"));
+    }
+    if args.apply && args.backup.is_none() && !args.no_backup {
+        return Err(Failure::usage("--apply needs a backup first").hint(
+            "give a file with --backup FILE, or --no-backup if there is a snapshot already",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the other API servers have the same configuration.
+pub fn confirm(configs: &ConfigSet, others: &[PathBuf]) -> Result<(), Failure> {
+    use sha2::Digest as _;
+    use std::fmt::Write as _;
+    let ours = configs.current();
+    for path in others {
+        let bytes =
+            zeroize::Zeroizing::new(std::fs::read(path).map_err(|e| {
+                Failure::new(format!("cannot read {}", path.display())).because(&e)
+            })?);
+        let mut digest = String::new();
+        for byte in sha2::Sha256::digest(&*bytes) {
+            // Writing to a String does not fail.
+            let _ = write!(digest, "{byte:02x}");
+        }
+        if digest != ours.sha256 {
+            return Err(Failure::new(format!("{} differs from {}", path.display(), ours.location))
+                .hint(
+                    "give every API server the same configuration and restart it before migrating",
+                ));
+        }
+    }
+    Ok(())
+}
+
+/// Alarms of the cluster; true when nothing can be written for lack of space.
+pub fn alarms(ctx: &Ctx, live: &Live, apply: bool) -> Result<bool, Failure> {
+    let alarms = match live.alarms() {
+        Ok(alarms) => alarms,
+        Err(e) => {
+            ctx.ui.warn(&format!("the cluster's alarms are not known: {e}"));
+            return Ok(false);
+        }
+    };
+    for alarm in alarms.iter().filter(|a| *a != NO_SPACE) {
+        if apply {
+            return Err(Failure::new(format!("the cluster has the alarm {alarm}"))
+                .hint("repair it first; `etcdctl alarm list` names the member"));
+        }
+        ctx.ui.warn(&format!("the cluster has the alarm {alarm}"));
+    }
+    let full = alarms.iter().any(|a| a == NO_SPACE);
+    if full && !apply {
+        ctx.ui.warn("the cluster has the alarm NOSPACE: nothing can be written now");
+    }
+    Ok(full)
+}
+
+/// Nothing can be written.
+pub fn no_space() -> Failure {
+    Failure::new("etcd's database has reached its quota: nothing can be written")
+        .hint("etcdctl compact, defrag every member, alarm disarm; then run it again to continue")
+}
+
+/// The database and what the plan adds to it; none if the member does not tell.
+pub fn database(
+    live: &Live,
+    plan: &Plan,
+    written_by: &BTreeMap<String, Written>,
+) -> Option<Database> {
+    let status = live.status().ok()?;
+    let unencrypted = plan.groups.iter().filter(|(k, _)| k.provider == Provider::Identity);
+    let added: u64 = unencrypted
+        .map(|(k, t)| t.entries * written_by.get(&k.resource).map_or(0, |w| w.overhead as u64))
+        .sum();
+    Some(Database {
+        size: status.db_size,
+        in_use: status.db_size_in_use,
+        quota: status.quota,
+        growth: plan.growth + added,
+    })
+}
+
+/// Whether the new revisions fit.
+pub fn quota(ctx: &Ctx, database: Option<&Database>, apply: bool) -> Result<(), Failure> {
+    let Some(d) = database else { return Ok(()) };
+    let free = d.size.saturating_sub(d.in_use);
+    let after = d.size + d.growth.saturating_sub(free);
+    if after <= d.quota.unwrap_or(DEFAULT_QUOTA) {
+        return Ok(());
+    }
+    let text = format!(
+        "the database would grow to about {}, beyond its quota of {}",
+        table::bytes(after),
+        d.quota.map_or("2 GiB, if that is etcd's default".to_owned(), table::bytes)
+    );
+    let hint = "compact and defragment first, or migrate in parts with --namespace or --resource";
+    if d.quota.is_some() && apply {
+        return Err(Failure::new(text).hint(hint));
+    }
+    ctx.ui.warn(&format!("{text}: {hint}"));
+    Ok(())
+}
+
+/// Entries that lose their encryption: meant, or a resource is missing in the configuration.
+pub fn unencrypted(ctx: &Ctx, plan: &Plan, written_by: &BTreeMap<String, Written>) {
+    let mut losing: BTreeMap<&str, u64> = BTreeMap::new();
+    for (group, tally) in &plan.groups {
+        let to = written_by.get(&group.resource).map(|w| w.by.provider);
+        if to == Some(Provider::Identity) && group.provider != Provider::Identity {
+            *losing.entry(&group.resource).or_default() += tally.entries;
+        }
+    }
+    for (resource, entries) in losing {
+        ctx.ui.warn(&format!(
+            "by this configuration, {} of {resource} are stored unencrypted",
+            table::entries(entries)
+        ));
+    }
+}
+
+/// The one condition that cannot be checked from here.
+pub fn every_api_server(written_by: &BTreeMap<String, Written>) -> String {
+    format!(
+        "every API server must be able to read what {} writes before it is written: roll the \
+         configuration out to all of them first (--confirm-config compares their files)",
+        super::writers(written_by)
+    )
+}
+
+/// Stopped by a signal early enough.
+pub fn interrupted() -> Failure {
+    let failure = Failure::new("interrupted before anything was written");
+    Failure { exit: Exit::Interrupted, ..failure }
+}
+
+/// Takes bytes until somebody interrupts.
+struct Until<'a, W> {
+    stop: &'a AtomicBool,
+    out: W,
+}
+
+impl<W: std::io::Write> std::io::Write for Until<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(std::io::Error::other("interrupted"));
+        }
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Saves a snapshot of the member, private from the start and under its name only when complete.
+pub fn backup(ctx: &Ctx, live: &Live, path: &Path, stop: &AtomicBool) -> Result<(), Failure> {
+    if path.exists() {
+        return Err(Failure::new(format!("{} exists already", path.display())).hint(
+            "choose another name; or --no-backup, if it is the backup from before an earlier run",
+        ));
+    }
+    let cannot =
+        |e: &std::io::Error| Failure::new(format!("cannot write {}", path.display())).because(e);
+    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // 0600.
+    let temporary = tempfile::NamedTempFile::new_in(directory).map_err(|e| cannot(&e))?;
+    let mut out = BufWriter::with_capacity(1 << 20, temporary);
+    let written = live.backup(&mut Until { stop, out: &mut out });
+    if stop.load(Ordering::Relaxed) {
+        return Err(interrupted());
+    }
+    let size = written?;
+    out.flush().map_err(|e| cannot(&e))?;
+    let temporary = out.into_inner().map_err(|e| cannot(e.error()))?;
+    temporary.as_file().sync_all().map_err(|e| cannot(&e))?;
+    temporary.persist_noclobber(path).map_err(|e| cannot(&e.error))?;
+    ctx.ui.note(&format!("backup of {} in {}", table::bytes(size), path.display()));
+    Ok(())
+}

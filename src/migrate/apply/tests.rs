@@ -1,0 +1,265 @@
+//! Runs against a key space in memory that misbehaves on purpose.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use super::*;
+use crate::config::ConfigSet;
+use crate::kms::NoPlugins;
+use crate::migrate::plan::Planner;
+use crate::transform::Transformers;
+
+const CONFIG: &str = "\
+apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- resources: [secrets]
+  providers:
+  - secretbox:
+      keys:
+      - {name: new, secret: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE=}
+  - identity: {}
+";
+
+fn transformers() -> Transformers {
+    let loaded = crate::config::load(CONFIG.as_bytes(), "t").unwrap();
+    let set = ConfigSet::new(loaded).unwrap();
+    Transformers::new(&set, Arc::new(NoPlugins)).unwrap()
+}
+
+#[derive(Default)]
+struct Store {
+    revision: i64,
+    /// Every revision of every key: none is a deletion.
+    keys: BTreeMap<Vec<u8>, Vec<(i64, Option<Vec<u8>>)>>,
+}
+
+impl Store {
+    fn write(&mut self, key: &[u8], value: Option<&[u8]>) {
+        self.revision += 1;
+        let row = (self.revision, value.map(<[u8]>::to_vec));
+        self.keys.entry(key.to_vec()).or_default().push(row);
+    }
+
+    fn get(&self, key: &[u8], at: i64) -> Option<Entry> {
+        let (revision, value) = self.keys.get(key)?.iter().rev().find(|(r, _)| *r <= at)?;
+        Some(Entry {
+            key: key.to_vec(),
+            value: value.clone()?,
+            create_revision: 1,
+            mod_revision: *revision,
+            version: 1,
+            lease: 0,
+        })
+    }
+}
+
+/// What goes wrong, by the number of the commit.
+type Trouble = dyn Fn(usize, &mut Store, &[Put<'_>]) -> Option<KvError> + Sync;
+
+struct Fake<'t> {
+    store: Mutex<Store>,
+    commits: AtomicUsize,
+    most: usize,
+    before: &'t Trouble,
+    /// The answer is lost although the write happened.
+    after: &'t Trouble,
+}
+
+impl Keyspace for Fake<'_> {
+    fn read(&self, keys: &[&[u8]], revision: Option<i64>) -> Result<Vec<Option<Entry>>, KvError> {
+        let store = self.store.lock().unwrap();
+        let at = revision.unwrap_or(store.revision);
+        Ok(keys.iter().map(|k| store.get(k, at)).collect())
+    }
+
+    fn commit(&self, puts: &[Put<'_>]) -> Result<Commit, KvError> {
+        let n = self.commits.fetch_add(1, Ordering::Relaxed);
+        let mut store = self.store.lock().unwrap();
+        if puts.len() > self.most {
+            return Err(KvError::TooLarge("too many operations".into()));
+        }
+        if let Some(e) = (self.before)(n, &mut store, puts) {
+            return Err(e);
+        }
+        let now = store.revision;
+        let revs: Vec<_> =
+            puts.iter().map(|p| store.get(p.key, now).map(|e| e.mod_revision)).collect();
+        if revs.iter().zip(puts).any(|(r, p)| *r != Some(p.mod_revision)) {
+            return Ok(Commit::Conflict(revs));
+        }
+        store.revision += 1;
+        let revision = store.revision;
+        for put in puts {
+            let row = (revision, Some(put.value.to_vec()));
+            store.keys.get_mut(put.key).unwrap().push(row);
+        }
+        match (self.after)(n, &mut store, puts) {
+            Some(e) => Err(e),
+            None => Ok(Commit::Done(revision)),
+        }
+    }
+}
+
+fn key(i: usize) -> Vec<u8> {
+    format!("/registry/secrets/default/s{i:04}").into_bytes()
+}
+
+fn value(i: usize) -> Vec<u8> {
+    format!("k8s\0value {i}").into_bytes()
+}
+
+const NONE: &Trouble = &|_, _, _| None;
+
+fn fake<'t>(n: usize, before: &'t Trouble, after: &'t Trouble) -> Fake<'t> {
+    let mut store = Store::default();
+    for i in 0..n {
+        store.write(&key(i), Some(&value(i)));
+    }
+    Fake { store: Mutex::new(store), commits: AtomicUsize::new(0), most: 128, before, after }
+}
+
+fn plan(t: &Transformers, fake: &Fake<'_>) -> Plan {
+    let mut planner = Planner::new(t);
+    let store = fake.store.lock().unwrap();
+    let entries = store.keys.keys().filter_map(|k| store.get(k, store.revision));
+    planner.add(&entries.map(|e| (e, "secrets".to_owned())).collect::<Vec<_>>());
+    planner.finish(&HashSet::new())
+}
+
+fn run(t: &Transformers, fake: &Fake<'_>, interrupted: &AtomicBool) -> Outcome {
+    let pace = Pace { concurrency: 2, qps: None, batch: 8 };
+    apply(fake, &plan(t, fake), pace, interrupted, &|_| ())
+}
+
+/// Every value is current and decrypts to what `expected` says.
+fn check(t: &Transformers, fake: &Fake<'_>, n: usize, expected: impl Fn(usize) -> Option<Vec<u8>>) {
+    let store = fake.store.lock().unwrap();
+    let t = t.for_resource("secrets");
+    for i in 0..n {
+        let entry = store.get(&key(i), store.revision);
+        let plain = entry.map(|e| {
+            let opened = t.read(&key(i), &e.value).unwrap();
+            assert!(!opened.stale, "{i}");
+            opened.plaintext.expose().to_vec()
+        });
+        assert!(plain == expected(i), "entry {i} has another value");
+    }
+}
+
+static GO: AtomicBool = AtomicBool::new(false);
+
+#[test]
+fn all_entries_are_written_once_and_verified() {
+    let (t, fake) = (transformers(), fake(100, NONE, NONE));
+    let done = run(&t, &fake, &GO);
+    assert_eq!((done.written, done.verified, done.conflicts), (100, 100, 0));
+    assert!(done.stop.is_none() && done.failed.is_empty());
+    check(&t, &fake, 100, |i| Some(value(i)));
+    // Nothing is left to do, so nothing is written.
+    let before = fake.store.lock().unwrap().revision;
+    assert_eq!(run(&t, &fake, &GO).written, 0);
+    assert_eq!(fake.store.lock().unwrap().revision, before);
+}
+
+#[test]
+fn others_are_never_overwritten() {
+    let changed = b"k8s\0changed".to_vec();
+    let meanwhile: &Trouble = &|n, store, _| {
+        if n == 0 {
+            store.write(&key(3), Some(b"k8s\0changed"));
+            store.write(&key(4), None);
+        }
+        None
+    };
+    let (t, fake) = (transformers(), fake(20, meanwhile, NONE));
+    let done = run(&t, &fake, &GO);
+    assert_eq!(done.written, 19);
+    assert_eq!(done.deleted, 1);
+    check(&t, &fake, 20, |i| match i {
+        3 => Some(changed.clone()),
+        4 => None,
+        i => Some(value(i)),
+    });
+}
+
+#[test]
+fn a_key_that_never_rests_fails_alone() {
+    let restless: &Trouble = &|_, store, puts| {
+        if puts.iter().any(|p| p.key == key(5)) {
+            store.write(&key(5), Some(b"k8s\0again"));
+        }
+        None
+    };
+    let (t, fake) = (transformers(), fake(20, restless, NONE));
+    let done = run(&t, &fake, &GO);
+    assert_eq!(done.written, 19);
+    assert_eq!(done.failed.len(), 1);
+    assert_eq!(done.failed[0].key, key(5));
+    assert!(done.conflicts > u64::from(MAX_TRIES) - 1);
+}
+
+#[test]
+fn a_lost_answer_is_resolved_by_reading() {
+    let lost: &Trouble = &|n, _, _| (n < 2).then(|| KvError::Lost(SourceError::new("gone")));
+    let (t, fake) = (transformers(), fake(16, NONE, lost));
+    let done = run(&t, &fake, &GO);
+    assert_eq!((done.written, done.verified, done.conflicts, done.already), (16, 16, 0, 0));
+    check(&t, &fake, 16, |i| Some(value(i)));
+    let store = fake.store.lock().unwrap();
+    assert!(store.keys.values().all(|rows| rows.len() == 2), "nothing was written twice");
+}
+
+#[test]
+fn servers_with_smaller_limits_get_smaller_transactions() {
+    let mut fake = fake(40, NONE, NONE);
+    fake.most = 3;
+    let t = transformers();
+    assert_eq!(run(&t, &fake, &GO).verified, 40);
+}
+
+#[test]
+fn a_full_database_stops_the_run_and_the_next_one_goes_on() {
+    let full: &Trouble = &|n, _, _| (n == 2).then_some(KvError::NoSpace);
+    let (t, fake) = (transformers(), fake(64, full, NONE));
+    let done = run(&t, &fake, &GO);
+    assert!(matches!(done.stop, Some(Stop::NoSpace)));
+    assert!(done.written < 64 && done.written == done.verified);
+    let again = run(&t, &fake, &GO);
+    assert_eq!(done.written + again.written, 64);
+    check(&t, &fake, 64, |i| Some(value(i)));
+}
+
+#[test]
+fn busy_servers_are_asked_again() {
+    let busy: &Trouble = &|n, _, _| (n < 2).then_some(KvError::Busy);
+    let (t, fake) = (transformers(), fake(10, busy, NONE));
+    let done = run(&t, &fake, &GO);
+    assert_eq!((done.written, done.busy), (10, 2));
+}
+
+#[test]
+fn an_interrupted_run_writes_nothing_more() {
+    let (t, fake) = (transformers(), fake(30, NONE, NONE));
+    let done = run(&t, &fake, &AtomicBool::new(true));
+    assert!(matches!(done.stop, Some(Stop::Interrupted)));
+    assert_eq!(done.written, 0);
+}
+
+#[test]
+fn a_value_that_does_not_read_back_gets_its_old_one_again() {
+    // Somewhere on the way the stored bytes are damaged.
+    let damage: &Trouble = &|n, store, puts| {
+        if n == 0 {
+            let rows = store.keys.get_mut(puts[0].key).unwrap();
+            rows.last_mut().unwrap().1.as_mut().unwrap().push(0);
+        }
+        None
+    };
+    let (t, fake) = (transformers(), fake(1, NONE, damage));
+    let done = run(&t, &fake, &GO);
+    assert!(matches!(done.stop, Some(Stop::Mismatch(_))));
+    assert_eq!(done.failed.len(), 1);
+    let store = fake.store.lock().unwrap();
+    assert!(store.get(&key(0), store.revision).unwrap().value == value(0));
+}

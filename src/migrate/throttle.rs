@@ -1,0 +1,187 @@
+//! How fast to write: no faster than asked for, and slower when etcd has enough to do.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// First pause after "too many requests"; it doubles up to [`MAX_PAUSE`].
+const PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// Answers that come faster than this are never a reason to slow down.
+const FAST: Duration = Duration::from_millis(50);
+/// How many times the usual latency is a sign of too much work.
+const SLOW: u32 = 8;
+/// At most one step back in this time: the requests in flight all tell the same story.
+const STEP: Duration = Duration::from_millis(500);
+/// How long one look at the stop flag may be apart from the next.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Shares permits among threads: additive increase, multiplicative decrease.
+pub struct Throttle {
+    most: f64,
+    /// Entries a second.
+    qps: Option<f64>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    allowed: f64,
+    in_flight: u32,
+    /// Nothing is sent before.
+    not_before: Instant,
+    /// When the next entry is due.
+    due: Instant,
+    stepped: Instant,
+    pause: Duration,
+    /// Latency of good times.
+    usual: Option<Duration>,
+    /// How often etcd said that it is busy.
+    busy: u64,
+}
+
+impl Throttle {
+    /// At most `concurrency` writes at once and `qps` entries a second.
+    #[must_use]
+    pub fn new(concurrency: u32, qps: Option<f64>) -> Self {
+        let now = Instant::now();
+        let most = f64::from(concurrency.max(1));
+        let state = State {
+            allowed: most,
+            in_flight: 0,
+            not_before: now,
+            due: now,
+            stepped: now,
+            pause: PAUSE,
+            usual: None,
+            busy: 0,
+        };
+        Self { most, qps, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `entries` may be written; false when `stop` says so first.
+    pub fn begin(&self, entries: usize, stop: &dyn Fn() -> bool) -> bool {
+        let mut state = self.lock();
+        loop {
+            if stop() {
+                return false;
+            }
+            let now = Instant::now();
+            let when = state.not_before.max(state.due);
+            if f64::from(state.in_flight) < state.allowed.max(1.0).floor() && when <= now {
+                state.in_flight += 1;
+                if let Some(qps) = self.qps {
+                    #[allow(clippy::cast_precision_loss)] // a batch has at most 128
+                    let gap = Duration::from_secs_f64(entries as f64 / qps);
+                    state.due = now.max(state.due) + gap;
+                }
+                return true;
+            }
+            let wait = when.saturating_duration_since(now).clamp(Duration::from_millis(1), LOOK);
+            state = self
+                .changed
+                .wait_timeout(state, wait)
+                .map_or_else(|e| e.into_inner().0, |(guard, _)| guard);
+        }
+    }
+
+    /// A write was answered after `latency`.
+    pub fn answered(&self, latency: Duration) {
+        let mut state = self.lock();
+        state.in_flight = state.in_flight.saturating_sub(1);
+        state.pause = PAUSE;
+        let usual = state.usual.unwrap_or(latency);
+        if latency > FAST && latency > usual * SLOW {
+            Self::step_back(&mut state, 0.7);
+        } else {
+            state.allowed = (state.allowed + 1.0 / state.allowed.max(1.0)).min(self.most);
+        }
+        // Follows improvements at once and deteriorations slowly.
+        state.usual = Some(if latency < usual { latency } else { (usual * 63 + latency) / 64 });
+        self.changed.notify_all();
+    }
+
+    /// etcd said "too many requests".
+    pub fn busy(&self) {
+        let mut state = self.lock();
+        state.in_flight = state.in_flight.saturating_sub(1);
+        state.busy += 1;
+        let now = Instant::now();
+        if now >= state.not_before {
+            state.not_before = now + state.pause;
+            state.pause = (state.pause * 2).min(MAX_PAUSE);
+        }
+        Self::step_back(&mut state, 0.5);
+        self.changed.notify_all();
+    }
+
+    /// A write came to nothing.
+    pub fn failed(&self) {
+        let mut state = self.lock();
+        state.in_flight = state.in_flight.saturating_sub(1);
+        self.changed.notify_all();
+    }
+
+    fn step_back(state: &mut State, factor: f64) {
+        let now = Instant::now();
+        if now.duration_since(state.stepped) >= STEP || state.busy == 1 {
+            state.stepped = now;
+            state.allowed = (state.allowed * factor).max(1.0);
+        }
+    }
+
+    /// How often etcd said that it is busy.
+    pub fn times_busy(&self) -> u64 {
+        self.lock().busy
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GO_ON: &dyn Fn() -> bool = &|| false;
+
+    #[test]
+    fn entries_are_spread_over_time() {
+        let throttle = Throttle::new(4, Some(1000.0));
+        let start = Instant::now();
+        for _ in 0..5 {
+            assert!(throttle.begin(20, GO_ON));
+            throttle.answered(Duration::from_millis(1));
+        }
+        // The fifth may begin once the four before it have had their time.
+        assert!(start.elapsed() >= Duration::from_millis(80));
+    }
+
+    #[test]
+    fn a_busy_server_is_given_time() {
+        let throttle = Throttle::new(4, None);
+        assert!(throttle.begin(1, GO_ON));
+        let start = Instant::now();
+        throttle.busy();
+        assert!(throttle.begin(1, GO_ON));
+        assert!(start.elapsed() >= PAUSE);
+        assert!(throttle.lock().allowed <= 2.0);
+        assert_eq!(throttle.times_busy(), 1);
+    }
+
+    #[test]
+    fn rising_latency_means_fewer_at_once() {
+        let throttle = Throttle::new(8, None);
+        throttle.answered(Duration::from_millis(10));
+        throttle.lock().stepped = Instant::now().checked_sub(STEP).unwrap();
+        throttle.answered(Duration::from_millis(200));
+        assert!(throttle.lock().allowed < 8.0);
+    }
+
+    #[test]
+    fn waiting_ends_when_told() {
+        let throttle = Throttle::new(1, None);
+        assert!(throttle.begin(1, GO_ON));
+        assert!(!throttle.begin(1, &|| true));
+    }
+}

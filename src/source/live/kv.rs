@@ -1,0 +1,359 @@
+//! Requests beyond reading whole ranges: single keys, transactions, and what a member says about
+//! itself. Only `migrate` writes.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use prost::Message;
+use sha2::{Digest as _, Sha256};
+use tokio::runtime::Handle;
+
+use super::Live;
+use super::explain;
+use super::session::{CallError, Refusal, Session};
+use super::txn::{self, TxnRequest};
+use super::wire;
+use crate::entry::Entry;
+use crate::proto::{Fields, Malformed};
+use crate::source::SourceError;
+
+/// Room for responses, bytes: a batch is bounded by its requester.
+const LIMIT: usize = 256 << 20;
+const TXN: &str = "/etcdserverpb.KV/Txn";
+
+/// Why a request on keys failed.
+#[derive(Debug, thiserror::Error)]
+pub enum KvError {
+    /// The server has more to do than it can.
+    #[error("etcd is busy")]
+    Busy,
+    /// The request is larger, or has more operations, than the server takes.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The database has reached its quota; nothing is written until that changes.
+    #[error("the database has reached its quota")]
+    NoSpace,
+    /// The revision is no longer held.
+    #[error("the revision has been compacted")]
+    Compacted,
+    /// No member answered. A write may or may not have happened.
+    #[error(transparent)]
+    Lost(SourceError),
+    /// Anything else; trying again does not help.
+    #[error(transparent)]
+    Refused(SourceError),
+}
+
+/// One conditional write.
+pub struct Put<'a> {
+    /// The etcd key.
+    pub key: &'a [u8],
+    /// Written only if this is still the key's newest revision.
+    pub mod_revision: i64,
+    /// The new value.
+    pub value: &'a [u8],
+}
+
+/// What became of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Commit {
+    /// Everything was written, at this revision.
+    Done(i64),
+    /// Nothing was written: these are the revisions of the keys now, in order; none is gone.
+    Conflict(Vec<Option<i64>>),
+}
+
+/// Keys of a live etcd, usable from any thread that is not one of a runtime.
+#[derive(Clone)]
+pub struct Kv {
+    handle: Handle,
+    session: Arc<Session>,
+}
+
+impl Kv {
+    /// The entries of `keys`, in their order, all at one revision; none where there is no such
+    /// key. At most 128 keys (etcd `server/embed/config.go`: `DefaultMaxTxnOps`).
+    ///
+    /// # Errors
+    /// See [`KvError`].
+    pub fn read(
+        &self,
+        keys: &[&[u8]],
+        revision: Option<i64>,
+    ) -> Result<Vec<Option<Entry>>, KvError> {
+        let request = TxnRequest::read(keys, revision.unwrap_or(0));
+        let bytes = self.call(&request)?;
+        let response = txn::Response::read(&bytes).map_err(malformed)?;
+        let mut entries = Vec::with_capacity(keys.len());
+        for range in response.ranges {
+            let entry = wire::entries(range).next().transpose().map_err(malformed)?;
+            entries.push(entry.map(|e| e.to_entry()));
+        }
+        if entries.len() != keys.len() {
+            return Err(malformed(Malformed { offset: 0 }));
+        }
+        Ok(entries)
+    }
+
+    /// Writes all of `puts`, or none if one of their keys has changed. Leases stay.
+    ///
+    /// # Errors
+    /// See [`KvError`]. After [`KvError::Lost`] the outcome is unknown; asking again is safe,
+    /// because a write that did happen is a changed revision.
+    pub fn commit(&self, puts: &[Put<'_>]) -> Result<Commit, KvError> {
+        let bytes = self.call(&TxnRequest::write(puts))?;
+        let response = txn::Response::read(&bytes).map_err(malformed)?;
+        if response.succeeded {
+            return Ok(Commit::Done(response.revision));
+        }
+        let mut now = Vec::with_capacity(puts.len());
+        for range in response.ranges {
+            let entry = wire::entries(range).next().transpose().map_err(malformed)?;
+            now.push(entry.map(|e| e.mod_revision));
+        }
+        if now.len() != puts.len() {
+            return Err(malformed(Malformed { offset: 0 }));
+        }
+        Ok(Commit::Conflict(now))
+    }
+
+    /// Asks the current member once, so that a busy one is noticed; others take over from a lost
+    /// one.
+    fn call(&self, request: &TxnRequest) -> Result<Bytes, KvError> {
+        let body = Bytes::from(request.encode_to_vec());
+        self.handle.block_on(async {
+            match self.session.call_current(TXN, body.clone(), LIMIT).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(CallError::Status(s)) if s.message() == "etcdserver: too many requests" => {
+                    return Err(KvError::Busy);
+                }
+                Err(e) if e.is_passing() => {}
+                Err(e) => {
+                    let index = self.session.current.load(Ordering::Relaxed);
+                    return Err(self.classify(&Refusal { failures: vec![(index, e)] }));
+                }
+            }
+            self.session.call(TXN, body, LIMIT).await.map_err(|refusal| self.classify(&refusal))
+        })
+    }
+
+    fn classify(&self, refusal: &Refusal) -> KvError {
+        // etcd `api/v3rpc/rpctypes/error.go`.
+        match refusal.message() {
+            Some("etcdserver: too many requests") => KvError::Busy,
+            Some("etcdserver: mvcc: database space exceeded") => KvError::NoSpace,
+            Some("etcdserver: mvcc: required revision has been compacted") => KvError::Compacted,
+            Some(
+                text @ ("etcdserver: request is too large"
+                | "etcdserver: too many operations in txn request"),
+            ) => KvError::TooLarge(text.trim_start_matches("etcdserver: ").to_owned()),
+            _ if refusal.is_too_large() => {
+                KvError::TooLarge("the request is larger than the server takes".to_owned())
+            }
+            _ => {
+                let error = explain::refusal(&self.session, refusal);
+                if refusal.failures.iter().all(|(_, e)| e.is_passing()) {
+                    KvError::Lost(error)
+                } else {
+                    KvError::Refused(error)
+                }
+            }
+        }
+    }
+}
+
+fn malformed(e: Malformed) -> KvError {
+    KvError::Refused(
+        SourceError::new("etcd sent a response that cannot be read")
+            .because(e)
+            .hint("check that the endpoint is an etcd and not a proxy that changes messages"),
+    )
+}
+
+/// What a member says about itself (`etcdserverpb.StatusResponse`). Sizes in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// etcd's version.
+    pub version: String,
+    /// Size of the database file.
+    pub db_size: u64,
+    /// The part of it that is in use; the rest is reused before the file grows.
+    pub db_size_in_use: u64,
+    /// What the file may grow to, where the member says so (3.6 and later).
+    pub quota: Option<u64>,
+    /// What the member complains about.
+    pub errors: Vec<String>,
+}
+
+/// Alarms of a cluster, in words (`etcdserverpb.AlarmType`).
+pub const NO_SPACE: &str = "NOSPACE";
+
+impl Live {
+    /// Single keys and transactions.
+    ///
+    /// # Errors
+    /// When the connection is closed.
+    pub fn kv(&self) -> Result<Kv, SourceError> {
+        Ok(Kv { handle: self.runtime()?.handle().clone(), session: Arc::clone(&self.session) })
+    }
+
+    /// What the current member says about itself.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self) -> Result<MemberStatus, SourceError> {
+        let bytes = self.ask("/etcdserverpb.Maintenance/Status", Bytes::new())?;
+        read_status(&bytes).map_err(unreadable)
+    }
+
+    /// The alarms that are raised, as `NOSPACE`, `CORRUPT`.
+    ///
+    /// # Errors
+    /// When no member answers.
+    pub fn alarms(&self) -> Result<Vec<String>, SourceError> {
+        // AlarmRequest: action GET is 0, every member is 0, every alarm is 0.
+        let bytes = self.ask("/etcdserverpb.Maintenance/Alarm", Bytes::new())?;
+        read_alarms(&bytes).map_err(unreadable)
+    }
+
+    fn ask(&self, path: &'static str, body: Bytes) -> Result<Bytes, SourceError> {
+        self.runtime()?
+            .block_on(self.session.call(path, body, LIMIT))
+            .map_err(|refusal| explain::refusal(&self.session, &refusal))
+    }
+
+    /// Writes a snapshot of the current member, as `etcdctl snapshot save` does, and returns its
+    /// size in bytes.
+    ///
+    /// # Errors
+    /// When the member does not send it all, its digest does not fit, or `out` cannot be written.
+    pub fn backup(&self, out: &mut dyn Write) -> Result<u64, SourceError> {
+        let failed = |refusal: Refusal| explain::refusal(&self.session, &refusal);
+        self.runtime()?.block_on(async {
+            let (index, mut stream) = self.session.snapshot().await.map_err(failed)?;
+            // The stream ends with the SHA-256 of everything before it
+            // (etcd `server/etcdserver/api/v3rpc/maintenance.go`).
+            let mut tail: Vec<u8> = Vec::new();
+            let mut digest = Sha256::new();
+            let mut total = 0u64;
+            loop {
+                let part =
+                    tokio::time::timeout(self.session.command_timeout.max(PART), stream.message())
+                        .await;
+                let part = match part {
+                    Ok(Ok(part)) => part,
+                    Ok(Err(status)) => {
+                        let e = CallError::Status(Box::new(status));
+                        return Err(failed(Refusal { failures: vec![(index, e)] }));
+                    }
+                    Err(_) => {
+                        let failures = vec![(index, CallError::Timeout(PART))];
+                        return Err(failed(Refusal { failures }));
+                    }
+                };
+                let Some(part) = part else { break };
+                let blob = blob(&part).map_err(unreadable)?;
+                out.write_all(blob)
+                    .map_err(|e| SourceError::new("cannot write the backup").because(e))?;
+                total += blob.len() as u64;
+                tail.extend_from_slice(blob);
+                let fixed = tail.len().saturating_sub(32);
+                digest.update(&tail[..fixed]);
+                tail.drain(..fixed);
+            }
+            if tail.len() < 32 || digest.finalize().as_slice() != tail {
+                return Err(SourceError::new("the backup is incomplete: its SHA-256 does not fit")
+                    .hint("run it again"));
+            }
+            Ok(total)
+        })
+    }
+}
+
+/// How long a part of a backup may take: the member reads it from its disk.
+const PART: std::time::Duration = std::time::Duration::from_mins(1);
+
+fn unreadable(e: Malformed) -> SourceError {
+    SourceError::new("etcd sent a response that cannot be read").because(e)
+}
+
+/// `etcdserverpb.SnapshotResponse.blob`.
+fn blob(message: &[u8]) -> Result<&[u8], Malformed> {
+    let mut blob: &[u8] = &[];
+    for field in Fields::new(message) {
+        let field = field?;
+        if field.number == 3 {
+            blob = field.bytes().unwrap_or_default();
+        }
+    }
+    Ok(blob)
+}
+
+fn read_status(message: &[u8]) -> Result<MemberStatus, Malformed> {
+    let text = |b: Option<&[u8]>| String::from_utf8_lossy(b.unwrap_or_default()).into_owned();
+    let mut status = MemberStatus::default();
+    for field in Fields::new(message) {
+        let field = field?;
+        match field.number {
+            2 => status.version = text(field.bytes()),
+            3 => status.db_size = field.varint().unwrap_or_default(),
+            8 => status.errors.push(text(field.bytes())),
+            9 => status.db_size_in_use = field.varint().unwrap_or_default(),
+            12 => status.quota = field.varint().filter(|n| *n > 0),
+            _ => {}
+        }
+    }
+    Ok(status)
+}
+
+fn read_alarms(message: &[u8]) -> Result<Vec<String>, Malformed> {
+    let mut alarms: Vec<String> = Vec::new();
+    for field in Fields::new(message) {
+        let field = field?;
+        if field.number != 2 {
+            continue;
+        }
+        for part in Fields::new(field.bytes().unwrap_or_default()) {
+            let part = part?;
+            if part.number == 2 {
+                let word = match part.varint() {
+                    None | Some(0) => continue,
+                    Some(1) => NO_SPACE.to_owned(),
+                    Some(2) => "CORRUPT".to_owned(),
+                    Some(n) => format!("alarm {n}"),
+                };
+                if !alarms.contains(&word) {
+                    alarms.push(word);
+                }
+            }
+        }
+    }
+    Ok(alarms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_read_from_their_wire_form() {
+        let mut message = vec![0x12, 5];
+        message.extend_from_slice(b"3.5.1");
+        message.extend_from_slice(&[0x18, 0x80, 0x40, 0x48, 0x80, 0x20, 0x60, 0x80, 0x80, 1]);
+        let status = read_status(&message).unwrap();
+        assert_eq!(
+            (status.db_size, status.db_size_in_use, status.quota),
+            (8192, 4096, Some(16384))
+        );
+        assert_eq!(status.version, "3.5.1");
+        assert_eq!(read_status(&message[..4]), Err(Malformed { offset: 0 }));
+    }
+
+    #[test]
+    fn alarms_are_named_once() {
+        let message = [0x12, 4, 0x08, 1, 0x10, 1, 0x12, 4, 0x08, 2, 0x10, 1, 0x12, 2, 0x10, 2];
+        assert_eq!(read_alarms(&message).unwrap(), ["NOSPACE", "CORRUPT"]);
+    }
+}

@@ -1,0 +1,169 @@
+//! Transactions on the wire (etcd `api/etcdserverpb/rpc.proto`).
+
+use super::kv::Put;
+use super::wire::RangeRequest;
+use crate::proto::{Fields, Malformed};
+
+/// `etcdserverpb.PutRequest`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+#[prost(skip_debug)]
+pub(super) struct PutRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
+    #[prost(bool, tag = "6")]
+    pub ignore_lease: bool,
+}
+
+impl std::fmt::Debug for PutRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PutRequest(<{} bytes>)", self.value.len())
+    }
+}
+
+impl Drop for PutRequest {
+    fn drop(&mut self) {
+        // Going back to identity, this is a plaintext secret.
+        zeroize::Zeroize::zeroize(&mut self.value);
+    }
+}
+
+/// `etcdserverpb.Compare` of a mod revision: result EQUAL is 0.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Compare {
+    #[prost(int32, tag = "2")]
+    pub target: i32,
+    #[prost(bytes = "vec", tag = "3")]
+    pub key: Vec<u8>,
+    #[prost(int64, tag = "6")]
+    pub mod_revision: i64,
+}
+
+/// `etcdserverpb.Compare.CompareTarget.MOD`.
+const MOD: i32 = 2;
+
+/// `etcdserverpb.RequestOp`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct RequestOp {
+    #[prost(message, optional, tag = "1")]
+    pub range: Option<RangeRequest>,
+    #[prost(message, optional, tag = "2")]
+    pub put: Option<PutRequest>,
+}
+
+/// `etcdserverpb.TxnRequest`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct TxnRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub compare: Vec<Compare>,
+    #[prost(message, repeated, tag = "2")]
+    pub success: Vec<RequestOp>,
+    #[prost(message, repeated, tag = "3")]
+    pub failure: Vec<RequestOp>,
+}
+
+fn range(key: &[u8], revision: i64, keys_only: bool) -> RequestOp {
+    let range = RangeRequest { key: key.to_vec(), revision, keys_only, ..RangeRequest::default() };
+    RequestOp { range: Some(range), put: None }
+}
+
+impl TxnRequest {
+    /// Reads keys at one revision, 0 for the newest.
+    pub fn read(keys: &[&[u8]], revision: i64) -> Self {
+        let success = keys.iter().map(|key| range(key, revision, false)).collect();
+        Self { success, ..Self::default() }
+    }
+
+    /// Writes everything if nothing has changed, else says what the revisions are.
+    pub fn write(puts: &[Put<'_>]) -> Self {
+        let compare = |p: &Put<'_>| Compare {
+            target: MOD,
+            key: p.key.to_vec(),
+            mod_revision: p.mod_revision,
+        };
+        let put = |p: &Put<'_>| RequestOp {
+            range: None,
+            put: Some(PutRequest {
+                key: p.key.to_vec(),
+                value: p.value.to_vec(),
+                ignore_lease: true,
+            }),
+        };
+        Self {
+            compare: puts.iter().map(compare).collect(),
+            success: puts.iter().map(put).collect(),
+            failure: puts.iter().map(|p| range(p.key, 0, true)).collect(),
+        }
+    }
+}
+
+/// `etcdserverpb.TxnResponse`, its ranges still as bytes.
+pub(super) struct Response<'a> {
+    /// The store's revision after the transaction.
+    pub revision: i64,
+    /// Every comparison held.
+    pub succeeded: bool,
+    /// `RangeResponse` of each range, in order.
+    pub ranges: Vec<&'a [u8]>,
+}
+
+impl<'a> Response<'a> {
+    /// Reads the frame.
+    pub fn read(message: &'a [u8]) -> Result<Self, Malformed> {
+        let mut response = Self { revision: 0, succeeded: false, ranges: Vec::new() };
+        for field in Fields::new(message) {
+            let field = field?;
+            match field.number {
+                1 => {
+                    for header in Fields::new(field.bytes().unwrap_or_default()) {
+                        let header = header?;
+                        if header.number == 3 {
+                            response.revision = header.int64().unwrap_or_default();
+                        }
+                    }
+                }
+                2 => response.succeeded = field.varint().is_some_and(|v| v != 0),
+                3 => {
+                    for op in Fields::new(field.bytes().unwrap_or_default()) {
+                        let op = op?;
+                        if op.number == 1 {
+                            response.ranges.push(op.bytes().unwrap_or_default());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(response)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn writes_are_conditional_and_keep_leases() {
+        let request = TxnRequest::write(&[Put { key: b"k", mod_revision: 7, value: b"v" }]);
+        let expected = [
+            &[0x0a, 7, 0x10, 2, 0x1a, 1, b'k', 0x30, 7][..],
+            &[0x12, 10, 0x12, 8, 0x0a, 1, b'k', 0x12, 1, b'v', 0x30, 1],
+            &[0x1a, 7, 0x0a, 5, 0x0a, 1, b'k', 0x40, 1],
+        ]
+        .concat();
+        assert_eq!(request.encode_to_vec(), expected);
+        assert!(!format!("{request:?}").contains("118"), "values stay out of Debug");
+    }
+
+    #[test]
+    fn responses_of_reads_keep_their_order() {
+        let message = [0x0a, 2, 0x18, 9, 0x10, 1, 0x1a, 4, 0x0a, 2, 0x20, 1, 0x1a, 2, 0x0a, 0];
+        let response = Response::read(&message).unwrap();
+        assert_eq!((response.revision, response.succeeded), (9, true));
+        assert_eq!(response.ranges, [&[0x20, 1][..], &[]]);
+        assert!(Response::read(&message[..5]).is_err());
+    }
+}
