@@ -41,7 +41,11 @@ pub fn full_key(ctx: &Ctx, key: &str) -> String {
         .and_then(|s| s.ranges(scope.base()).into_iter().next())
         .and_then(|r| String::from_utf8(r.start).ok());
     match below {
-        Some(below) if !rest.is_empty() => format!("{below}{rest}"),
+        // As with kubectl, -n completes a name.
+        Some(below) if !rest.is_empty() => match &ctx.global.namespace[..] {
+            [namespace] if !rest.contains('/') => format!("{below}{namespace}/{rest}"),
+            _ => format!("{below}{rest}"),
+        },
         _ => format!("{}{key}", scope.base()),
     }
 }
@@ -102,7 +106,14 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         missing.iter().map(|k| table::visible(k)).collect::<Vec<_>>().join(", "),
         visit.revision
     ));
-    if ctx.global.revision.is_none() {
+    if missing
+        .iter()
+        .any(|k| k.trim_start_matches(open::scope(ctx).base()).matches('/').count() < 2)
+    {
+        failure = failure.hint(
+            "a KEY is /registry/secrets/NAMESPACE/NAME, secrets/NAMESPACE/NAME, or secrets/NAME with -n NAMESPACE; `atrest scan --list` shows them all",
+        );
+    } else if ctx.global.revision.is_none() {
         failure = failure
             .hint("`atrest history KEY` shows whether it existed; --revision reads an older state");
     }

@@ -100,11 +100,13 @@ pub fn configs(ctx: &Ctx) -> Result<Option<ConfigSet>, Failure> {
 
 /// How a configuration is named in reports.
 pub fn config_wire(set: &ConfigSet) -> crate::report::wire::Config {
-    let current = set.current();
-    crate::report::wire::Config {
-        location: current.location.clone(),
-        sha256: current.sha256.clone(),
-    }
+    let wire = |file: &crate::config::Loaded| crate::report::wire::Config {
+        location: file.location.clone(),
+        sha256: file.sha256.clone(),
+        also: Vec::new(),
+    };
+    let also = set.files().iter().skip(1).map(wire).collect();
+    crate::report::wire::Config { also, ..wire(set.current()) }
 }
 
 /// The transformers of the configurations, with their KMS plugins.

@@ -257,6 +257,14 @@ impl Report<'_> {
                 table::visible(&config.location),
                 config.sha256.get(..12).unwrap_or_default()
             )?;
+            for other in &config.also {
+                writeln!(
+                    out,
+                    "reading also with {} (sha256 {})",
+                    table::visible(&other.location),
+                    other.sha256.get(..12).unwrap_or_default()
+                )?;
+            }
         }
         writeln!(out)?;
         if let Some(entries) = self.entries {
@@ -268,7 +276,7 @@ impl Report<'_> {
         if !groups.is_empty() {
             writeln!(out, "{}", group_table(&groups, with_status, color))?;
         }
-        let several = self.reads.iter().any(|r| r.config != self.reads[0].config);
+        let several = self.config.as_ref().is_some_and(|c| !c.also.is_empty());
         for read in self.reads.iter().filter(|_| several) {
             writeln!(
                 out,

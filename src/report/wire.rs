@@ -30,6 +30,9 @@ pub struct Config {
     pub location: String,
     /// SHA-256 of the file's bytes, lowercase hex.
     pub sha256: String,
+    /// The further files, whose keys are tried for reading only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Config>,
 }
 
 /// One part that could not be read.

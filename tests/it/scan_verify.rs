@@ -185,3 +185,54 @@ fn nothing_decrypted_is_printed() {
         }
     }
 }
+
+/// Masters whose files disagree: the first decides what is current, the keys of all read, and the
+/// report says whose key read how much.
+#[test]
+fn several_configurations() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = dir.path().join("first.yaml");
+    std::fs::write(
+        &first,
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n\
+         - resources: [secrets]\n  providers:\n  - aesgcm:\n      keys:\n      \
+         - {name: new, secret: MDEyMzQ1Njc4OWFiY2RlZg==}\n  - identity: {}\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&first, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let old = corpus::config("p1-secretbox");
+    let run = |words: &str, configs: &[&std::path::Path]| {
+        let mut run = bin().words(words).arg("--snapshot").arg(corpus::db("p1b-partial-migration"));
+        for config in configs {
+            run = run.arg("--encryption-config").arg(config);
+        }
+        run.run()
+    };
+    // The first alone cannot read what the old key wrote.
+    let alone = run("scan --verify -w json", &[&first]).code(4).json();
+    assert_eq!(alone["totals"]["unreadable"], 18);
+
+    let both = run("scan --verify -w json", &[&first, &old]).ok().json();
+    assert_eq!(both["totals"]["unreadable"], 0);
+    assert_eq!(both["totals"]["stale"], 42, "only the first says what is current");
+    assert_eq!(both["config"]["location"], first.to_str().unwrap());
+    assert_eq!(both["config"]["also"][0]["location"], old.to_str().unwrap());
+    let reads = |config: &std::path::Path, provider: &str| {
+        let all = both["reads"].as_array().unwrap();
+        let one = all
+            .iter()
+            .find(|r| text(&r["config"]) == config.to_str().unwrap() && r["provider"] == provider);
+        one.map(|r| (text(&r["key"]), r["entries"].as_u64().unwrap()))
+    };
+    assert_eq!(reads(&old, "secretbox"), Some(("secret-key-1".to_owned(), 18)));
+    assert_eq!(reads(&first, "aesgcm"), None, "nothing was written with it");
+
+    let table = run("scan --verify", &[&first, &old]).ok();
+    let table = table.text();
+    assert!(table.contains(&format!("reading also with {}", old.display())), "{table}");
+    let line = format!("read by secretbox secret-key-1 of {}: 18 entries", old.display());
+    assert!(table.contains(&line), "{table}");
+    // From the prefix alone the keys of all files count, too.
+    let prefix = run("scan -w json", &[&first, &old]).ok().json();
+    assert_eq!(prefix["totals"], both["totals"]);
+}
