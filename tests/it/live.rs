@@ -102,3 +102,27 @@ fn nothing_stored_is_a_result_too() {
     assert_eq!(done.json()["source"]["revision"], 1);
     assert!(done.stderr.contains("--prefix"), "{done}");
 }
+
+#[test]
+fn guessed_pages_hold_every_key_once_and_in_order() {
+    let etcd = Etcd::plain(Version::V35);
+    let random = |i: u64| i.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    // Names that count up, names without an order, and one namespace after the other.
+    let name = |i: u64| match i % 5 {
+        0 => format!("ns-{:03}/secret-{i:05}", i % 300),
+        1 => format!("big/{:016x}", random(i)),
+        2 => format!("team-{}/sh.helm.release.v1.app-{}.v{i}", i % 7, random(i) >> 50),
+        3 => format!("big/default-token-{}", random(i)),
+        _ => format!("zz-{i}/x"),
+    };
+    // Sizes jump in places.
+    let value = |i: u64| "v".repeat(if i % 97 == 1 { 40_000 } else { 1_500 });
+    etcd.put_many((0..5000).map(|i| (format!("/registry/secrets/{}", name(i)), value(i))));
+    let keys = etcd.ctl(&["get", "--prefix", "--keys-only", "/registry/secrets/"]);
+    let keys = String::from_utf8(keys).unwrap();
+    let keys: Vec<_> = keys.lines().filter(|l| !l.is_empty()).collect();
+    assert_eq!(keys.len(), 5000);
+    let listed = bin().words("scan -w jsonl").args(etcd.args()).run().ok().jsonl();
+    let listed: Vec<_> = listed.iter().map(|e| e["key"].as_str().unwrap()).collect();
+    assert_eq!(listed, keys);
+}

@@ -1,10 +1,12 @@
 //! One scan as pages: the next ones are fetched while the caller reads the last.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::explain;
 use super::session::{Refusal, Session};
@@ -15,14 +17,18 @@ use crate::source::{EntrySink, KeyRange, Query, SourceError};
 /// Entries of the first page, before sizes are known: at etcd's largest they are 150 MB that the
 /// server gathers in vain.
 const FIRST_LIMIT: i64 = 100;
-/// Most entries of a page: bounds what a server gathers when sizes jump.
-const MAX_LIMIT: i64 = 2_000;
-/// What a page should weigh, bytes.
-const TARGET: usize = 1 << 20;
-/// What a page of several entries may weigh, bytes: beyond it, fewer are asked for.
-const MAX_PAGE: usize = 16 << 20;
-/// Pages that wait for the caller, besides the one in flight.
-const WAITING: usize = 2;
+/// Most entries of a page: bounds what a server gathers when sizes jump. The API server asks for
+/// up to 10,000 at once (kubernetes/apiserver `storageWatchListPageSize`).
+const MAX_LIMIT: i64 = 4_000;
+/// What a page should weigh, bytes. One of twice as many entries is still taken.
+const TARGET: usize = 3 << 19;
+/// What a page of several entries may weigh, bytes: beyond it, fewer are asked for. With those in
+/// flight, one that waits, one on its way there and one being read, it bounds the memory.
+const MAX_PAGE: usize = 6 << 20;
+/// Pages that wait for the caller, besides those in flight.
+const WAITING: usize = 1;
+/// Pages in flight: enough that a server never waits for the client.
+const IN_FLIGHT: usize = 3;
 
 /// Counts the keys of a query. `None` when the server will not say.
 pub(super) async fn count(session: &Arc<Session>, query: &Query) -> Option<u64> {
@@ -52,18 +58,73 @@ pub(super) fn visit(
         sender,
     };
     let task = runtime.spawn(reader.run(query.ranges.clone()));
-    while let Some(page) = receiver.blocking_recv() {
+    'pages: while let Some(page) = receiver.blocking_recv() {
         for entry in wire::entries(&page) {
             let entry = entry.map_err(malformed)?;
             if sink(entry).is_break() {
-                receiver.close();
-                break;
+                break 'pages;
             }
         }
     }
+    // The reader ends when nobody takes its pages.
+    drop(receiver);
     runtime
         .block_on(task)
         .map_err(|e| SourceError::new("reading from etcd was interrupted").because(e))?
+}
+
+/// A part of a range, in the order of keys.
+struct Part {
+    range: KeyRange,
+    /// Keys in it, where a page has told.
+    count: Option<u64>,
+    /// The number of the guess that its end is.
+    guess: Option<u32>,
+    /// The page that has been asked for.
+    page: Option<Fetch>,
+}
+
+impl Part {
+    fn new(range: KeyRange, count: Option<u64>) -> Self {
+        Self { range, count, guess: None, page: None }
+    }
+}
+
+/// A request under way; it ends when nobody waits for it any more.
+struct Fetch(JoinHandle<Result<(Bytes, PageInfo, i64), PageError>>);
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+enum PageError {
+    Refused(Refusal),
+    Malformed(crate::proto::Malformed),
+}
+
+/// One page, with fewer entries than `limit` if it is too large; and the limit that it took.
+async fn fetch(
+    session: Arc<Session>,
+    range: KeyRange,
+    revision: i64,
+    mut limit: i64,
+) -> Result<(Bytes, PageInfo, i64), PageError> {
+    loop {
+        let mut request = RangeRequest::new(&range, revision);
+        request.limit = limit;
+        // A single entry is as large as it is.
+        let bound = if limit == 1 { usize::MAX } else { MAX_PAGE };
+        match session.range(&request, bound).await {
+            Ok(page) => {
+                let info = PageInfo::read(&page).map_err(PageError::Malformed)?;
+                return Ok((page, info, limit));
+            }
+            Err(refusal) if refusal.is_too_large() && limit > 1 => limit = (limit / 4).max(1),
+            Err(refusal) => return Err(PageError::Refused(refusal)),
+        }
+    }
 }
 
 /// Reads the entries of one range at one revision into memory-sized pages.
@@ -87,68 +148,106 @@ impl Reader {
         if self.revision == 0 {
             // Nothing was selected; the revision is still part of the report.
             let nothing = KeyRange::single(b"\0");
-            let page = self.page(&nothing).await?;
-            self.revision = page.1.revision;
+            let page = fetch(Arc::clone(&self.session), nothing, 0, 1).await;
+            self.revision = page.map_err(|e| self.failed(&e))?.1.revision;
         }
         Ok(self.revision)
     }
 
     /// Sends the pages of one range; false when nobody wants more.
-    async fn range(&mut self, mut range: KeyRange) -> Result<bool, SourceError> {
+    async fn range(&mut self, range: KeyRange) -> Result<bool, SourceError> {
         let mut stride = Stride::default();
-        loop {
-            let bound = stride.end(&range);
-            let part = KeyRange {
-                start: range.start.clone(),
-                end: bound.clone().or_else(|| range.end.clone()),
+        let mut parts = VecDeque::from([Part::new(range, None)]);
+        // Keys that the first page promised, and those that came.
+        let (mut total, mut seen) = (None, 0);
+        while let Some(mut part) = {
+            self.ask(&mut parts, &mut stride, total.map(|total: u64| total.saturating_sub(seen)));
+            parts.pop_front()
+        } {
+            let Some(fetch) = part.page.as_mut() else { continue };
+            let (page, info, limit) = match (&mut fetch.0).await {
+                Ok(result) => result.map_err(|e| self.failed(&e))?,
+                Err(e) => {
+                    return Err(SourceError::new("reading from etcd was interrupted").because(e));
+                }
             };
-            let (page, info) = self.page(&part).await?;
             if self.revision == 0 {
                 self.revision = info.revision;
             }
-            let size = page.len();
-            if info.entries > 0 && self.sender.send(page).await.is_err() {
-                return Ok(false);
-            }
-            let limit = self.limit;
-            if info.entries > 0 {
-                let average = size.checked_div(info.entries).unwrap_or_default().max(1);
-                let fitting = i64::try_from(TARGET / average).unwrap_or(MAX_LIMIT);
+            let entries = u64::try_from(info.entries).unwrap_or(u64::MAX);
+            let count = u64::try_from(info.count).unwrap_or(0).max(entries);
+            total = total.or(Some(count));
+            seen += entries;
+            if entries > 0 {
+                let average = page.len().checked_div(info.entries).unwrap_or_default().max(1);
+                let fitting = i64::try_from(2 * TARGET / average).unwrap_or(MAX_LIMIT);
                 // Sizes differ from place to place: grow step by step, shrink at once.
-                self.limit = fitting.clamp(1, MAX_LIMIT).min(limit.saturating_mul(4));
+                self.limit = fitting.clamp(1, MAX_LIMIT).min(limit.saturating_mul(8));
+                if self.sender.send(page).await.is_err() {
+                    return Ok(false);
+                }
             }
-            match (info.first, info.last, bound) {
-                (Some(first), Some(last), _) if info.more => {
-                    stride.cut(&first, &last, info.entries, self.limit);
-                    range.start = last;
-                    range.start.push(0);
+            let aim = self.aim();
+            match (info.first, info.last) {
+                (Some(first), Some(last)) if info.more => {
+                    // A guess that was a little too far is no reason for another.
+                    if part.guess.is_none() || count > 4 * aim {
+                        stride.cut(&first, &last, entries, aim);
+                    }
+                    let start = [&last[..], &[0]].concat();
+                    let left = KeyRange { start, end: part.range.end.take() };
+                    parts.push_front(Part::new(left, Some(count - entries)));
                 }
-                (_, _, Some(bound)) => {
-                    stride.reached(info.entries, limit);
-                    range.start = bound;
-                }
-                _ => return Ok(true),
+                // What the guesses of an earlier time found is no news.
+                _ if part.guess == Some(stride.number()) => stride.reached(count, aim),
+                _ => {}
+            }
+        }
+        match total {
+            // All pages are of one revision, so this is no change meanwhile.
+            Some(total) if total != seen => Err(SourceError::new(format!(
+                "the server counts {total} keys but sent {seen}, so no complete result exists"
+            ))
+            .hint("check that the endpoint is an etcd; the database behind k3s's kine is read with --kine")),
+            _ => Ok(true),
+        }
+    }
+
+    /// How many entries a page should have.
+    fn aim(&self) -> u64 {
+        u64::try_from(self.limit / 2).unwrap_or(0).max(1)
+    }
+
+    /// Asks for the first parts, dividing those that are too large; `left` keys remain at most.
+    fn ask(&self, parts: &mut VecDeque<Part>, stride: &mut Stride, left: Option<u64>) {
+        // The first page says where others may begin, and at which revision.
+        let most = if self.revision == 0 || !stride.is_known() { 1 } else { IN_FLIGHT };
+        let limit = u64::try_from(self.limit).unwrap_or(1);
+        for index in 0..most {
+            let Some(part) = parts.get_mut(index) else { return };
+            if part.page.is_some() {
+                continue;
+            }
+            let many = part.count.or(left).is_none_or(|count| count > limit);
+            let end = if many { stride.end(&part.range) } else { None };
+            let rest = end.map(|end| {
+                let rest = KeyRange { start: end.clone(), end: part.range.end.replace(end) };
+                part.guess = Some(stride.number());
+                Part::new(rest, None)
+            });
+            let range = part.range.clone();
+            let page = fetch(Arc::clone(&self.session), range, self.revision, self.limit);
+            part.page = Some(Fetch(tokio::spawn(page)));
+            if let Some(rest) = rest {
+                parts.insert(index + 1, rest);
             }
         }
     }
 
-    /// One page, with fewer entries if it is too large.
-    async fn page(&mut self, range: &KeyRange) -> Result<(Bytes, PageInfo), SourceError> {
-        loop {
-            let mut request = RangeRequest::new(range, self.revision);
-            request.limit = self.limit;
-            // A single entry is as large as it is.
-            let bound = if self.limit == 1 { usize::MAX } else { MAX_PAGE };
-            match self.session.range(&request, bound).await {
-                Ok(page) => {
-                    let info = PageInfo::read(&page).map_err(malformed)?;
-                    return Ok((page, info));
-                }
-                Err(refusal) if refusal.is_too_large() && self.limit > 1 => {
-                    self.limit = (self.limit / 4).max(1);
-                }
-                Err(refusal) => return Err(self.explain(&refusal)),
-            }
+    fn failed(&self, failure: &PageError) -> SourceError {
+        match failure {
+            PageError::Refused(refusal) => self.explain(refusal),
+            PageError::Malformed(e) => malformed(*e),
         }
     }
 
