@@ -33,7 +33,8 @@ pub struct Args {
     #[arg(long)]
     pub apply: bool,
 
-    /// Save a snapshot of the member here before writing; the file must not exist
+    /// Where to save a snapshot of the member before writing; the file must not exist [default:
+    /// `atrest-backup-TIME.db` in the working directory]
     #[arg(long, value_name = "FILE", conflicts_with = "no_backup")]
     pub backup: Option<PathBuf>,
 
@@ -76,7 +77,7 @@ const BATCH_BYTES: usize = 16 << 20;
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = Format::choose(ctx.global.write_out.as_deref(), &[Format::Table, Format::Json])
         .map_err(Failure::usage)?;
-    checks::options(ctx, args)?;
+    checks::options(ctx)?;
     let Some(configs) = open::configs(ctx)? else {
         return Err(Failure::usage("migrate needs the configuration to write with")
             .hint("give the API server's file with --encryption-config"));
@@ -87,10 +88,10 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let mut live = open::live(ctx)?;
     // From here on the first signal ends the run in good order, the second at once.
     let interrupted = interrupt::tell();
-    let alarms = checks::alarms(ctx, &live, args.apply)?;
 
     let job = Job { ctx, selection: &selection, transformers: &transformers, interrupted };
     let (plan, visit) = job.plan(&mut live, &HashSet::new())?;
+    let alarms = checks::alarms(ctx, &live, args.apply)?;
     for note in &visit.notes {
         ctx.ui.note(note);
     }
@@ -116,8 +117,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         if alarms {
             return Err(checks::no_space());
         }
-        if let Some(path) = &args.backup {
-            checks::backup(ctx, &live, path, &job.interrupted)?;
+        if let Some(path) = checks::backup_path(args) {
+            checks::backup(ctx, &live, &path, &job.interrupted)?;
             backup = Some(path.display().to_string());
         }
         remaining = job.apply(&mut live, plan, args, &mut outcome)?;

@@ -240,7 +240,6 @@ fn a_backup_comes_first_and_is_a_snapshot() {
     let config = corpus::private_config("p1-secretbox");
     let dir = tempfile::tempdir().unwrap();
     let backup = dir.path().join("backup.db");
-    migrate(&etcd, &[&config], "--apply").run().fails_with_hint(2).says("--backup");
     let before = state(&etcd);
     let run = || migrate(&etcd, &[&config], "--apply --backup").arg(&backup).run();
     run().ok();
@@ -252,6 +251,13 @@ fn a_backup_comes_first_and_is_a_snapshot() {
     etcd.put("/registry/secrets/a/late", b"k8s\0value");
     run().fails_with_hint(1).says("exists already");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "something was left behind");
+    // Without a name the backup is in the working directory.
+    let cwd = tempfile::tempdir().unwrap();
+    let done = migrate(&etcd, &[&config], "--apply").current_dir(cwd.path()).run().ok();
+    let mut names = fs::read_dir(cwd.path()).unwrap();
+    let name = names.next().unwrap().unwrap().file_name().into_string().unwrap();
+    assert!(name.starts_with("atrest-backup-") && names.next().is_none(), "{name}");
+    done.says(&name);
 }
 
 #[test]

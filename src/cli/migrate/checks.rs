@@ -14,7 +14,7 @@ use crate::source::live::kv::NO_SPACE;
 const DEFAULT_QUOTA: u64 = 2 << 30;
 
 /// Options that do not go together.
-pub fn options(ctx: &Ctx, args: &Args) -> Result<(), Failure> {
+pub fn options(ctx: &Ctx) -> Result<(), Failure> {
     let g = &ctx.global;
     if g.snapshot.is_some() {
         return Err(Failure::usage("migrate writes to a live etcd, not to a snapshot")
@@ -25,11 +25,6 @@ pub fn options(ctx: &Ctx, args: &Args) -> Result<(), Failure> {
     }
     if g.revision.is_some() {
         return Err(Failure::usage("migrate rewrites what is live; --revision has no use here"));
-    }
-    if args.apply && args.backup.is_none() && !args.no_backup {
-        return Err(Failure::usage("--apply needs a backup first").hint(
-            "give a file with --backup FILE, or --no-backup if there is a snapshot already",
-        ));
     }
     Ok(())
 }
@@ -177,6 +172,16 @@ impl<W: std::io::Write> std::io::Write for Until<'_, W> {
     fn flush(&mut self) -> std::io::Result<()> {
         self.out.flush()
     }
+}
+
+/// Where the backup goes: the file that was asked for, or one named for the time in the working
+/// directory. `None` when none is wanted.
+pub fn backup_path(args: &Args) -> Option<PathBuf> {
+    if args.no_backup {
+        return None;
+    }
+    let name = || jiff::Timestamp::now().strftime("atrest-backup-%Y%m%dT%H%M%SZ.db").to_string();
+    Some(args.backup.clone().unwrap_or_else(|| name().into()))
 }
 
 /// Saves a snapshot of the member, private from the start and under its name only when complete.
