@@ -37,7 +37,7 @@ pub struct Global {
     )]
     pub data_dir: Option<PathBuf>,
 
-    /// Read a k3s/kine `SQLite` database
+    /// Read a k3s/kine SQLite database
     #[arg(long, global = true, value_name = "FILE", help_heading = "Source")]
     pub kine: Option<PathBuf>,
 
@@ -212,9 +212,9 @@ pub enum Profile {
     K3s,
     /// RKE2
     Rke2,
-    /// `OpenShift`
+    /// OpenShift: the static pod of the running revision
     Openshift,
-    /// `MicroShift`
+    /// MicroShift: its data directory
     Microshift,
 }
 
