@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use etcd_client::{AlarmAction, AlarmType, Client};
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
@@ -16,7 +17,7 @@ use super::session::{CallError, Refusal, Session};
 use super::txn::{self, TxnRequest};
 use super::wire;
 use crate::entry::Entry;
-use crate::proto::{Fields, Malformed};
+use crate::proto::Malformed;
 use crate::source::SourceError;
 
 /// Room for responses, bytes: a batch is bounded by its requester.
@@ -204,8 +205,16 @@ impl Live {
     /// # Errors
     /// When it does not answer.
     pub fn status(&self) -> Result<MemberStatus, SourceError> {
-        let bytes = self.ask("/etcdserverpb.Maintenance/Status", Bytes::new())?;
-        read_status(&bytes).map_err(unreadable)
+        let status = self.ask(async |client: Client| client.maintenance_client().status().await)?.0;
+        let bytes = |n: i64| u64::try_from(n).unwrap_or_default();
+        Ok(MemberStatus {
+            version: status.version,
+            db_size: bytes(status.db_size),
+            db_size_in_use: bytes(status.db_size_in_use),
+            // Servers before 3.6 do not tell.
+            quota: Some(bytes(status.db_size_quota)).filter(|n| *n > 0),
+            errors: status.errors,
+        })
     }
 
     /// The alarms that are raised, as `NOSPACE`, `CORRUPT`.
@@ -213,14 +222,34 @@ impl Live {
     /// # Errors
     /// When no member answers.
     pub fn alarms(&self) -> Result<Vec<String>, SourceError> {
-        // AlarmRequest: action GET is 0, every member is 0, every alarm is 0.
-        let bytes = self.ask("/etcdserverpb.Maintenance/Alarm", Bytes::new())?;
-        read_alarms(&bytes).map_err(unreadable)
+        let answer = self.ask(async |client: Client| {
+            let mut maintenance = client.maintenance_client();
+            maintenance.alarm(AlarmAction::Get, AlarmType::None, None).await
+        })?;
+        let mut words: Vec<String> = Vec::new();
+        for alarm in answer.0.alarms {
+            let word = match AlarmType::try_from(alarm.alarm) {
+                Ok(AlarmType::None) => continue,
+                Ok(AlarmType::Nospace) => NO_SPACE.to_owned(),
+                Ok(AlarmType::Corrupt) => "CORRUPT".to_owned(),
+                Err(_) => format!("alarm {}", alarm.alarm),
+            };
+            if !words.contains(&word) {
+                words.push(word);
+            }
+        }
+        Ok(words)
     }
 
-    fn ask(&self, path: &'static str, body: Bytes) -> Result<Bytes, SourceError> {
+    fn ask<T, F>(
+        &self,
+        request: impl Fn(Client) -> F + Clone + Send + Sync + 'static,
+    ) -> Result<T, SourceError>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>> + Send,
+    {
         self.runtime()?
-            .block_on(self.session.call(path, body, LIMIT))
+            .block_on(self.session.ask(request))
             .map_err(|refusal| explain::refusal(&self.session, &refusal))
     }
 
@@ -232,7 +261,8 @@ impl Live {
     pub fn backup(&self, out: &mut dyn Write) -> Result<u64, SourceError> {
         let failed = |refusal: Refusal| explain::refusal(&self.session, &refusal);
         self.runtime()?.block_on(async {
-            let (index, mut stream) = self.session.snapshot().await.map_err(failed)?;
+            let mut stream = self.session.snapshot().await.map_err(failed)?;
+            let index = self.session.current.load(Ordering::Relaxed);
             // The stream ends with the SHA-256 of everything before it
             // (etcd `server/etcdserver/api/v3rpc/maintenance.go`).
             let mut tail: Vec<u8> = Vec::new();
@@ -244,9 +274,8 @@ impl Live {
                         .await;
                 let part = match part {
                     Ok(Ok(part)) => part,
-                    Ok(Err(status)) => {
-                        let e = CallError::Status(Box::new(status));
-                        return Err(failed(Refusal { failures: vec![(index, e)] }));
+                    Ok(Err(e)) => {
+                        return Err(failed(Refusal { failures: vec![(index, e.into())] }));
                     }
                     Err(_) => {
                         let failures = vec![(index, CallError::Timeout(PART))];
@@ -254,7 +283,7 @@ impl Live {
                     }
                 };
                 let Some(part) = part else { break };
-                let blob = blob(&part).map_err(unreadable)?;
+                let blob = part.blob();
                 out.write_all(blob)
                     .map_err(|e| SourceError::new("cannot write the backup").because(e))?;
                 total += blob.len() as u64;
@@ -274,86 +303,3 @@ impl Live {
 
 /// How long a part of a backup may take: the member reads it from its disk.
 const PART: std::time::Duration = std::time::Duration::from_mins(1);
-
-fn unreadable(e: Malformed) -> SourceError {
-    SourceError::new("etcd sent a response that cannot be read").because(e)
-}
-
-/// `etcdserverpb.SnapshotResponse.blob`.
-fn blob(message: &[u8]) -> Result<&[u8], Malformed> {
-    let mut blob: &[u8] = &[];
-    for field in Fields::new(message) {
-        let field = field?;
-        if field.number == 3 {
-            blob = field.bytes().unwrap_or_default();
-        }
-    }
-    Ok(blob)
-}
-
-fn read_status(message: &[u8]) -> Result<MemberStatus, Malformed> {
-    let text = |b: Option<&[u8]>| String::from_utf8_lossy(b.unwrap_or_default()).into_owned();
-    let mut status = MemberStatus::default();
-    for field in Fields::new(message) {
-        let field = field?;
-        match field.number {
-            2 => status.version = text(field.bytes()),
-            3 => status.db_size = field.varint().unwrap_or_default(),
-            8 => status.errors.push(text(field.bytes())),
-            9 => status.db_size_in_use = field.varint().unwrap_or_default(),
-            12 => status.quota = field.varint().filter(|n| *n > 0),
-            _ => {}
-        }
-    }
-    Ok(status)
-}
-
-fn read_alarms(message: &[u8]) -> Result<Vec<String>, Malformed> {
-    let mut alarms: Vec<String> = Vec::new();
-    for field in Fields::new(message) {
-        let field = field?;
-        if field.number != 2 {
-            continue;
-        }
-        for part in Fields::new(field.bytes().unwrap_or_default()) {
-            let part = part?;
-            if part.number == 2 {
-                let word = match part.varint() {
-                    None | Some(0) => continue,
-                    Some(1) => NO_SPACE.to_owned(),
-                    Some(2) => "CORRUPT".to_owned(),
-                    Some(n) => format!("alarm {n}"),
-                };
-                if !alarms.contains(&word) {
-                    alarms.push(word);
-                }
-            }
-        }
-    }
-    Ok(alarms)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn members_are_read_from_their_wire_form() {
-        let mut message = vec![0x12, 5];
-        message.extend_from_slice(b"3.5.1");
-        message.extend_from_slice(&[0x18, 0x80, 0x40, 0x48, 0x80, 0x20, 0x60, 0x80, 0x80, 1]);
-        let status = read_status(&message).unwrap();
-        assert_eq!(
-            (status.db_size, status.db_size_in_use, status.quota),
-            (8192, 4096, Some(16384))
-        );
-        assert_eq!(status.version, "3.5.1");
-        assert_eq!(read_status(&message[..4]), Err(Malformed { offset: 0 }));
-    }
-
-    #[test]
-    fn alarms_are_named_once() {
-        let message = [0x12, 4, 0x08, 1, 0x10, 1, 0x12, 4, 0x08, 2, 0x10, 1, 0x12, 2, 0x10, 2];
-        assert_eq!(read_alarms(&message).unwrap(), ["NOSPACE", "CORRUPT"]);
-    }
-}

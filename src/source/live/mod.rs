@@ -3,6 +3,7 @@
 //! Reads go through the hand-written range request of [`wire`], whose pages are read in place;
 //! what is not hot uses generated messages.
 
+mod client;
 mod der;
 mod dial;
 mod endpoint;

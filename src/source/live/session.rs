@@ -1,5 +1,6 @@
 //! The members of one cluster: requests with failover and authentication.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tonic::{Code, Status};
 use super::dial::{DialError, Facts, dial};
 use super::endpoint::Target;
 use super::tls::Tls;
-use super::wire::{AuthenticateRequest, AuthenticateResponse, RangeRequest, RawCodec};
+use super::wire::{RangeRequest, RawCodec};
 use super::{Credentials, LiveOptions, explain};
 use crate::source::SourceError;
 
@@ -61,6 +62,25 @@ impl CallError {
 /// Whether a status was made by this side because the connection failed.
 pub(super) fn is_transport(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
+}
+
+/// An answer under way.
+pub(super) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, CallError>> + Send>>;
+
+/// Sends one request to the member with this index, with this token, without another try.
+pub(super) type Ask<T> =
+    dyn Fn(Arc<Session>, usize, Option<AsciiMetadataValue>) -> Answer<T> + Send + Sync;
+
+/// A request whose response stays as bytes.
+fn raw(
+    path: &'static str,
+    body: Bytes,
+    limit: usize,
+) -> impl Fn(Arc<Session>, usize, Option<AsciiMetadataValue>) -> Answer<Bytes> {
+    move |session, index, token| {
+        let body = body.clone();
+        Box::pin(async move { session.once(index, path, body, limit, token).await })
+    }
 }
 
 /// Which token will do.
@@ -193,10 +213,7 @@ impl Session {
             grpc.unary(request, PathAndQuery::from_static(path), RawCodec)
                 .await
                 .map(tonic::Response::into_inner)
-                .map_err(|status| match dial_error(&status) {
-                    Some(e) => CallError::Dial(e),
-                    None => CallError::Status(Box::new(status)),
-                })
+                .map_err(CallError::from_status)
         };
         tokio::time::timeout(self.command_timeout, call)
             .await
@@ -248,10 +265,7 @@ impl Session {
             grpc.streaming(request, PathAndQuery::from_static(path), RawCodec)
                 .await
                 .map(tonic::Response::into_inner)
-                .map_err(|status| match dial_error(&status) {
-                    Some(e) => CallError::Dial(e),
-                    None => CallError::Status(Box::new(status)),
-                })
+                .map_err(CallError::from_status)
         };
         tokio::time::timeout(self.command_timeout, call)
             .await
@@ -259,20 +273,18 @@ impl Session {
     }
 
     /// One request to one member with the session's token, authenticating where needed.
-    async fn authenticated(
+    async fn authenticated<T>(
         self: &Arc<Self>,
         index: usize,
-        path: &'static str,
-        body: Bytes,
-        limit: usize,
-    ) -> Result<Bytes, CallError> {
+        send: &Ask<T>,
+    ) -> Result<T, CallError> {
         if self.credentials.is_none() {
-            return self.once(index, path, body, limit, None).await;
+            return send(Arc::clone(self), index, None).await;
         }
         let mut tries = 0;
         loop {
             let token = self.token(index, Need::Any).await?;
-            match self.once(index, path, body.clone(), limit, token.clone()).await {
+            match send(Arc::clone(self), index, token.clone()).await {
                 Err(CallError::Status(status)) if tries < 2 && wants_new_token(&status) => {
                     tries += 1;
                     self.token(index, Need::OtherThan(token)).await?;
@@ -303,16 +315,9 @@ impl Session {
         if usable(&token) {
             return Ok(token.clone());
         }
-        let request = AuthenticateRequest {
-            name: credentials.user().to_owned(),
-            password: credentials.password().to_owned(),
-        };
-        let body = Bytes::from(request.encode_to_vec());
-        match self.once(index, "/etcdserverpb.Auth/Authenticate", body, 1 << 20, None).await {
-            Ok(bytes) => {
-                let response = AuthenticateResponse::decode(bytes).map_err(|_| CallError::Token)?;
-                let mut value =
-                    AsciiMetadataValue::try_from(response.token).map_err(|_| CallError::Token)?;
+        match self.authenticate(index, credentials).await {
+            Ok(text) => {
+                let mut value = AsciiMetadataValue::try_from(text).map_err(|_| CallError::Token)?;
                 value.set_sensitive(true);
                 *token = Some(value);
                 self.auth_off.store(false, Ordering::Relaxed);
@@ -337,6 +342,11 @@ impl Session {
         body: Bytes,
         limit: usize,
     ) -> Result<Bytes, Refusal> {
+        self.call_with(&raw(path, body, limit)).await
+    }
+
+    /// As [`Session::call`], whatever the request is made with.
+    pub async fn call_with<T>(self: &Arc<Self>, send: &Ask<T>) -> Result<T, Refusal> {
         let first = self.current.load(Ordering::Relaxed);
         let count = self.members.len();
         // Before anything has answered, a failure is most likely a wrong option.
@@ -346,11 +356,11 @@ impl Session {
             failures.clear();
             for offset in 0..count {
                 let index = (first + offset) % count;
-                match self.authenticated(index, path, body.clone(), limit).await {
-                    Ok(bytes) => {
+                match self.authenticated(index, send).await {
+                    Ok(answer) => {
                         self.current.store(index, Ordering::Relaxed);
                         self.answered.store(true, Ordering::Relaxed);
-                        return Ok(bytes);
+                        return Ok(answer);
                     }
                     Err(e) if e.is_passing() => failures.push((index, e)),
                     Err(e) => return Err(Refusal { failures: vec![(index, e)] }),
@@ -370,34 +380,10 @@ impl Session {
         body: Bytes,
         limit: usize,
     ) -> Result<Bytes, CallError> {
-        let result = self.authenticated(self.current.load(Ordering::Relaxed), path, body, limit);
-        let bytes = result.await?;
+        let index = self.current.load(Ordering::Relaxed);
+        let bytes = self.authenticated(index, &raw(path, body, limit)).await?;
         self.answered.store(true, Ordering::Relaxed);
         Ok(bytes)
-    }
-
-    /// Begins a snapshot of the current member: its index and the parts.
-    pub async fn snapshot(self: &Arc<Self>) -> Result<(usize, tonic::Streaming<Bytes>), Refusal> {
-        const PATH: &str = "/etcdserverpb.Maintenance/Snapshot";
-        let index = self.current.load(Ordering::Relaxed);
-        let begin = async {
-            let token = self.token(index, Need::Any).await?;
-            let channel = self.channel(index).await?;
-            let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(16 << 20);
-            grpc.ready().await.map_err(|e| CallError::from_transport(&e))?;
-            let mut request = tonic::Request::new(Bytes::new());
-            if let Some(token) = token {
-                request.metadata_mut().insert("token", token);
-            }
-            grpc.server_streaming(request, PathAndQuery::from_static(PATH), RawCodec)
-                .await
-                .map(tonic::Response::into_inner)
-                .map_err(|status| CallError::Status(Box::new(status)))
-        };
-        begin
-            .await
-            .map(|stream| (index, stream))
-            .map_err(|e| Refusal { failures: vec![(index, e)] })
     }
 
     /// A range request; a member that is a learner is asked for what it has.
@@ -485,7 +471,14 @@ fn wants_new_token(status: &Status) -> bool {
 }
 
 impl CallError {
-    fn from_transport(error: &tonic::transport::Error) -> Self {
+    pub fn from_status(status: Status) -> Self {
+        match std::error::Error::source(&status).and_then(find_dial) {
+            Some(e) => Self::Dial(e),
+            None => Self::Status(Box::new(status)),
+        }
+    }
+
+    pub fn from_transport(error: &tonic::transport::Error) -> Self {
         match find_dial(error) {
             Some(e) => Self::Dial(e),
             None => {
@@ -493,10 +486,6 @@ impl CallError {
             }
         }
     }
-}
-
-fn dial_error(status: &Status) -> Option<DialError> {
-    find_dial(std::error::Error::source(status)?)
 }
 
 /// The connector's own error, copied out of the chain that transport errors wrap it in.

@@ -38,22 +38,6 @@ impl RangeRequest {
     }
 }
 
-/// `etcdserverpb.AuthenticateRequest`.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(super) struct AuthenticateRequest {
-    #[prost(string, tag = "1")]
-    pub name: String,
-    #[prost(string, tag = "2")]
-    pub password: String,
-}
-
-/// `etcdserverpb.AuthenticateResponse`, without its header.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(super) struct AuthenticateResponse {
-    #[prost(string, tag = "2")]
-    pub token: String,
-}
-
 /// What an `etcdserverpb.RangeResponse` says besides its entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PageInfo {
