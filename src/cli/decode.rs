@@ -49,7 +49,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         .read_to_end(&mut input)
         .map_err(|e| Failure::new("cannot read stdin").because(&e))?;
     if input.len() as u64 > LARGEST {
-        return Err(Failure::new("more than 64 MiB on stdin; etcd holds no such value"));
+        return Err(Failure::new("more than 64 MiB on stdin: give fewer entries"));
     }
     if input.is_empty() {
         return Err(Failure::new("nothing on stdin")
@@ -89,10 +89,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             Err(reason) => {
                 let mut failure = Failure::new(format!("cannot decode the value: {reason}"));
                 failure.exit = Exit::Partial;
-                if entry.key.is_empty() {
-                    failure = failure.hint(
-                        "give the etcd key with --key; AES-GCM and KMS values cannot be decrypted without it",
-                    );
+                if let Some(hint) = hint(&input, entry) {
+                    failure = failure.hint(hint);
                 }
                 ctx.ui.failure(&failure);
                 exit = Exit::Partial;
@@ -101,6 +99,21 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     }
     get::write(format, items).map_err(|e| ui::write_failure(&e))?;
     Ok(exit)
+}
+
+/// What may be wrong with input that could not be decoded.
+fn hint(input: &[u8], entry: &Entry) -> Option<&'static str> {
+    // The first words of `etcdctl get -w fields`, and of its keys with --hex.
+    let other_form = input.starts_with(b"\"ClusterID\"") || input.starts_with(br"\x");
+    if other_form {
+        Some("of etcdctl's forms, give `-w json`, the simple one or --print-value-only")
+    } else if entry.key.is_empty() {
+        Some("give the etcd key with --key; AES-GCM and KMS values cannot be decrypted without it")
+    } else if entry.mod_revision == 0 && entry.value.len() < input.len() {
+        Some("if the input holds several entries, give them as `etcdctl get -w json` prints them")
+    } else {
+        None
+    }
 }
 
 /// Recognises the form of the input, always at offset 0.

@@ -1,5 +1,6 @@
 //! `atrest get`.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::ops::ControlFlow;
 
@@ -141,13 +142,16 @@ pub fn show(
     if !reveal {
         storage::redact(&mut shown.json);
     }
-    let header = format!(
-        "{}: {}, {} bytes, revision {}",
-        table::visible(&String::from_utf8_lossy(&entry.key)),
-        super::object::stored_as(&shown.judged),
-        entry.value.len(),
-        entry.mod_revision
-    );
+    // A value from stdin may come without its key and revision.
+    let name = match entry.key.as_slice() {
+        [] => "value".to_owned(),
+        key => table::visible(&String::from_utf8_lossy(key)),
+    };
+    let mut header =
+        format!("{name}: {}, {} bytes", super::object::stored_as(&shown.judged), entry.value.len());
+    if entry.mod_revision > 0 {
+        let _ = write!(header, ", revision {}", entry.mod_revision);
+    }
     Ok((std::mem::take(&mut shown.json), header, shown.unknown.is_empty()))
 }
 

@@ -87,6 +87,20 @@ fn a_value_that_needs_its_key_says_so() {
 }
 
 #[test]
+fn what_cannot_be_told_apart_is_explained() {
+    let config = corpus::private_config("p1-secretbox");
+    let decode = |input: Vec<u8>| {
+        bin().words("decode --encryption-config").arg(&config).stdin(input).run().code(4)
+    };
+    let value = [b"k8s:enc:secretbox:v1:secret-key-1:".as_slice(), &[7; 60]].concat();
+    // Where the first value ends and the second key begins is not in the simple form.
+    let two = [b"/registry/secrets/a/b\n".as_slice(), &value, b"\n/registry/secrets/a/c\n", &value];
+    decode(two.concat()).says("-w json");
+    decode(b"\"ClusterID\" : 1234\n\"Key\" : \"/registry\"\n".to_vec()).says("-w json");
+    decode(br"\x2f\x72\x65".to_vec()).says("-w json");
+}
+
+#[test]
 fn nothing_and_nonsense_are_errors() {
     bin().arg("decode").run().fails_with_hint(1).says("nothing on stdin");
     bin().arg("decode").stdin("hello").run().code(4).says("not a Kubernetes object");
