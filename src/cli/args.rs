@@ -115,11 +115,11 @@ pub struct Global {
     pub password: Option<Hidden>,
 
     /// Do not verify the server's certificate (for tests only)
-    #[arg(long, global = true, value_name = "BOOL", env = "ETCDCTL_INSECURE_SKIP_TLS_VERIFY", hide_env_values = true, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_default_value = true, help_heading = "Connection")]
+    #[arg(long, global = true, value_name = "BOOL", env = "ETCDCTL_INSECURE_SKIP_TLS_VERIFY", hide_env_values = true, num_args = 0..=1, require_equals = true, value_parser = boolean, default_value_t = false, default_missing_value = "true", hide_default_value = true, help_heading = "Connection", action = clap::ArgAction::Set)]
     pub insecure_skip_tls_verify: bool,
 
     /// Use plaintext for endpoints without a scheme when no certificate is given
-    #[arg(long, global = true, value_name = "BOOL", env = "ETCDCTL_INSECURE_TRANSPORT", hide_env_values = true, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", help_heading = "Connection", action = clap::ArgAction::Set)]
+    #[arg(long, global = true, value_name = "BOOL", env = "ETCDCTL_INSECURE_TRANSPORT", hide_env_values = true, num_args = 0..=1, require_equals = true, value_parser = boolean, default_value_t = true, default_missing_value = "true", help_heading = "Connection", action = clap::ArgAction::Set)]
     pub insecure_transport: bool,
 
     /// How long connecting may take
@@ -139,7 +139,7 @@ pub struct Global {
     pub keepalive_timeout: Duration,
 
     /// Accepted for etcdctl's sake
-    #[arg(long, global = true, hide = true, value_name = "BOOL", env = "ETCDCTL_DEBUG", hide_env_values = true, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
+    #[arg(long, global = true, hide = true, value_name = "BOOL", env = "ETCDCTL_DEBUG", hide_env_values = true, num_args = 0..=1, require_equals = true, value_parser = boolean, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub debug: bool,
 
     /// The API server's `--etcd-prefix`, or a key prefix below it [default: /registry/]
@@ -250,5 +250,14 @@ impl From<String> for Hidden {
 impl std::fmt::Debug for Hidden {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("<hidden>")
+    }
+}
+
+/// The words that etcdctl takes (Go `strconv.ParseBool`).
+fn boolean(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("neither true nor false"),
     }
 }

@@ -117,6 +117,14 @@ impl Reader<'_> {
     /// Whether any revision is held.
     fn has(&mut self, ranges: &[KeyRange]) -> Result<bool, Failure> {
         let mut any = false;
+        // A server looks that up at once. Why it cannot, the history says, too.
+        let head = self.source.visit(&self.query(ranges.to_vec()), &mut |_| {
+            any = true;
+            ControlFlow::Break(())
+        });
+        if head.is_ok() && any {
+            return Ok(true);
+        }
         self.source.history(&self.query(ranges.to_vec()), &mut |_| {
             any = true;
             ControlFlow::Break(())

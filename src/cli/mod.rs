@@ -125,7 +125,14 @@ pub fn command() -> clap::Command {
 /// Runs the program with the process's arguments.
 #[must_use]
 pub fn run() -> ExitCode {
-    let matches = match command().try_get_matches() {
+    // As in etcdctl, a variable that is set to nothing is not set.
+    let command = command().mut_args(|arg| match arg.get_env() {
+        Some(name) if std::env::var_os(name).is_some_and(|v| v.is_empty()) => {
+            arg.env(None::<&'static str>)
+        }
+        _ => arg,
+    });
+    let matches = match command.try_get_matches() {
         Ok(matches) => matches,
         Err(e) => return usage(&e),
     };

@@ -1,9 +1,11 @@
 //! Real etcd servers as a source.
 
 mod auth;
+mod cluster;
 mod endpoints;
 mod failures;
 mod faults;
+mod otherwise;
 mod watching;
 
 use serde_json::Value;

@@ -117,7 +117,7 @@ fn dial(session: &Session, index: usize, error: &DialError) -> Story {
         DialError::HandshakeTimeout(t) => Story::connection(
             format!("the TLS handshake was not answered within {t:?}"),
             format!(
-                "the port may not speak TLS: try {}",
+                "check that the member is healthy; if the port does not speak TLS, try {}",
                 endpoint.text.replacen("https://", "http://", 1)
             ),
         ),

@@ -8,6 +8,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -242,19 +243,25 @@ fn canceled(frame: &Frame<'_>) -> SourceError {
     error
 }
 
+/// How long the server may prepare what it sends: it reads the whole history before the first
+/// event. That the connection is alive, keepalive probes tell.
+const PREPARATION: Duration = Duration::from_mins(2);
+
 async fn next(session: &Session, stream: &mut Streaming<Bytes>) -> Result<Bytes, SourceError> {
-    let message = tokio::time::timeout(session.command_timeout, stream.message()).await;
-    match message {
+    const AGAIN: &str = "run it again, or read a snapshot (etcdctl snapshot save)";
+    let wait = session.command_timeout.max(PREPARATION);
+    match tokio::time::timeout(wait, stream.message()).await {
         Ok(Ok(Some(message))) => Ok(message),
-        Ok(Ok(None)) => Err(SourceError::new("etcd ended the watch of its history")),
+        Ok(Ok(None)) => Err(SourceError::new("etcd ended the watch of its history").hint(AGAIN)),
         Ok(Err(status)) => {
-            Err(SourceError::new("the watch of etcd's history broke off").because(status))
+            let text = std::error::Error::source(&status)
+                .map_or_else(|| status.message().to_owned(), explain::innermost);
+            let error =
+                SourceError::new("the watch of etcd's history broke off, so it is not whole");
+            Err(error.because(std::io::Error::other(text)).hint(AGAIN))
         }
-        Err(_) => Err(SourceError::new(format!(
-            "etcd sent nothing of its history for {:?}",
-            session.command_timeout
-        ))
-        .hint("--command-timeout gives it more time")),
+        Err(_) => Err(SourceError::new(format!("etcd sent nothing of its history for {wait:?}"))
+            .hint("--command-timeout gives it more time; a snapshot needs none")),
     }
 }
 
@@ -286,7 +293,7 @@ fn follow(
             message = next(&session, &mut stream).await?;
         }
     });
-    while let Some(message) = receiver.blocking_recv() {
+    'messages: while let Some(message) = receiver.blocking_recv() {
         for record in events(&message) {
             let record = record.map_err(malformed)?;
             let key = match &record {
@@ -294,11 +301,12 @@ fn follow(
                 Record::Delete { key, .. } => key,
             };
             if revision(&record) <= newest && query.wants(key) && sink(record).is_break() {
-                receiver.close();
-                break;
+                break 'messages;
             }
         }
     }
+    // The watch ends when nobody takes its messages.
+    drop(receiver);
     runtime
         .block_on(task)
         .map_err(|e| SourceError::new("reading from etcd was interrupted").because(e))?

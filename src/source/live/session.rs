@@ -23,10 +23,13 @@ use crate::source::SourceError;
 /// grpc-go never pings more often, and etcd closes connections that ping every few seconds
 /// (etcd `--grpc-keepalive-min-time`, grpc-go `internal.KeepaliveMinPingTime`).
 const MIN_KEEPALIVE: Duration = Duration::from_secs(10);
-/// How often all members are asked again once the cluster has answered before.
-const ROUNDS: u32 = 6;
+/// How long all members are asked again once the cluster has answered before: an election takes a
+/// second or two, the restart of an etcd a few more.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// First pause before asking all members again; it doubles.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause before asking all members again.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Receive window of a stream, bytes: a page in flight is not slowed down by acknowledgements.
 const WINDOW: u32 = 4 << 20;
 
@@ -350,27 +353,29 @@ impl Session {
         let first = self.current.load(Ordering::Relaxed);
         let count = self.members.len();
         // Before anything has answered, a failure is most likely a wrong option.
-        let rounds = if self.answered.load(Ordering::Relaxed) { ROUNDS } else { 1 };
-        let mut failures: Vec<(usize, CallError)> = Vec::new();
-        for round in 0..rounds {
-            failures.clear();
+        let patience =
+            if self.answered.load(Ordering::Relaxed) { PATIENCE } else { Duration::ZERO };
+        let start = tokio::time::Instant::now();
+        let mut pause = PAUSE;
+        loop {
+            let mut failures: Vec<(usize, CallError)> = Vec::new();
             for offset in 0..count {
                 let index = (first + offset) % count;
                 match self.authenticated(index, send).await {
                     Ok(answer) => {
-                        self.current.store(index, Ordering::Relaxed);
-                        self.answered.store(true, Ordering::Relaxed);
+                        self.prefer(index);
                         return Ok(answer);
                     }
                     Err(e) if e.is_passing() => failures.push((index, e)),
                     Err(e) => return Err(Refusal { failures: vec![(index, e)] }),
                 }
             }
-            if round + 1 < rounds {
-                tokio::time::sleep(PAUSE * 2u32.pow(round)).await;
+            if start.elapsed() + pause >= patience {
+                return Err(Refusal { failures });
             }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
         }
-        Err(Refusal { failures })
     }
 
     /// One request to the current member, without another try.

@@ -73,7 +73,26 @@ fn connection_options_come_from_the_environment() {
     let skip = scan(&certs.other_ca).env("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "true");
     assert!(entries(skip) > 10);
     assert!(entries(scan(&certs.other_ca).arg("--insecure-skip-tls-verify")) > 10);
+    let skip = scan(&certs.other_ca).env("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "1");
+    assert!(entries(skip) > 10);
+    let verify = scan(&certs.other_ca).env("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "FALSE");
+    verify.run().fails_with_hint(1);
+    scan(&certs.ca).env("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "maybe").run().fails(2);
     scan(&certs.ca).env("ETCDCTL_DIAL_TIMEOUT", "soon").run().fails(2);
+    // What is set to nothing is not set.
+    let mut empty = scan(&certs.ca);
+    for name in ["USER", "PASSWORD", "INSECURE_SKIP_TLS_VERIFY", "INSECURE_TRANSPORT", "DEBUG"] {
+        empty = empty.env(&format!("ETCDCTL_{name}"), "");
+    }
+    for name in ["DIAL_TIMEOUT", "COMMAND_TIMEOUT", "KEEPALIVE_TIME", "KEEPALIVE_TIMEOUT"] {
+        empty = empty.env(&format!("ETCDCTL_{name}"), "");
+    }
+    assert!(entries(empty) > 10);
+    let mut given = bin().words("scan -w json").args(etcd.args());
+    for name in ["ENDPOINTS", "CACERT", "CERT", "KEY"] {
+        given = given.env(&format!("ETCDCTL_{name}"), "");
+    }
+    assert!(entries(given) > 10);
 }
 
 #[test]

@@ -127,3 +127,35 @@ fn pages_come_in_while_others_are_read() {
     let sent = proxy.passed();
     assert!(sent < 14_000_000, "nothing is fetched twice, but the server sent {sent} bytes");
 }
+
+#[test]
+fn a_member_that_hangs_is_given_up() {
+    let etcd = filled(Version::V35);
+    let proxy = Proxy::new(&etcd.endpoint());
+    proxy.hold_after(5 << 20);
+    let words = "scan -w json --command-timeout 1s --endpoints";
+    let child = bin().words(words).arg(&proxy.endpoint).spawn();
+    proxy.wait_until_held();
+    etcd.signal("-STOP");
+    proxy.release();
+    let (done, stderr) = end(child);
+    assert_eq!(done.status.code(), Some(1), "{stderr}");
+    assert!(done.stdout.is_empty(), "a partial result");
+    assert!(stderr.contains("no answer within 1s") && stderr.contains("\nhint: "), "{stderr}");
+}
+
+#[test]
+fn a_history_that_breaks_off_is_none() {
+    let etcd = filled(Version::V35);
+    for command in ["history -w jsonl /registry/", "keys -w json", "residue -w json"] {
+        let proxy = Proxy::new(&etcd.endpoint());
+        proxy.hold_after(2 << 20);
+        let child = bin().words(command).arg("--endpoints").arg(&proxy.endpoint).spawn();
+        proxy.wait_until_held();
+        proxy.cut();
+        let (done, stderr) = end(child);
+        assert_eq!(done.status.code(), Some(1), "{command}: {stderr}");
+        assert!(done.stdout.is_empty(), "{command}: a partial result");
+        assert!(stderr.starts_with("error: ") && stderr.contains("\nhint: "), "{stderr}");
+    }
+}

@@ -259,6 +259,36 @@ impl Etcd {
         self.data.take().expect("stopped once")
     }
 
+    /// Sends the process a signal, such as `-STOP`.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// Three members of one cluster.
+    pub fn cluster(version: Version, certs: &Certs) -> [Self; 3] {
+        let ports: [u16; 3] = free_ports();
+        let cluster: Vec<_> =
+            (0..3).map(|i| format!("m{i}=http://127.0.0.1:{}", ports[i])).collect();
+        let cluster = &cluster.join(",");
+        std::thread::scope(|scope| {
+            // A member answers once a second one is there.
+            let members = [0, 1, 2].map(|i| {
+                let peer = format!("http://127.0.0.1:{}", ports[i]);
+                scope.spawn(move || {
+                    Self::builder(version)
+                        .tls(certs)
+                        .arg(format!("--name=m{i}"))
+                        .arg(format!("--listen-peer-urls={peer}"))
+                        .arg(format!("--initial-advertise-peer-urls={peer}"))
+                        .arg(format!("--initial-cluster={cluster}"))
+                        .start()
+                })
+            });
+            members.map(|member| member.join().unwrap())
+        })
+    }
+
     /// Ends the server without warning; what it wrote stays until this value goes.
     pub fn kill(&mut self) {
         // It may have ended by itself already.
