@@ -1,59 +1,42 @@
 //! Key material and decrypted bytes: wiped on drop, no `Debug`, read only through an explicit
 //! call.
 
+use std::marker::PhantomData;
+
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// Key material: a static key, a data key, a seed.
+/// Bytes that are wiped on drop. `Of` keeps keys and decrypted values apart.
 ///
 /// `Debug` is absent on purpose, so that no struct that holds one can derive it by accident.
-#[derive(Clone)]
-pub struct KeyMaterial(Zeroizing<Vec<u8>>);
+pub struct Wiped<Of>(Zeroizing<Vec<u8>>, PhantomData<Of>);
 
-impl KeyMaterial {
-    /// Takes ownership of raw key bytes.
-    #[must_use]
-    pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
-    }
+/// Marks [`KeyMaterial`].
+pub enum Key {}
 
-    /// The raw bytes. The caller passes them to a cipher and nowhere else.
-    #[must_use]
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
+/// Marks [`Plaintext`].
+pub enum Decrypted {}
 
-    /// Length in bytes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
+/// Key material: a static key, a data key, a seed. Exposed to a cipher and nothing else.
+pub type KeyMaterial = Wiped<Key>;
 
-    /// Whether there are no bytes at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
+/// Decrypted (or never encrypted) storage bytes of one object.
+pub type Plaintext = Wiped<Decrypted>;
 
-    /// Constant-time equality (the length is not secret).
-    #[must_use]
-    pub fn same(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+impl<Of> Clone for Wiped<Of> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), PhantomData)
     }
 }
 
-/// Decrypted (or never encrypted) storage bytes of one object.
-#[derive(Clone)]
-pub struct Plaintext(Zeroizing<Vec<u8>>);
-
-impl Plaintext {
-    /// Takes ownership of decrypted bytes.
+impl<Of> Wiped<Of> {
+    /// Takes ownership of the bytes.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(Zeroizing::new(bytes), PhantomData)
     }
 
-    /// The decrypted bytes.
+    /// The bytes themselves.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0

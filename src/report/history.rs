@@ -240,13 +240,7 @@ impl Report<'_> {
     }
 
     fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
-        write!(
-            out,
-            "{} {} at revision {}",
-            self.source.kind.as_str(),
-            table::visible(&self.source.location),
-            self.visit.revision
-        )?;
+        table::source(self.source, self.visit, out)?;
         if self.visit.compacted > 0 {
             write!(out, "; superseded revisions up to {} are compacted", self.visit.compacted)?;
         }

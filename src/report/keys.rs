@@ -125,21 +125,7 @@ impl Report<'_> {
     }
 
     fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(
-            out,
-            "{} {} at revision {}",
-            self.source.kind.as_str(),
-            table::visible(&self.source.location),
-            self.visit.revision
-        )?;
-        if let Some(config) = &self.config {
-            writeln!(
-                out,
-                "configuration {} (sha256 {})",
-                table::visible(&config.location),
-                config.sha256.get(..12).unwrap_or_default()
-            )?;
-        }
+        table::heading(self.source, self.visit, self.config.as_ref(), out)?;
         writeln!(out)?;
         let with_id = self.keys.iter().any(|k| k.name.kms_key_id.is_some());
         let mut columns = vec!["PROVIDER", "VERSION", "KEY"];

@@ -181,14 +181,8 @@ impl Report<'_> {
     fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
         /// Rows before a reader is sent to `--list`.
         const TOP: usize = 20;
-        writeln!(
-            out,
-            "{} {} at revision {}, plaintext of {}",
-            self.source.kind.as_str(),
-            table::visible(&self.source.location),
-            self.visit.revision,
-            self.resources.join(", ")
-        )?;
+        table::source(self.source, self.visit, out)?;
+        writeln!(out, ", plaintext of {}", self.resources.join(", "))?;
         writeln!(out)?;
         if !self.findings.is_empty() {
             let copies = self.copies();

@@ -243,29 +243,7 @@ impl Report<'_> {
     fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
         let with_status = self.config.is_some();
         let groups = self.counts.groups();
-        writeln!(
-            out,
-            "{} {} at revision {}",
-            self.source.kind.as_str(),
-            table::visible(&self.source.location),
-            self.visit.revision
-        )?;
-        if let Some(config) = &self.config {
-            writeln!(
-                out,
-                "configuration {} (sha256 {})",
-                table::visible(&config.location),
-                config.sha256.get(..12).unwrap_or_default()
-            )?;
-            for other in &config.also {
-                writeln!(
-                    out,
-                    "reading also with {} (sha256 {})",
-                    table::visible(&other.location),
-                    other.sha256.get(..12).unwrap_or_default()
-                )?;
-            }
-        }
+        table::heading(self.source, self.visit, self.config.as_ref(), out)?;
         writeln!(out)?;
         if let Some(entries) = self.entries {
             write!(out, "{}", entry_table(entries, with_status, color))?;

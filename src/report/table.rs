@@ -1,6 +1,40 @@
 //! Tables for people: no borders, columns two spaces apart, readable when piped.
 
+use std::io::{self, Write};
+
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+
+use super::wire::Config;
+use crate::source::{SourceInfo, Visit};
+
+/// What was read, at which revision, without a line feed.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn source(source: &SourceInfo, visit: &Visit, out: &mut dyn Write) -> io::Result<()> {
+    let location = visible(&source.location);
+    write!(out, "{} {location} at revision {}", source.kind.as_str(), visit.revision)
+}
+
+/// The lines above a table: what was read, with which configurations.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn heading(
+    source: &SourceInfo,
+    visit: &Visit,
+    config: Option<&Config>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    self::source(source, visit, out)?;
+    writeln!(out)?;
+    let also = config.iter().flat_map(|c| &c.also).map(|c| ("reading also with", c));
+    for (word, c) in config.map(|c| ("configuration", c)).into_iter().chain(also) {
+        let digest = c.sha256.get(..12).unwrap_or_default();
+        writeln!(out, "{word} {} (sha256 {digest})", visible(&c.location))?;
+    }
+    Ok(())
+}
 
 /// A table under construction.
 pub struct Builder {

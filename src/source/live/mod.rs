@@ -7,6 +7,7 @@ mod client;
 mod der;
 mod dial;
 mod endpoint;
+mod events;
 mod explain;
 pub mod kv;
 mod pages;

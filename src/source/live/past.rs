@@ -16,11 +16,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
+use super::events::{Frame, events, revision};
 use super::session::{CallError, Refusal, Session};
-use super::wire::{self, PageInfo, RangeRequest};
+use super::wire::{PageInfo, RangeRequest};
 use super::{explain, pages};
 use crate::entry::Entry;
-use crate::proto::{Fields, Malformed};
+use crate::proto::Malformed;
 use crate::source::{KeyRange, Query, Record, RecordSink, SourceError, Visit};
 
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
@@ -48,73 +49,6 @@ struct WatchCreateRequest {
 struct WatchRequest {
     #[prost(message, optional, tag = "1")]
     create: Option<WatchCreateRequest>,
-}
-
-/// What an `etcdserverpb.WatchResponse` says besides its events.
-#[derive(Default)]
-struct Frame<'a> {
-    canceled: bool,
-    compact_revision: i64,
-    cancel_reason: &'a [u8],
-    /// The last revision goes on in the next response.
-    fragment: bool,
-    /// Revision of the last event; 0 without any.
-    newest: i64,
-}
-
-impl<'a> Frame<'a> {
-    fn read(message: &'a [u8]) -> Result<Self, Malformed> {
-        let mut frame = Self::default();
-        for field in Fields::new(message) {
-            let field = field?;
-            match field.number {
-                4 => frame.canceled = field.varint().is_some_and(|v| v != 0),
-                5 => frame.compact_revision = field.int64().unwrap_or_default(),
-                6 => frame.cancel_reason = field.bytes().unwrap_or_default(),
-                7 => frame.fragment = field.varint().is_some_and(|v| v != 0),
-                11 => {
-                    let event = event(field.bytes().unwrap_or_default())?;
-                    frame.newest = frame.newest.max(revision(&event));
-                }
-                _ => {}
-            }
-        }
-        Ok(frame)
-    }
-}
-
-fn revision(record: &Record<'_>) -> i64 {
-    match record {
-        Record::Put(entry) => entry.mod_revision,
-        Record::Delete { revision, .. } => *revision,
-    }
-}
-
-/// `mvccpb.Event`.
-fn event(message: &[u8]) -> Result<Record<'_>, Malformed> {
-    let (mut deleted, mut kv) = (false, None);
-    for field in Fields::new(message) {
-        let field = field?;
-        match field.number {
-            1 => deleted = field.varint() == Some(1),
-            2 => kv = field.bytes(),
-            _ => {}
-        }
-    }
-    let entry = wire::entry(kv.ok_or(Malformed { offset: 0 })?)?;
-    Ok(if deleted {
-        Record::Delete { key: entry.key, revision: entry.mod_revision }
-    } else {
-        Record::Put(entry)
-    })
-}
-
-fn events(message: &[u8]) -> impl Iterator<Item = Result<Record<'_>, Malformed>> {
-    Fields::new(message).filter_map(|field| match field {
-        Ok(field) if field.number == 11 => Some(event(field.bytes().unwrap_or_default())),
-        Ok(_) => None,
-        Err(e) => Some(Err(e)),
-    })
 }
 
 /// Calls `sink` for every revision that the server holds, ascending.

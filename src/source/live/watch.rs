@@ -15,11 +15,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tonic::Code;
 
+use super::events::{Frame, events};
 use super::explain;
 use super::session::{CallError, Refusal, Session};
-use super::wire::{self, RangeRequest};
+use super::wire::RangeRequest;
 use super::{Live, pages};
-use crate::proto::{Fields, Malformed};
+use crate::proto::Malformed;
 use crate::source::{KeyRange, Record, SourceError};
 
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
@@ -54,74 +55,6 @@ struct Request {
     create: Option<Create>,
 }
 
-/// What an `etcdserverpb.WatchResponse` says besides its events.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Frame<'a> {
-    /// The store's revision.
-    revision: i64,
-    created: bool,
-    canceled: bool,
-    compact_revision: i64,
-    cancel_reason: &'a [u8],
-    /// The last revision goes on in the next response.
-    fragment: bool,
-    /// Revision of the last event; 0 without any.
-    newest: i64,
-}
-
-impl<'a> Frame<'a> {
-    fn read(message: &'a [u8]) -> Result<Self, Malformed> {
-        let mut frame = Self::default();
-        for field in Fields::new(message) {
-            let field = field?;
-            let flag = || field.varint().is_some_and(|v| v != 0);
-            match field.number {
-                1 => {
-                    for header in Fields::new(field.bytes().unwrap_or_default()) {
-                        let header = header?;
-                        if header.number == 3 {
-                            frame.revision = header.int64().unwrap_or_default();
-                        }
-                    }
-                }
-                3 => frame.created = flag(),
-                4 => frame.canceled = flag(),
-                5 => frame.compact_revision = field.int64().unwrap_or_default(),
-                6 => frame.cancel_reason = field.bytes().unwrap_or_default(),
-                7 => frame.fragment = flag(),
-                11 => {
-                    let revision = match event(field.bytes().unwrap_or_default())? {
-                        Record::Put(entry) => entry.mod_revision,
-                        Record::Delete { revision, .. } => revision,
-                    };
-                    frame.newest = frame.newest.max(revision);
-                }
-                _ => {}
-            }
-        }
-        Ok(frame)
-    }
-}
-
-/// `mvccpb.Event` (etcd `api/mvccpb/kv.proto`).
-fn event(message: &[u8]) -> Result<Record<'_>, Malformed> {
-    let (mut deleted, mut kv) = (false, None);
-    for field in Fields::new(message) {
-        let field = field?;
-        match field.number {
-            1 => deleted = field.varint() == Some(1),
-            2 => kv = field.bytes(),
-            _ => {}
-        }
-    }
-    let entry = wire::entry(kv.ok_or(Malformed { offset: 0 })?)?;
-    Ok(if deleted {
-        Record::Delete { key: entry.key, revision: entry.mod_revision }
-    } else {
-        Record::Put(entry)
-    })
-}
-
 /// What a watch reports.
 #[derive(Debug)]
 pub enum Notice {
@@ -153,13 +86,9 @@ impl Changes {
         &self,
         mut sink: impl FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<(), SourceError> {
-        for field in Fields::new(&self.0) {
-            let field = field.map_err(pages::malformed)?;
-            if field.number == 11 {
-                let record = event(field.bytes().unwrap_or_default()).map_err(pages::malformed)?;
-                if sink(record).is_break() {
-                    break;
-                }
+        for record in events(&self.0) {
+            if sink(record.map_err(pages::malformed)?).is_break() {
+                break;
             }
         }
         Ok(())
