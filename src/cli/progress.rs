@@ -1,8 +1,9 @@
 //! Progress on stderr, only for a terminal.
 
+use std::fmt::Write;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::ui::Ui;
 
@@ -23,12 +24,12 @@ impl Progress {
         let total = total();
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10));
         let template = if total.is_some() {
-            format!("{{bar:30}} {{human_pos}}/{{human_len}} {unit}  {{per_sec}}  {{eta}} left")
+            format!("{{bar:30}} {{human_pos}}/{{human_len}} {unit}  {{rate}}  {{eta}} left")
         } else {
-            format!("{{spinner}} {{human_pos}} {unit}  {{per_sec}}  {{elapsed}}")
+            format!("{{spinner}} {{human_pos}} {unit}  {{rate}}  {{elapsed}}")
         };
         if let Ok(style) = ProgressStyle::with_template(&template) {
-            bar.set_style(style);
+            bar.set_style(style.with_key("rate", rate));
         }
         bar.enable_steady_tick(Duration::from_millis(200));
         Self(Some(bar))
@@ -47,6 +48,13 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Whole units a second: more digits only flicker.
+fn rate(state: &ProgressState, out: &mut dyn Write) {
+    let whole = format!("{:.0}", state.per_sec()).parse().unwrap_or_default();
+    // Nowhere to report a failure to.
+    let _ = write!(out, "{}/s", HumanCount(whole));
 }
 
 impl Drop for Progress {

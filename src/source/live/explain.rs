@@ -322,6 +322,10 @@ fn status(session: &Session, status: &tonic::Status) -> Story {
             "the token is refused although it is new",
             "check the server's --auth-token setting and the clocks",
         ),
+        (_, "rpc not supported for learner") => Story::request(
+            "the member is a learner, which serves the current state only",
+            "name a voting member with --endpoints",
+        ),
         (_, "no leader" | "leader changed") => Story {
             connection: false,
             ..Story::request(

@@ -131,15 +131,40 @@ enum Begun {
     /// There is nothing between the two revisions.
     Nothing,
     /// The first response with events, and the rest.
-    Events(Bytes, Box<Streaming<Bytes>>),
+    Events(Bytes, Box<Stream>),
 }
 
-/// Begins a watch of all keys at `from`.
+/// A watch at one member.
+struct Stream {
+    index: usize,
+    messages: Streaming<Bytes>,
+}
+
+/// Why a watch does not begin.
+enum Obstacle {
+    /// Another member may do better.
+    Member(CallError),
+    Request(SourceError),
+}
+
+/// Begins a watch of all keys at `from`, at the first member that answers.
 async fn begin(session: &Arc<Session>, from: i64, newest: i64) -> Result<Begun, SourceError> {
     // A watch would wait for the first event for ever.
     if from > newest {
         return Ok(Begun::Nothing);
     }
+    let mut failures = Vec::new();
+    for index in session.order() {
+        match begin_at(session, index, from).await {
+            Ok(begun) => return Ok(begun),
+            Err(Obstacle::Member(e)) => failures.push((index, e)),
+            Err(Obstacle::Request(e)) => return Err(e),
+        }
+    }
+    Err(explain::refusal(session, &Refusal { failures }))
+}
+
+async fn begin_at(session: &Arc<Session>, index: usize, from: i64) -> Result<Begun, Obstacle> {
     let request = WatchRequest {
         create: Some(WatchCreateRequest {
             key: vec![0],
@@ -148,17 +173,17 @@ async fn begin(session: &Arc<Session>, from: i64, newest: i64) -> Result<Begun, 
             fragment: true,
         }),
     };
-    let refused = |refusal| explain::refusal(session, &refusal);
-    let mut stream =
-        session.stream(WATCH, request.encode_to_vec().into()).await.map_err(refused)?;
+    let body = request.encode_to_vec().into();
+    let messages = session.stream_once(index, WATCH, body).await.map_err(Obstacle::Member)?;
+    let mut stream = Stream { index, messages };
     loop {
-        let message = next(session, &mut stream).await?;
-        let frame = Frame::read(&message).map_err(malformed)?;
+        let message = stream.next(session).await.map_err(Obstacle::Member)?;
+        let frame = Frame::read(&message).map_err(|e| Obstacle::Request(malformed(e)))?;
         if frame.compact_revision > 0 {
             return Ok(Begun::Compacted(frame.compact_revision));
         }
         if frame.canceled {
-            return Err(canceled(&frame));
+            return Err(Obstacle::Request(canceled(&frame)));
         }
         if frame.newest > 0 {
             return Ok(Begun::Events(message, Box::new(stream)));
@@ -181,21 +206,25 @@ fn canceled(frame: &Frame<'_>) -> SourceError {
 /// event. That the connection is alive, keepalive probes tell.
 const PREPARATION: Duration = Duration::from_mins(2);
 
-async fn next(session: &Session, stream: &mut Streaming<Bytes>) -> Result<Bytes, SourceError> {
-    const AGAIN: &str = "run it again, or read a snapshot (etcdctl snapshot save)";
-    let wait = session.command_timeout.max(PREPARATION);
-    match tokio::time::timeout(wait, stream.message()).await {
-        Ok(Ok(Some(message))) => Ok(message),
-        Ok(Ok(None)) => Err(SourceError::new("etcd ended the watch of its history").hint(AGAIN)),
-        Ok(Err(status)) => {
-            let text = std::error::Error::source(&status)
-                .map_or_else(|| status.message().to_owned(), explain::innermost);
-            let error =
-                SourceError::new("the watch of etcd's history broke off, so it is not whole");
-            Err(error.because(std::io::Error::other(text)).hint(AGAIN))
+impl Stream {
+    async fn next(&mut self, session: &Session) -> Result<Bytes, CallError> {
+        let wait = session.command_timeout.max(PREPARATION);
+        match tokio::time::timeout(wait, self.messages.message()).await {
+            Ok(Ok(Some(message))) => Ok(message),
+            Ok(Ok(None)) => {
+                let status = tonic::Status::unavailable("the server ended the watch");
+                Err(CallError::Status(Box::new(status)))
+            }
+            Ok(Err(status)) => Err(CallError::Status(Box::new(status))),
+            Err(_) => Err(CallError::Timeout(wait)),
         }
-        Err(_) => Err(SourceError::new(format!("etcd sent nothing of its history for {wait:?}"))
-            .hint("--command-timeout gives it more time; a snapshot needs none")),
+    }
+
+    fn broke_off(&self, session: &Session, e: CallError) -> SourceError {
+        let why = explain::refusal(session, &Refusal { failures: vec![(self.index, e)] });
+        SourceError::new("the history of etcd could not be read to its end")
+            .because(why)
+            .hint("run it again, or read a snapshot (etcdctl snapshot save)")
     }
 }
 
@@ -203,7 +232,7 @@ fn follow(
     runtime: &Runtime,
     session: &Arc<Session>,
     first: Bytes,
-    mut stream: Box<Streaming<Bytes>>,
+    mut stream: Box<Stream>,
     newest: i64,
     query: &Query,
     sink: &mut RecordSink<'_>,
@@ -224,7 +253,7 @@ fn follow(
             if sender.send(message).await.is_err() || done {
                 return Ok(());
             }
-            message = next(&session, &mut stream).await?;
+            message = stream.next(&session).await.map_err(|e| stream.broke_off(&session, e))?;
         }
     });
     'messages: while let Some(message) = receiver.blocking_recv() {
@@ -250,22 +279,4 @@ fn malformed(e: Malformed) -> SourceError {
     SourceError::new("etcd sent a response that cannot be read")
         .because(e)
         .hint("check that the endpoint is an etcd and not a proxy that changes messages")
-}
-
-impl Session {
-    /// Opens a stream with one request, at the first member that accepts it.
-    async fn stream(
-        self: &Arc<Self>,
-        path: &'static str,
-        body: Bytes,
-    ) -> Result<Streaming<Bytes>, Refusal> {
-        let mut failures: Vec<(usize, CallError)> = Vec::new();
-        for index in self.order() {
-            match self.stream_once(index, path, body.clone()).await {
-                Ok(stream) => return Ok(stream),
-                Err(e) => failures.push((index, e)),
-            }
-        }
-        Err(Refusal { failures })
-    }
 }

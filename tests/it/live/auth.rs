@@ -105,3 +105,27 @@ fn an_expired_token_is_renewed_in_the_middle_of_a_scan() {
     let json: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
     assert_eq!(json["totals"]["entries"], 201);
 }
+
+#[test]
+fn a_watch_outlives_its_token() {
+    use std::io::BufRead as _;
+    let etcd = with_users(Version::V35, None, &["--auth-token-ttl=1"]);
+    let proxy = Proxy::new(&etcd.endpoint());
+    let mut child = bin()
+        .words("scan --watch --until-done --user root:toor --endpoints")
+        .arg(&proxy.endpoint)
+        .spawn();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut remaining = || {
+        let line: serde_json::Value =
+            serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        line["remaining"].as_u64().unwrap()
+    };
+    assert_eq!(remaining(), 1);
+    // Tokens are dropped at most a second after their end.
+    std::thread::sleep(Duration::from_secs(4));
+    proxy.drop_connections();
+    etcd.ctl(&["--user=root:toor", "del", "/registry/secrets/default/a"]);
+    assert_eq!(remaining(), 0);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

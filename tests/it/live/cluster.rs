@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::support::bin::Bin;
 use crate::support::certs::Certs;
+use crate::support::etcd::free_ports;
 use crate::support::proxy::Proxy;
 use crate::support::{Etcd, Version, bin};
 
@@ -107,4 +108,40 @@ fn a_watch_goes_on_at_another_member() {
     let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
     assert_eq!(line["remaining"], 0);
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_learner_serves_its_own_state() {
+    let certs = Certs::new();
+    let [first, second]: [u16; 2] = free_ports();
+    let peers = [first, second].map(|port| format!("http://127.0.0.1:{port}"));
+    let cluster = format!("--initial-cluster=m0={},m1={}", peers[0], peers[1]);
+    let member = |name: &str, peer: &str| {
+        Etcd::builder(Version::V35)
+            .tls(&certs)
+            .arg(format!("--name={name}"))
+            .arg(format!("--listen-peer-urls={peer}"))
+            .arg(format!("--initial-advertise-peer-urls={peer}"))
+    };
+    let voter = member("m0", &peers[0]).arg(format!("--initial-cluster=m0={}", peers[0])).start();
+    voter.put("/registry/secrets/a/b", b"k8s\0x");
+    voter.ctl(&["member", "add", "m1", "--learner", &format!("--peer-urls={}", peers[1])]);
+    let learner = member("m1", &peers[1]).arg(cluster).arg("--initial-cluster-state=existing");
+    let learner = learner.start();
+    // It may have to catch up.
+    let start = Instant::now();
+    loop {
+        let done = bin().words("scan -w json").args(learner.args()).run().ok().says("learner");
+        if done.json()["totals"]["entries"] == 1 {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "{done}");
+    }
+    let history = || bin().words("history -w jsonl secrets/a/b");
+    history().args(learner.args()).run().fails_with_hint(1).says("learner").says("voting member");
+    // Another member takes over what it does not serve.
+    let both = connected(history(), &learner.endpoint(), &[&voter]).run().ok();
+    assert_eq!(both.jsonl().len(), 1);
+    let both = connected(bin().words("scan -w json"), &learner.endpoint(), &[&voter]).run().ok();
+    assert!(!both.stderr.contains("learner"), "{both}");
 }
