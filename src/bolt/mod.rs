@@ -5,11 +5,13 @@
 //! A damaged subtree is reported and skipped; its siblings are still read. Nothing here trusts a
 //! page number, count, offset or length before it has been checked against the file.
 
+mod leaves;
 mod meta;
 mod page;
 mod walk;
 pub mod write;
 
+pub use leaves::Leaves;
 pub use meta::{Meta, MetaError, NO_FREELIST};
 pub use page::{Element, Page, PageKind};
 pub use walk::{Bucket, Gap, PageSet};
@@ -192,6 +194,12 @@ impl<'a> Db<'a> {
     /// Whole pages that the file has.
     pub fn file_pages(&self) -> u64 {
         (self.data.len() / self.page_size) as u64
+    }
+
+    /// Where page `id` begins, bytes; the length of the file for one that lies behind it.
+    pub fn offset(&self, id: u64) -> usize {
+        let at = usize::try_from(id).ok().and_then(|id| id.checked_mul(self.page_size));
+        at.map_or(self.data.len(), |at| at.min(self.data.len()))
     }
 
     /// Reads and checks page `id`.

@@ -34,6 +34,22 @@ fn rows(data: &[u8]) -> (Vec<Vec<u8>>, Vec<PageDamage>) {
     (keys, damage)
 }
 
+/// Keys of bucket `key`, read in the order of the file.
+fn scattered(data: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let db = Db::open(data).ok()?;
+    let (mut seen, mut damage, mut keys) = (PageSet::default(), vec![], vec![]);
+    let bucket = db.bucket(b"key", &mut seen, &mut damage)?;
+    let leaves = db.leaves(bucket, seen).filter(|_| damage.is_empty())?;
+    let half = leaves.len() / 2;
+    for range in [0..half, half..leaves.len()] {
+        leaves.read(range, &mut |_, e| {
+            keys.push(e.key.to_vec());
+            Some(())
+        })?;
+    }
+    Some(keys)
+}
+
 fn put_u64(data: &mut [u8], at: usize, v: u64) {
     data[at..at + 8].copy_from_slice(&v.to_le_bytes());
 }
@@ -129,7 +145,44 @@ fn crafted_trees_end_and_are_reported() {
         let (keys, damage) = rows(&data);
         assert_eq!(keys.len(), expected, "{name}");
         assert_eq!(damage.len(), 1, "{name}: {damage:?}");
+        assert_eq!(scattered(&data), None, "{name}");
     }
+    assert_eq!(scattered(&good), Some(rows(&good).0));
+}
+
+#[test]
+fn leaves_are_read_as_they_lie() {
+    let good = file(1024, 400, 60);
+    let ordered = rows(&good).0;
+    assert_eq!(scattered(&good).unwrap(), ordered);
+    // Two leaves change places; the branch element of each is the only one that names it.
+    let mut data = good.clone();
+    let (a, b) = (4u64, 9u64);
+    let at = |id: u64| usize::try_from(id).unwrap() * 1024;
+    data[at(a)..at(a) + 1024].copy_from_slice(&good[at(b)..at(b) + 1024]);
+    data[at(b)..at(b) + 1024].copy_from_slice(&good[at(a)..at(a) + 1024]);
+    put_u64(&mut data, at(a), a);
+    put_u64(&mut data, at(b), b);
+    let wrong = data.clone();
+    for page in Db::open(&good).unwrap().data().chunks(1024).enumerate() {
+        let (n, page) = page;
+        let count = if page[8] == 1 { usize::from(page[10]) } else { 0 };
+        for element in (0..count).map(|i| n * 1024 + 16 + i * 16 + 8) {
+            match Endian::Little.u64(&good, element).unwrap() {
+                id if id == a => put_u64(&mut data, element, b),
+                id if id == b => put_u64(&mut data, element, a),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(rows(&data), (ordered.clone(), vec![]));
+    let mut keys = scattered(&data).unwrap();
+    assert_ne!(keys, ordered);
+    keys.sort();
+    assert_eq!(keys, ordered);
+    // Where the branch pages say otherwise, keys are out of order.
+    assert!(!rows(&wrong).1.is_empty());
+    assert_eq!(scattered(&wrong), None);
 }
 
 #[test]
@@ -193,6 +246,21 @@ proptest! {
         let kind = Db::open(&good).unwrap().page(page as u64).unwrap();
         if kind.kind == PageKind::Leaf && kind.count > 0 {
             prop_assert!(!damage.is_empty());
+        }
+    }
+
+    /// Whatever is changed in a page: either way of reading finds the same, or the fast one none.
+    #[test]
+    fn the_fast_way_hides_nothing(page in 2usize..60, at in 0usize..300, byte in any::<u8>()) {
+        let mut data = file(1024, 400, 60);
+        let pages = data.len() / 1024;
+        data[(2 + page % (pages - 2)) * 1024 + at] = byte;
+        let (mut keys, damage) = rows(&data);
+        if let Some(mut found) = scattered(&data) {
+            prop_assert!(damage.is_empty(), "{damage:?}");
+            found.sort();
+            keys.sort();
+            prop_assert_eq!(found, keys);
         }
     }
 

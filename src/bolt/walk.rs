@@ -6,7 +6,7 @@ use super::page::{Element, Page, PageKind, inline};
 use super::{Db, PageDamage};
 
 /// Trees deeper than this are damaged: with two elements a page, 2^64 pages fit below.
-const DEEPEST: usize = 64;
+pub(super) const DEEPEST: usize = 64;
 
 /// A set of page numbers.
 #[derive(Clone, Debug, Default)]

@@ -251,7 +251,7 @@ impl<'a> Folder<'a> {
                 self.one(entry);
                 ControlFlow::Continue(())
             };
-            return Ok(source.visit(query, &mut sink)?);
+            return Ok(source.survey(query, &mut sink)?);
         }
         let mut batch: Vec<Entry> = Vec::new();
         let mut bytes = 0;
@@ -266,7 +266,7 @@ impl<'a> Folder<'a> {
             }
             ControlFlow::Continue(())
         };
-        let visit = source.visit(query, &mut sink)?;
+        let visit = source.survey(query, &mut sink)?;
         self.many(&batch);
         progress.advance(batch.len() as u64);
         Ok(visit)

@@ -130,11 +130,8 @@ fn live_only<'a>(rows: &[(&'a [u8], &'a [u8])]) -> Vec<(&'a [u8], &'a [u8])> {
             state.apply(etcd_key, Stored { revision, record, page: 0, offset: 0 });
         }
     }
-    let live: hashbrown::HashSet<_> = state
-        .into_records(false)
-        .into_iter()
-        .map(|(_, s)| (s.revision.main, s.revision.sub))
-        .collect();
+    let live: hashbrown::HashSet<_> =
+        state.into_records(false).map(|(_, s)| (s.revision.main, s.revision.sub)).collect();
     let is_live = |key: &[u8]| {
         Revision::parse(key).is_none_or(|r| !r.tombstone && live.contains(&(r.main, r.sub)))
     };

@@ -5,13 +5,14 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::file::{Bytes, InUse, read};
-use super::snapshot::{SnapshotOptions, checked, fold, note_metas, open_store, records, revision};
+use super::fold::fold;
+use super::snapshot::{SnapshotOptions, checked, note_metas, open_store, records, revision};
 use super::{
     Damage, EntrySink, KeyRange, Query, Record, RecordSink, Source, SourceError, SourceInfo,
     SourceKind, Visit,
 };
 use crate::entry::{EntryRef, Value};
-use crate::mvcc::{State, Store};
+use crate::mvcc::Store;
 use crate::wal::replay::{Change, Live, Machine};
 use crate::wal::{EntryKind, Log, Segment, parse_name, request};
 
@@ -132,13 +133,11 @@ impl DataDir {
     pub fn entries(&self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
         let mut replayed = self.replayed()?;
         let mut visit = std::mem::take(&mut replayed.visit);
-        let mut state = State::new(0);
-        let newest = fold(&replayed.store, query, self.salvage, &mut state, &mut visit);
+        let (state, newest) = fold(&replayed.store, query, self.salvage, &self.db, &mut visit);
         let (newest, compacted) = replayed.bounds(newest);
         visit.revision = revision(&self.dir, query, newest, compacted)?;
         let mut entries: hashbrown::HashMap<&[u8], EntryRef<'_>> = state
             .into_records(false)
-            .into_iter()
             .filter_map(|(key, stored)| Some((key, checked(&stored, &mut visit.damage)?)))
             .collect();
         for change in replayed.changes(query) {
@@ -266,9 +265,8 @@ impl DataDir {
             revision: None,
             ordered: false,
         };
-        let mut state = State::new(0);
         let mut found = Visit::default();
-        let newest = fold(store, &everything, self.salvage, &mut state, &mut found);
+        let (state, newest) = fold(store, &everything, self.salvage, &self.db, &mut found);
         visit.notes.append(&mut found.notes);
         // -1 is etcd's word for "never".
         let compacted = Some(store.bookkeeping.compacted()).filter(|c| *c > 0).unwrap_or(-1);

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,6 +21,16 @@ pub enum Bytes {
     Mapped(Arc<Mapped>),
     /// Unpacked from an archive.
     Owned(Arc<Vec<u8>>),
+}
+
+impl Bytes {
+    /// Lets the system take back the memory of bytes that will not be read soon; they stay
+    /// readable.
+    pub fn forget(&self, range: Range<usize>) {
+        if let Self::Mapped(mapped) = self {
+            mapped.forget(range);
+        }
+    }
 }
 
 impl std::ops::Deref for Bytes {

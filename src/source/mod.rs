@@ -3,6 +3,7 @@
 
 pub mod data_dir;
 mod file;
+mod fold;
 pub mod kine;
 pub mod live;
 pub mod map;
@@ -178,6 +179,15 @@ pub trait Source {
     /// When the source cannot be read as a whole at one revision. Single unreadable records are
     /// not errors but [`Visit::damage`].
     fn visit(&mut self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError>;
+
+    /// As [`Source::visit`], for a caller that throws away what it has learnt when this fails:
+    /// entries may be given out before the source has been checked as a whole.
+    ///
+    /// # Errors
+    /// As [`Source::visit`].
+    fn survey(&mut self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
+        self.visit(query, sink)
+    }
 
     /// Calls `sink` for every revision that is still held of every key in the query's ranges
     /// (up to the queried revision), deletions included, in ascending revision order.

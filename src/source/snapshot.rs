@@ -4,20 +4,24 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use ring::digest::{SHA256, digest};
+use ring::digest::{Context, SHA256};
 
 pub use super::file::Bytes;
 use super::file::{InUse, not_a_database, read};
+use super::fold::{Trail, broken_record, damages, fold, limit, swept};
 use super::{
     Damage, EntrySink, Query, Record, RecordSink, Source, SourceError, SourceInfo, SourceKind,
     Visit,
 };
-use crate::bolt::{Db, PageDamage};
+use crate::bolt::Db;
 use crate::entry::EntryRef;
-use crate::mvcc::{State, Store, Stored, key_value, record_key};
+use crate::mvcc::{State, Store, Stored, key_value};
 
 /// Bytes of the SHA-256 that `etcdctl snapshot save` appends.
 const TRAILER: usize = 32;
+
+/// Bytes that are hashed before their memory is given back.
+const HASHED: usize = 4 << 20;
 
 /// How to read a file that is not quite right.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,7 +67,13 @@ impl Snapshot {
             let bytes = bytes.clone();
             std::thread::spawn(move || {
                 let (body, trailer) = bytes.split_at(bytes.len() - TRAILER);
-                digest(&SHA256, body).as_ref() == trailer
+                let mut hash = Context::new(&SHA256);
+                for (i, part) in body.chunks(HASHED).enumerate() {
+                    hash.update(part);
+                    let from = i * HASHED;
+                    bytes.forget(from..from + part.len());
+                }
+                hash.finish().as_ref() == trailer
             })
         });
         Ok(Self { path: path.to_owned(), bytes, options: *options, hash, has_trailer })
@@ -128,18 +138,28 @@ impl Source for Snapshot {
         let bytes = self.bytes.clone();
         let store = open_store(&self.path, &bytes, self.options.salvage)?;
         let mut visit = Visit::default();
-        let mut state = State::new(0);
         let compacted = store.bookkeeping.compacted();
-        let newest = fold(&store, query, self.options.salvage, &mut state, &mut visit);
+        let (state, newest) = fold(&store, query, self.options.salvage, &bytes, &mut visit);
         visit.revision = revision(&self.path, query, newest, compacted)?;
         self.verified(&mut visit.notes)?;
         note_metas(store.db(), &mut visit.notes);
-        for (_, stored) in state.into_records(query.ordered) {
-            let Some(entry) = checked(&stored, &mut visit.damage) else { continue };
-            if sink(entry).is_break() {
-                break;
-            }
-        }
+        give(state, query, &store, &bytes, &mut visit, sink);
+        Ok(visit)
+    }
+
+    fn survey(&mut self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
+        let bytes = self.bytes.clone();
+        let store = open_store(&self.path, &bytes, self.options.salvage)?;
+        let mut visit = Visit::default();
+        let compacted = store.bookkeeping.compacted();
+        let (state, newest) = fold(&store, query, self.options.salvage, &bytes, &mut visit);
+        visit.revision = revision(&self.path, query, newest, compacted)?;
+        let mut notes = std::mem::take(&mut visit.notes);
+        // The hash of the whole file takes longest: the entries are given out meanwhile.
+        give(state, query, &store, &bytes, &mut visit, sink);
+        self.verified(&mut notes)?;
+        note_metas(store.db(), &mut notes);
+        visit.notes = notes;
         Ok(visit)
     }
 
@@ -154,44 +174,6 @@ impl Source for Snapshot {
         visit.revision = query.revision.filter(|r| *r > 0).unwrap_or(newest);
         Ok(visit)
     }
-}
-
-/// Folds the records that `query` wants into `state`. Returns the newest revision of the file.
-pub(super) fn fold<'a>(
-    store: &Store<'a>,
-    query: &Query,
-    salvage: bool,
-    state: &mut State<'a>,
-    visit: &mut Visit,
-) -> i64 {
-    let limit = limit(query);
-    let mut unread = Vec::new();
-    // What swept pages add comes in no order.
-    let mut take = |stored: Stored<'a>| {
-        if stored.revision.main > limit {
-            return;
-        }
-        match record_key(stored.record) {
-            // An empty key is the marker of `snapshot restore --bump-revision`.
-            Some([]) => {}
-            Some(key) if !query.wants(key) => {}
-            Some(key) if salvage => state.apply_newest(key, stored),
-            Some(key) => state.apply(key, stored),
-            None => unread.push(broken_record(&stored)),
-        }
-    };
-    let read = store.read(&mut take);
-    let mut newest = read.newest;
-    if salvage && !read.gaps.is_empty() {
-        let mut found = 0u64;
-        newest = newest.max(store.sweep(&read, &mut |stored| {
-            found += 1;
-            take(stored);
-        }));
-        visit.notes.push(swept(found));
-    }
-    visit.damage.extend(damages(read.damage, unread));
-    newest
 }
 
 /// Calls `sink` for the records that `query` wants, by ascending revision. Returns the newest
@@ -242,18 +224,6 @@ pub(super) fn records(
     newest
 }
 
-fn swept(found: u64) -> String {
-    format!(
-        "parts of the database are lost; a sweep of all pages found {found} records for them. \
-         What follows is an estimate: deleted and compacted revisions can reappear in it"
-    )
-}
-
-fn limit(query: &Query) -> i64 {
-    // As etcd reads it, 0 is "the newest".
-    query.revision.filter(|r| *r > 0).unwrap_or(i64::MAX)
-}
-
 /// The revision that is read: the one asked for, if the file can show it.
 pub(super) fn revision(
     path: &Path,
@@ -277,6 +247,27 @@ pub(super) fn revision(
         .hint(format!("--revision takes {compacted} to {newest} here")));
     }
     Ok(wanted)
+}
+
+/// Gives out what is live.
+fn give(
+    state: State<'_>,
+    query: &Query,
+    store: &Store<'_>,
+    bytes: &Bytes,
+    visit: &mut Visit,
+    sink: &mut EntrySink<'_>,
+) {
+    let mut trail = Trail::new(bytes);
+    for (_, stored) in state.into_records(query.ordered) {
+        if !query.ordered {
+            trail.at(store.db().offset(stored.page));
+        }
+        let Some(entry) = checked(&stored, &mut visit.damage) else { continue };
+        if sink(entry).is_break() {
+            break;
+        }
+    }
 }
 
 /// Decodes a live record; one that contradicts its place is told, but kept.
@@ -369,14 +360,4 @@ pub(super) fn open_store<'b>(
         path.display()
     ))
     .hint("give a file that `etcdctl snapshot save` wrote, or a copy of member/snap/db"))
-}
-
-fn broken_record(stored: &Stored<'_>) -> PageDamage {
-    let what = format!("the record of revision {} cannot be decoded", stored.revision.main);
-    PageDamage { page: stored.page, what }
-}
-
-pub(super) fn damages(pages: Vec<PageDamage>, records: Vec<PageDamage>) -> Vec<Damage> {
-    let damage = |d: PageDamage| Damage { location: format!("page {}", d.page), what: d.what };
-    pages.into_iter().chain(records).map(damage).collect()
 }

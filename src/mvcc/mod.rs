@@ -4,9 +4,13 @@
 //! Source: etcd-io/etcd `server/storage/mvcc/{revision,kvstore}.go`,
 //! `server/storage/schema/bucket.go`, `api/mvccpb/kv.proto`.
 
-use std::ops::ControlFlow;
+mod state;
 
-use crate::bolt::{Bucket, Db, Element, Gap, PageDamage, PageSet};
+pub use state::State;
+
+use std::ops::{ControlFlow, Range};
+
+use crate::bolt::{Bucket, Db, Element, Gap, Leaves, PageDamage, PageSet};
 use crate::entry::{EntryRef, Value};
 use crate::proto::{Fields, Malformed};
 
@@ -239,6 +243,35 @@ impl<'a> Store<'a> {
         read
     }
 
+    /// The leaves of bucket `key` in the order of the file, if nothing speaks against reading them
+    /// so; see [`Store::read_leaves`].
+    pub fn leaves(&self) -> Option<Leaves<'a>> {
+        self.damage.is_empty().then(|| self.db.leaves(self.keys?, self.seen.clone()))?
+    }
+
+    /// Calls `sink` for the records of some of the leaves, in the order of the file. Returns the
+    /// newest revision among them.
+    ///
+    /// `None` at the first thing that [`Store::read`] would report, or when `sink` says so: what
+    /// came before is to be forgotten then, and [`Store::read`] to be called.
+    pub fn read_leaves(
+        leaves: &Leaves<'a>,
+        range: Range<usize>,
+        sink: &mut impl FnMut(Stored<'a>) -> Option<()>,
+    ) -> Option<i64> {
+        let mut newest = 0;
+        leaves.read(range, &mut |page, element| {
+            let revision = Revision::parse(element.key).filter(|_| !element.is_bucket)?;
+            if element.key.len() == 18 && !revision.tombstone {
+                return None;
+            }
+            newest = newest.max(revision.main);
+            let (page, offset) = (page.id, element.offset);
+            sink(Stored { revision, record: element.value, page, offset })
+        })?;
+        Some(newest)
+    }
+
     /// Calls `sink` for every record of the missing stretches of `read` that a sweep of the pages
     /// outside the trees finds, in no order, possibly several times and of any age. Returns the
     /// newest revision among them.
@@ -282,48 +315,6 @@ impl<'a> Store<'a> {
                 self.db.walk(bucket, &mut seen, &mut damage, &mut |_, _| ControlFlow::Continue(()));
         }
         (seen, damage)
-    }
-}
-
-/// Folds records in ascending revision order into the newest record of each key.
-pub struct State<'a> {
-    live: hashbrown::HashMap<&'a [u8], Stored<'a>>,
-}
-
-impl<'a> State<'a> {
-    /// An empty state; `expected` is a guess at the number of keys.
-    #[must_use]
-    pub fn new(expected: usize) -> Self {
-        Self { live: hashbrown::HashMap::with_capacity(expected) }
-    }
-
-    /// Applies one record of `key`.
-    #[inline]
-    pub fn apply(&mut self, key: &'a [u8], stored: Stored<'a>) {
-        if stored.revision.tombstone {
-            self.live.remove(key);
-        } else {
-            self.live.insert(key, stored);
-        }
-    }
-
-    /// Applies one record of `key` that arrives in no order: the newest wins, be it a deletion.
-    pub fn apply_newest(&mut self, key: &'a [u8], stored: Stored<'a>) {
-        let held = self.live.entry(key).or_insert(stored);
-        if held.revision < stored.revision {
-            *held = stored;
-        }
-    }
-
-    /// The live records, in key order if asked.
-    #[must_use]
-    pub fn into_records(self, ordered: bool) -> Vec<(&'a [u8], Stored<'a>)> {
-        let mut records: Vec<_> =
-            self.live.into_iter().filter(|(_, s)| !s.revision.tombstone).collect();
-        if ordered {
-            records.sort_unstable_by_key(|(key, _)| *key);
-        }
-        records
     }
 }
 
