@@ -46,6 +46,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub confirm_config: Vec<PathBuf>,
 
+    /// The quota that etcd was started with, bytes, for members older than 3.6, which do not tell
+    #[arg(long, value_name = "BYTES")]
+    pub quota_backend_bytes: Option<u64>,
+
     /// Entries to rewrite in a second, at most
     #[arg(long, value_name = "N", value_parser = rate)]
     pub qps: Option<f64>,
@@ -98,7 +102,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let written_by = plan
         .self_test()
         .map_err(|e| Failure::new(format!("the write provider cannot be used: {e}")))?;
-    let database = checks::database(&live, &plan, &written_by);
+    let database = checks::database(&live, &plan, &written_by, args.quota_backend_bytes);
     if !plan.items.is_empty() {
         checks::quota(ctx, database.as_ref(), args.apply)?;
         checks::unencrypted(ctx, &plan, &written_by);

@@ -232,11 +232,11 @@ impl<K: Keyspace> Run<'_, K> {
                 Err(KvError::Compacted) => return Err(Asked::Compacted),
                 Err(KvError::NoSpace) => return Err(Asked::Stop(Stop::NoSpace)),
                 Err(KvError::Refused(e)) => return Err(Asked::Stop(Stop::Source(e))),
-                Err(KvError::Lost(e)) if start.elapsed() > PATIENCE || self.stopped() => {
-                    return Err(Asked::Stop(Stop::Source(e)));
-                }
-                Err(KvError::Busy) if self.stopped() => {
+                Err(KvError::Lost(_) | KvError::Busy) if self.stopped() => {
                     return Err(Asked::Stop(Stop::Interrupted));
+                }
+                Err(KvError::Lost(e)) if start.elapsed() > PATIENCE => {
+                    return Err(Asked::Stop(Stop::Source(e)));
                 }
                 Err(KvError::Busy | KvError::Lost(_)) => std::thread::sleep(AGAIN),
             }

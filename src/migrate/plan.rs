@@ -41,6 +41,23 @@ pub enum Examined {
     Unreadable(String),
 }
 
+/// Entries of a plan that are stored alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// How many, and their stored bytes.
+    pub stored: Tally,
+    /// Bytes of their plaintext.
+    pub plaintext: u64,
+}
+
+impl Share {
+    /// About what they take when rewritten, bytes.
+    #[must_use]
+    pub fn bytes_after(&self, by: &Written) -> u64 {
+        self.plaintext + self.stored.entries * by.overhead as u64
+    }
+}
+
 /// One resource of a plan.
 pub struct Resource {
     /// Its providers.
@@ -79,15 +96,16 @@ pub struct Plan {
     /// The resources that [`Item::resource`] names.
     pub resources: Vec<Resource>,
     /// What is to be rewritten, by how it is stored now.
-    pub groups: BTreeMap<GroupKey, Tally>,
+    pub groups: BTreeMap<GroupKey, Share>,
     /// Entries that cannot be read, and so stay as they are.
     pub unreadable: Vec<Failed>,
     /// Entries that were looked at.
     pub entries: u64,
     /// Entries that are current.
     pub current: u64,
-    /// Bytes that the new revisions add to the database, its pages included.
-    pub growth: u64,
+    /// Bytes that the new revisions add to the database, its pages included, beside what
+    /// encryption adds to each.
+    growth: u64,
 }
 
 /// What a self-test of a resource's write provider found.
@@ -95,7 +113,7 @@ pub struct Plan {
 pub struct Written {
     /// Provider and key that new values get.
     pub by: KeyUse,
-    /// Bytes that encryption adds.
+    /// Bytes that encryption adds; with padding, on average.
     pub overhead: usize,
 }
 
@@ -146,7 +164,7 @@ impl<'t> Planner<'t> {
             .zip(&indices)
             .map(|((entry, _), index)| match resources[*index].examine(&entry.key, &entry.value) {
                 Examined::Current => None,
-                Examined::Stale(_) => Some(Ok(())),
+                Examined::Stale(opened) => Some(Ok(opened.plaintext.len())),
                 Examined::Unreadable(reason) => Some(Err(reason)),
             })
             .collect();
@@ -154,7 +172,7 @@ impl<'t> Planner<'t> {
             self.plan.entries += 1;
             match judged {
                 None => self.plan.current += 1,
-                Some(Ok(())) => self.stale(entry, name, index),
+                Some(Ok(plaintext)) => self.stale(entry, plaintext as u64, name, index),
                 Some(Err(reason)) => self.plan.unreadable.push(Failed {
                     key: entry.key.clone(),
                     resource: name.clone(),
@@ -164,7 +182,7 @@ impl<'t> Planner<'t> {
         }
     }
 
-    fn stale(&mut self, entry: &Entry, resource: &str, index: usize) {
+    fn stale(&mut self, entry: &Entry, plaintext: u64, resource: &str, index: usize) {
         let verdict = self.plan.resources[index].transformers.classify(&entry.value);
         let group = GroupKey {
             resource: resource.to_owned(),
@@ -174,10 +192,11 @@ impl<'t> Planner<'t> {
             kms_key_id: verdict.kms_key_id.map(Into::into),
             status: Some(Status::Stale),
         };
-        let tally = self.plan.groups.entry(group).or_default();
-        tally.entries += 1;
-        tally.bytes += entry.value.len() as u64;
-        self.plan.growth += record_growth(entry.key.len() as u64, entry.value.len() as u64);
+        let share = self.plan.groups.entry(group).or_default();
+        share.stored.entries += 1;
+        share.stored.bytes += entry.value.len() as u64;
+        share.plaintext += plaintext;
+        self.plan.growth += record_growth(entry.key.len() as u64, plaintext);
         self.plan.items.push(Item {
             key: entry.key.clone().into_boxed_slice(),
             size: entry.value.len(),
@@ -197,20 +216,19 @@ impl<'t> Planner<'t> {
 
 impl Plan {
     /// Writes and reads back a made-up value with the write provider of every resource that has
-    /// entries to rewrite, which asks its KMS plugin for its status too.
+    /// entries, which asks its KMS plugin for its status too. Not only of those to be rewritten:
+    /// without its plugin's answer nobody knows whether a KMS v2 value is current.
     ///
     /// # Errors
     /// With a sentence about the first provider that cannot be used.
     pub fn self_test(&self) -> Result<BTreeMap<String, Written>, String> {
         // What Kubernetes values begin with (kubernetes/apimachinery
-        // `pkg/runtime/serializer/protobuf/protobuf.go`).
-        let sample =
-            Plaintext::new(b"k8s\0a value that atrest made up to test a provider".to_vec());
+        // `pkg/runtime/serializer/protobuf/protobuf.go`). Its length is half a block beyond whole
+        // ones, so that padding is what it is on average.
+        let sample = Plaintext::new(b"k8s\0a value that atrest made for testing".to_vec());
         let key = b"/registry/atrest/self-test";
-        let mut used: HashSet<usize> = HashSet::new();
-        used.extend(self.items.iter().map(|i| i.resource));
         let mut tested = BTreeMap::new();
-        for (_, resource) in self.resources.iter().enumerate().filter(|(i, _)| used.contains(i)) {
+        for resource in &self.resources {
             let t = &resource.transformers;
             let stored = t.write(key, &sample).map_err(|e| e.to_string())?;
             let opened = t.read(key, &stored).map_err(|e| e.to_string())?;
@@ -224,10 +242,13 @@ impl Plan {
         Ok(tested)
     }
 
-    /// Stored bytes of all entries to rewrite.
+    /// About what the new revisions add to the database, bytes.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.items.iter().map(|i| i.size as u64).sum()
+    pub fn growth(&self, written_by: &BTreeMap<String, Written>) -> u64 {
+        let added = |(k, s): (&GroupKey, &Share)| {
+            s.stored.entries * written_by.get(&k.resource).map_or(0, |w| w.overhead as u64)
+        };
+        self.growth + self.groups.iter().map(added).sum::<u64>()
     }
 }
 

@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::scan::Group;
 use super::{Format, table, wire};
 use crate::migrate::apply::Outcome;
-use crate::migrate::plan::{Failed, Written};
-use crate::scan::{GroupKey, Tally};
+use crate::migrate::plan::{Failed, Share, Written};
+use crate::scan::GroupKey;
 use crate::source::{SourceInfo, Visit};
 use crate::transform::KeyUse;
 
@@ -21,7 +21,7 @@ pub struct Database {
     pub size: u64,
     /// The part in use.
     pub in_use: u64,
-    /// What it may grow to, where the member says so.
+    /// What it may grow to, where the member or the user says so.
     pub quota: Option<u64>,
     /// What the new revisions need, before compaction takes the old ones away.
     pub growth: u64,
@@ -40,7 +40,7 @@ pub struct Report<'a> {
     /// It was stopped by a signal.
     pub interrupted: bool,
     /// Entries to rewrite, by how they were stored.
-    pub groups: &'a BTreeMap<GroupKey, Tally>,
+    pub groups: &'a BTreeMap<GroupKey, Share>,
     /// How each resource is written.
     pub written_by: &'a BTreeMap<String, Written>,
     /// Entries of the plan.
@@ -86,6 +86,7 @@ struct Row {
     #[serde(flatten)]
     group: Group,
     to: Option<To>,
+    bytes_after: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -140,9 +141,13 @@ impl Report<'_> {
     }
 
     fn document(&self) -> Document<'_> {
-        let row = |(key, tally): (&GroupKey, &Tally)| Row {
-            group: Group::new(key, *tally),
-            to: self.written_by.get(&key.resource).map(|w| To::from(&w.by)),
+        let row = |(key, share): (&GroupKey, &Share)| {
+            let written = self.written_by.get(&key.resource);
+            Row {
+                group: Group::new(key, share.stored),
+                to: written.map(|w| To::from(&w.by)),
+                bytes_after: written.map(|w| share.bytes_after(w)),
+            }
         };
         Document {
             schema: "atrest.migrate/v1",
@@ -168,9 +173,9 @@ impl Report<'_> {
 
     fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
         if !self.groups.is_empty() {
-            let mut rows =
-                table::Builder::new(color, &["RESOURCE", "FROM", "TO", ">ENTRIES", ">BYTES"]);
-            for (key, tally) in self.groups {
+            let heads = ["RESOURCE", "FROM", "TO", ">ENTRIES", ">BYTES", ">AFTER"];
+            let mut rows = table::Builder::new(color, &heads);
+            for (key, share) in self.groups {
                 let from = KeyUse {
                     config: 0,
                     provider: key.provider,
@@ -178,14 +183,15 @@ impl Report<'_> {
                     key: key.key_name.as_deref().map(Into::into),
                     kms_key_id: key.kms_key_id.as_deref().map(Into::into),
                 };
-                let to = self.written_by.get(&key.resource).map(|w| named(&w.by));
+                let written = self.written_by.get(&key.resource);
                 rows.row(
                     vec![
                         key.resource.clone(),
                         named(&from),
-                        to.unwrap_or_default(),
-                        table::count(tally.entries),
-                        table::bytes(tally.bytes),
+                        written.map(|w| named(&w.by)).unwrap_or_default(),
+                        table::count(share.stored.entries),
+                        table::bytes(share.stored.bytes),
+                        written.map(|w| table::bytes(share.bytes_after(w))).unwrap_or_default(),
                     ],
                     table::Mark::Warn,
                 );

@@ -5,13 +5,17 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Args, ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, table};
+use super::{ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, table};
 use crate::envelope::Provider;
 use crate::migrate::plan::Written;
 use crate::source::live::kv::NO_SPACE;
 
 /// etcd's quota where none is set (etcd `server/storage/quota.go`: `DefaultQuotaBytes`).
 const DEFAULT_QUOTA: u64 = 2 << 30;
+
+/// etcd refuses a request that could bring the database to its quota, bytes (etcd
+/// `server/storage/quota.go`: `backendQuota.Available`, and `DefaultMaxRequestBytes`).
+const REQUEST: u64 = 3 << 19;
 
 /// Options that do not go together.
 pub fn options(ctx: &Ctx) -> Result<(), Failure> {
@@ -88,17 +92,14 @@ pub fn database(
     live: &Live,
     plan: &Plan,
     written_by: &BTreeMap<String, Written>,
+    quota: Option<u64>,
 ) -> Option<Database> {
     let status = live.status().ok()?;
-    let unencrypted = plan.groups.iter().filter(|(k, _)| k.provider == Provider::Identity);
-    let added: u64 = unencrypted
-        .map(|(k, t)| t.entries * written_by.get(&k.resource).map_or(0, |w| w.overhead as u64))
-        .sum();
     Some(Database {
         size: status.db_size,
         in_use: status.db_size_in_use,
-        quota: status.quota,
-        growth: plan.growth + added,
+        quota: quota.or(status.quota),
+        growth: plan.growth(written_by),
     })
 }
 
@@ -107,11 +108,11 @@ pub fn quota(ctx: &Ctx, database: Option<&Database>, apply: bool) -> Result<(), 
     let Some(d) = database else { return Ok(()) };
     let free = d.size.saturating_sub(d.in_use);
     let after = d.size + d.growth.saturating_sub(free);
-    if after <= d.quota.unwrap_or(DEFAULT_QUOTA) {
+    if after + REQUEST < d.quota.unwrap_or(DEFAULT_QUOTA) {
         return Ok(());
     }
     let text = format!(
-        "the database would grow to about {}, beyond its quota of {}",
+        "the database would grow to about {}, which leaves no room under its quota of {}",
         table::bytes(after),
         d.quota.map_or("2 GiB, if that is etcd's default".to_owned(), table::bytes)
     );
@@ -126,10 +127,10 @@ pub fn quota(ctx: &Ctx, database: Option<&Database>, apply: bool) -> Result<(), 
 /// Entries that lose their encryption: meant, or a resource is missing in the configuration.
 pub fn unencrypted(ctx: &Ctx, plan: &Plan, written_by: &BTreeMap<String, Written>) {
     let mut losing: BTreeMap<&str, u64> = BTreeMap::new();
-    for (group, tally) in &plan.groups {
+    for (group, share) in &plan.groups {
         let to = written_by.get(&group.resource).map(|w| w.by.provider);
         if to == Some(Provider::Identity) && group.provider != Provider::Identity {
-            *losing.entry(&group.resource).or_default() += tally.entries;
+            *losing.entry(&group.resource).or_default() += share.stored.entries;
         }
     }
     for (resource, entries) in losing {
@@ -206,6 +207,11 @@ pub fn backup(ctx: &Ctx, live: &Live, path: &Path, stop: &AtomicBool) -> Result<
     let temporary = out.into_inner().map_err(|e| cannot(e.error()))?;
     temporary.as_file().sync_all().map_err(|e| cannot(&e))?;
     temporary.persist_noclobber(path).map_err(|e| cannot(&e.error))?;
-    ctx.ui.note(&format!("backup of {} in {}", table::bytes(size), path.display()));
+    ctx.ui.note(&format!(
+        "backup of {} in {}: everything as it was, also what is not encrypted yet; delete it once \
+         it is not needed",
+        table::bytes(size),
+        path.display()
+    ));
     Ok(())
 }

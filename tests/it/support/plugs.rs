@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::corpus;
 use super::kms_plugin::{Behaviour, Listen, Running};
@@ -10,7 +10,8 @@ use super::kms_plugin::{Behaviour, Listen, Running};
 /// Both plugins, running, and a directory with their sockets and the configurations.
 pub struct Plugs {
     dir: tempfile::TempDir,
-    _running: [Running; 2],
+    v2: Running,
+    _v1: Running,
 }
 
 impl Plugs {
@@ -20,7 +21,17 @@ impl Plugs {
         let listen = |name: &str| Listen::Path(dir.path().join(name));
         let v1 = Running::start(listen("v1.sock"), Behaviour::new("kek-v1"));
         let v2 = Running::start(listen("v2.sock"), Behaviour::new(v2_key_id));
-        Self { dir, _running: [v1, v2] }
+        Self { dir, v2, _v1: v1 }
+    }
+
+    /// From now on the KMS v2 plugin wraps with another key.
+    pub fn rotate(&self, v2_key_id: &str) {
+        self.v2.set(|b| v2_key_id.clone_into(&mut b.key_id));
+    }
+
+    /// The folder with `v1.sock`, `v2.sock` and the configurations.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// A private copy of a corpus configuration that names these sockets.

@@ -1,0 +1,238 @@
+//! `migrate` while others write, connections break, disks are full and programs are killed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{applied, migrate, number, plain, state, transformers};
+use crate::support::proxy::Proxy;
+use crate::support::{Etcd, Version, bin, corpus, tools};
+
+/// Plaintext of every entry.
+fn values(etcd: &Etcd, config: &Path) -> BTreeMap<String, Vec<u8>> {
+    let all = plain(&state(etcd), &transformers(&[config]));
+    all.into_iter().map(|(key, (value, _))| (key, value)).collect()
+}
+
+#[test]
+fn what_others_write_meanwhile_is_never_overwritten() {
+    let etcd = Etcd::plain(Version::V35);
+    let name = |i: usize| format!("/registry/secrets/a/s{i:03}");
+    etcd.put_many((0..300).map(|i| (name(i), format!("plain{i}"))));
+    let config = corpus::private_config("p1-secretbox");
+    let stop = AtomicBool::new(false);
+    let mut expected: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let report = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let (mut model, mut n) = (BTreeMap::new(), 0usize);
+            while !stop.load(Ordering::Relaxed) {
+                let key = name(n * 37 % 300);
+                if n % 5 == 4 {
+                    etcd.ctl(&["del", &key]);
+                    model.insert(key, None);
+                } else {
+                    etcd.put(&key, format!("changed{n}").as_bytes());
+                    model.insert(key, Some(format!("changed{n}").into_bytes()));
+                }
+                n += 1;
+            }
+            model
+        });
+        let run = migrate(&etcd, &[&config], "--apply --no-backup --qps 150 --batch 16 -w json");
+        let done = run.run();
+        stop.store(true, Ordering::Relaxed);
+        for i in 0..300 {
+            expected.insert(name(i), format!("plain{i}").into_bytes());
+        }
+        for (key, value) in writer.join().unwrap() {
+            match value {
+                Some(value) => expected.insert(key, value),
+                None => expected.remove(&key),
+            };
+        }
+        assert!(matches!(done.code, Some(0 | 4)), "{done}");
+        done.json()
+    });
+    assert!(number(&report, "written") > 0);
+    // What was written in plaintext at the very end is for the next run.
+    migrate(&etcd, &[&config], "--apply --no-backup").run().ok();
+    assert!(values(&etcd, &config) == expected, "an update was lost, or a key came back");
+}
+
+#[test]
+fn a_killed_run_is_continued() {
+    let etcd = Etcd::plain(Version::V35);
+    let name = |i: usize| format!("/registry/secrets/a/s{i:03}");
+    etcd.put_many((0..400).map(|i| (name(i), format!("plain{i}"))));
+    let before = state(&etcd);
+    let config = corpus::private_config("p1-secretbox");
+    let encrypted = || {
+        let state = state(&etcd);
+        state.values().filter(|r| r.value.starts_with(b"k8s:enc:")).count() as u64
+    };
+    let wait = |least: u64| {
+        while encrypted() < least {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let slow = || migrate(&etcd, &[&config], "--apply --no-backup --qps 100 -w json");
+    let mut child = slow().spawn();
+    wait(20);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let first = encrypted();
+    assert!(first < 400, "the run was too fast to be killed");
+
+    // An interrupt ends what is in flight and says what was done.
+    let child = slow().spawn();
+    wait(first + 20);
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let done = child.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(130));
+    let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(report["interrupted"], true);
+    let second = encrypted();
+    assert_eq!(number(&report, "written"), second - first);
+    assert_eq!(number(&report, "verified"), number(&report, "written"));
+    assert_eq!(number(&report, "remaining"), 400 - second);
+
+    assert_eq!(number(&applied(&etcd, &[&config], ""), "written"), 400 - second);
+    let after = state(&etcd);
+    for (key, row) in &before {
+        // Every entry was rewritten exactly once.
+        assert_eq!(after[key].version, row.version + 1, "{key}");
+    }
+    let expected: BTreeMap<_, _> = before.into_iter().map(|(k, r)| (k, r.value)).collect();
+    assert!(values(&etcd, &config) == expected);
+}
+
+#[test]
+fn a_full_database_is_said_before_anything_is_tried() {
+    let config = corpus::private_config("p1-secretbox");
+    let small = Etcd::builder(Version::V35).arg("--quota-backend-bytes=200000").start();
+    small.put("/registry/secrets/a/plain", b"k8s\0value");
+    let big = "x".repeat(120_000);
+    for i in 0..8 {
+        small.try_ctl(&["put", &format!("/fill/{i}")], big.as_bytes());
+    }
+    let alarms = String::from_utf8(small.ctl(&["alarm", "list"])).unwrap();
+    assert!(alarms.contains("NOSPACE"), "{alarms}");
+    migrate(&small, &[&config], "").run().ok().says("NOSPACE");
+    migrate(&small, &[&config], "--apply --no-backup").run().fails_with_hint(1).says("quota");
+}
+
+#[test]
+fn a_database_that_gets_full_stops_the_run_and_the_next_one_goes_on() {
+    let etcd = Etcd::builder(Version::V35).arg("--quota-backend-bytes=3000000").start();
+    let name = |i: usize| format!("/registry/secrets/a/s{i:02}");
+    etcd.put_many((0..16).map(|i| (name(i), "x".repeat(100_000))));
+    let config = corpus::private_config("p1-secretbox");
+    let before = values(&etcd, &config);
+
+    // Told of the quota, it does not even begin.
+    let told = "--apply --no-backup --quota-backend-bytes 3000000";
+    migrate(&etcd, &[&config], told).run().fails_with_hint(1).says("no room under its quota of");
+    assert!(state(&etcd).values().all(|r| r.version == 1));
+
+    let slow = "--apply --no-backup -w json --batch 1 --concurrency 1";
+    let mut stops = 0;
+    let mut written = 0;
+    loop {
+        let done = migrate(&etcd, &[&config], slow).run();
+        let report = done.json();
+        written += number(&report, "written");
+        assert_eq!(number(&report, "written"), number(&report, "verified"));
+        assert_eq!(number(&report, "remaining"), 16 - written);
+        assert!(values(&etcd, &config) == before, "a value was lost");
+        if done.code == Some(0) {
+            break;
+        }
+        done.code(1).says("quota").says("hint: ");
+        stops += 1;
+        assert!(number(&report, "written") > 0 && stops < 10, "no progress");
+        let revision = state(&etcd).values().map(|r| r.modified).max().unwrap();
+        etcd.ctl(&["compact", &revision.to_string()]);
+        etcd.ctl(&["defrag"]);
+        etcd.ctl(&["alarm", "disarm"]);
+    }
+    assert!(stops > 0, "the database never got full");
+    assert!(state(&etcd).values().all(|r| r.version == 2), "written more than once");
+}
+
+#[test]
+fn answers_that_never_come_are_looked_up() {
+    const KEYS: usize = 600;
+    let etcd = Etcd::plain(Version::V35);
+    let name = |i: usize| format!("/registry/secrets/a/s{i:03}");
+    etcd.put_many((0..KEYS).map(|i| (name(i), format!("plain{i}"))));
+    let config = corpus::private_config("p1-secretbox");
+    let before = values(&etcd, &config);
+    let proxy = Proxy::new(&etcd.endpoint());
+    let words = "migrate --apply --no-backup -w json --qps 300 --batch 7 --endpoints";
+    let child =
+        bin().words(words).arg(&proxy.endpoint).arg("--encryption-config").arg(&config).spawn();
+    while !state(&etcd).values().any(|r| r.version == 2) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The connection ends while an answer is on its way, again and again.
+    for n in 0..12 {
+        proxy.hold_after(1500 + n * 431);
+        proxy.wait_until_held();
+        proxy.drop_connections();
+    }
+    let done = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(0), "{stderr}");
+    let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let numbers = ["written", "verified", "conflicts", "remaining"].map(|n| number(&report, n));
+    assert_eq!(numbers, [KEYS as u64, KEYS as u64, 0, 0]);
+    assert!(values(&etcd, &config) == before);
+    let twice = state(&etcd).values().filter(|r| r.version != 2).count();
+    assert_eq!(twice, 0, "entries were written twice, or not at all");
+}
+
+#[test]
+fn a_server_that_goes_for_good_ends_the_run() {
+    let etcd = Etcd::plain(Version::V35);
+    etcd.put_many((0..300).map(|i| (format!("/registry/secrets/a/s{i:03}"), "plain".to_owned())));
+    let config = corpus::private_config("p1-secretbox");
+    let proxy = Proxy::new(&etcd.endpoint());
+    let words = "migrate --apply --no-backup -w json --qps 100 --command-timeout 1s --endpoints";
+    let child =
+        bin().words(words).arg(&proxy.endpoint).arg("--encryption-config").arg(&config).spawn();
+    let start = proxy.passed();
+    while proxy.passed() < start + 60_000 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    proxy.cut();
+    // It would wait for a while, but not for somebody who asks it to stop.
+    std::thread::sleep(Duration::from_secs(1));
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let done = child.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(130), "{}", String::from_utf8_lossy(&done.stderr));
+    let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(report["interrupted"], true);
+    assert_eq!(applied(&etcd, &[&config], "")["remaining"], 0);
+}
+
+/// The long version is run by hand.
+#[test]
+fn chaos() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/chaos.py");
+    let done = Command::new("python3")
+        .arg(script)
+        .args(["2", "20"])
+        .env("ATREST", env!("CARGO_BIN_EXE_atrest"))
+        .env("ATREST_TEST_ETCD35", tools::folder(Version::V35))
+        .output()
+        .expect("python3 runs");
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{out}{err}");
+    assert!(out.contains("2 rounds ok"), "{out}");
+}
