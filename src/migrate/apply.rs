@@ -35,11 +35,12 @@ const AGAIN: Duration = Duration::from_millis(250);
 
 /// Where entries are read and written.
 pub trait Keyspace: Sync {
-    /// The entries of `keys` at one revision, in order.
+    /// The entries of all `runs` of neighbours in order, see [`Kv::read`].
     ///
     /// # Errors
     /// See [`KvError`].
-    fn read(&self, keys: &[&[u8]], revision: Option<i64>) -> Result<Vec<Option<Entry>>, KvError>;
+    fn read(&self, runs: &[&[&[u8]]], revision: Option<i64>)
+    -> Result<Vec<Option<Entry>>, KvError>;
 
     /// Writes all or nothing, see [`Kv::commit`].
     ///
@@ -49,8 +50,12 @@ pub trait Keyspace: Sync {
 }
 
 impl Keyspace for Kv {
-    fn read(&self, keys: &[&[u8]], revision: Option<i64>) -> Result<Vec<Option<Entry>>, KvError> {
-        Self::read(self, keys, revision)
+    fn read(
+        &self,
+        runs: &[&[&[u8]]],
+        revision: Option<i64>,
+    ) -> Result<Vec<Option<Entry>>, KvError> {
+        Self::read(self, runs, revision)
     }
 
     fn commit(&self, puts: &[Put<'_>]) -> Result<Commit, KvError> {
@@ -243,8 +248,22 @@ impl<K: Keyspace> Run<'_, K> {
         }
     }
 
-    fn read(&self, keys: &[&[u8]], revision: Option<i64>) -> Result<Vec<Option<Entry>>, Asked> {
-        self.patiently(|| self.keys.read(keys, revision))
+    /// The entries of items, which the plan numbers.
+    fn read(&self, items: &[usize], revision: Option<i64>) -> Result<Vec<Option<Entry>>, Asked> {
+        let item = |i: &usize| self.plan.items.get(*i);
+        let keys: Vec<&[u8]> = items.iter().filter_map(item).map(|i| &*i.key).collect();
+        let mut runs: Vec<&[&[u8]]> = Vec::new();
+        let mut start = 0;
+        for at in 1..=items.len() {
+            let joined = at < items.len()
+                && items[at] == items[at - 1] + 1
+                && item(&items[at]).is_some_and(|i| i.neighbour);
+            if !joined {
+                runs.extend(keys.get(start..at));
+                start = at;
+            }
+        }
+        self.patiently(|| self.keys.read(&runs, revision))
     }
 
     /// Sends one transaction when it may be sent, until its outcome is known.

@@ -18,6 +18,8 @@ pub struct Item {
     pub size: usize,
     /// Index into [`Plan::resources`].
     pub resource: usize,
+    /// The item before it is its neighbour in etcd too, as far as is known.
+    pub neighbour: bool,
 }
 
 /// An entry that could not be dealt with.
@@ -134,6 +136,8 @@ fn record_growth(key: u64, value: u64) -> u64 {
 pub struct Planner<'t> {
     transformers: &'t Transformers,
     by_name: HashMap<String, usize>,
+    /// The entry before is an item of this resource.
+    previous: Option<usize>,
     plan: Plan,
 }
 
@@ -141,7 +145,7 @@ impl<'t> Planner<'t> {
     /// Judges with `transformers`.
     #[must_use]
     pub fn new(transformers: &'t Transformers) -> Self {
-        Self { transformers, by_name: HashMap::new(), plan: Plan::default() }
+        Self { transformers, by_name: HashMap::new(), previous: None, plan: Plan::default() }
     }
 
     fn resource(&mut self, name: &str) -> usize {
@@ -170,9 +174,13 @@ impl<'t> Planner<'t> {
             .collect();
         for (((entry, name), index), judged) in batch.iter().zip(indices).zip(judged) {
             self.plan.entries += 1;
+            let previous = self.previous.take();
             match judged {
                 None => self.plan.current += 1,
-                Some(Ok(plaintext)) => self.stale(entry, plaintext as u64, name, index),
+                Some(Ok(plaintext)) => {
+                    self.stale(entry, plaintext as u64, name, index, previous == Some(index));
+                    self.previous = Some(index);
+                }
                 Some(Err(reason)) => self.plan.unreadable.push(Failed {
                     key: entry.key.clone(),
                     resource: name.clone(),
@@ -182,7 +190,14 @@ impl<'t> Planner<'t> {
         }
     }
 
-    fn stale(&mut self, entry: &Entry, plaintext: u64, resource: &str, index: usize) {
+    fn stale(
+        &mut self,
+        entry: &Entry,
+        plaintext: u64,
+        resource: &str,
+        index: usize,
+        neighbour: bool,
+    ) {
         let verdict = self.plan.resources[index].transformers.classify(&entry.value);
         let group = GroupKey {
             resource: resource.to_owned(),
@@ -197,10 +212,12 @@ impl<'t> Planner<'t> {
         share.stored.bytes += entry.value.len() as u64;
         share.plaintext += plaintext;
         self.plan.growth += record_growth(entry.key.len() as u64, plaintext);
+        let neighbour = neighbour && self.plan.items.last().is_some_and(|i| *i.key < *entry.key);
         self.plan.items.push(Item {
             key: entry.key.clone().into_boxed_slice(),
             size: entry.value.len(),
             resource: index,
+            neighbour,
         });
     }
 
@@ -208,7 +225,12 @@ impl<'t> Planner<'t> {
     #[must_use]
     pub fn finish(mut self, except: &HashSet<Vec<u8>>) -> Plan {
         if !except.is_empty() {
-            self.plan.items.retain(|i| !except.contains(&*i.key));
+            let mut gap = false;
+            self.plan.items.retain_mut(|i| {
+                i.neighbour &= !gap;
+                gap = except.contains(&*i.key);
+                !gap
+            });
         }
         self.plan
     }

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, table};
+use super::{Args, ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, table};
 use crate::envelope::Provider;
 use crate::migrate::plan::Written;
 use crate::source::live::kv::NO_SPACE;

@@ -17,12 +17,20 @@ pub(super) fn weight(key: usize, value: usize) -> usize {
 
 /// An entry on its way.
 struct Work<'p> {
+    /// Its number in the plan.
+    index: usize,
     item: &'p Item,
     /// How often somebody else was faster.
     tries: u32,
     /// What was sent before without anybody saying that it was written: the stored bytes and
     /// their plaintext.
     sent: Vec<(Vec<u8>, Plaintext)>,
+}
+
+impl<'p> Work<'p> {
+    fn new(index: usize, item: &'p Item) -> Self {
+        Self { index, item, tries: 0, sent: Vec::new() }
+    }
 }
 
 /// An entry that is ready to be written.
@@ -45,7 +53,7 @@ impl<K: Keyspace> Run<'_, K> {
     pub(super) fn chunk(&self, range: &Range<usize>) -> Result<(), Stop> {
         let items = self.plan.items.get(range.clone()).unwrap_or_default();
         let mut queue: Vec<Work<'_>> =
-            items.iter().map(|item| Work { item, tries: 0, sent: Vec::new() }).collect();
+            range.clone().zip(items).map(|(index, item)| Work::new(index, item)).collect();
         while !queue.is_empty() {
             if let Some(tries) = queue.iter().map(|w| w.tries).min().filter(|t| *t > 0) {
                 std::thread::sleep((PAUSE * 2u32.pow(tries.min(10))).min(MAX_PAUSE));
@@ -61,8 +69,8 @@ impl<K: Keyspace> Run<'_, K> {
 
     /// Reads the entries as they are now and encrypts those that still need it.
     fn prepare<'p>(&self, queue: Vec<Work<'p>>) -> Result<Vec<Ready<'p>>, Stop> {
-        let keys: Vec<&[u8]> = queue.iter().map(|w| &*w.item.key).collect();
-        let entries = self.read_all(&keys)?;
+        let items: Vec<usize> = queue.iter().map(|w| w.index).collect();
+        let entries = self.read_all(&items)?;
         let mut ready = Vec::new();
         for (work, entry) in queue.into_iter().zip(entries) {
             let Some(entry) = entry else {
@@ -90,11 +98,11 @@ impl<K: Keyspace> Run<'_, K> {
     }
 
     /// As many readings as the answers' sizes ask for.
-    fn read_all(&self, keys: &[&[u8]]) -> Result<Vec<Option<Entry>>, Stop> {
-        match self.read(keys, None) {
+    fn read_all(&self, items: &[usize]) -> Result<Vec<Option<Entry>>, Stop> {
+        match self.read(items, None) {
             Ok(entries) => Ok(entries),
-            Err(Asked::TooLarge(_)) if keys.len() > 1 => {
-                let (left, right) = keys.split_at(keys.len() / 2);
+            Err(Asked::TooLarge(_)) if items.len() > 1 => {
+                let (left, right) = items.split_at(items.len() / 2);
                 let mut entries = self.read_all(left)?;
                 entries.extend(self.read_all(right)?);
                 Ok(entries)
@@ -191,6 +199,7 @@ impl<K: Keyspace> Run<'_, K> {
                         let changed = now != Some(ready.before.mod_revision);
                         let value = std::mem::take(&mut ready.value);
                         let mut work = Work {
+                            index: ready.work.index,
                             item: ready.work.item,
                             tries: ready.work.tries + u32::from(changed),
                             sent: std::mem::take(&mut ready.work.sent),
@@ -224,10 +233,10 @@ impl<K: Keyspace> Run<'_, K> {
     /// Reads a written batch back as of its own revision, or where that is gone already, as it is
     /// now.
     fn verify(&self, batch: &[Ready<'_>], revision: i64) -> Result<(), Stop> {
-        let keys: Vec<&[u8]> = batch.iter().map(|r| r.before.key.as_slice()).collect();
-        let entries = match self.read(&keys, Some(revision)) {
+        let items: Vec<usize> = batch.iter().map(|r| r.work.index).collect();
+        let entries = match self.read(&items, Some(revision)) {
             Ok(entries) => entries,
-            Err(Asked::Compacted) => self.read_all(&keys)?,
+            Err(Asked::Compacted) => self.read_all(&items)?,
             Err(asked) => return Err(asked.into()),
         };
         for (ready, entry) in batch.iter().zip(entries) {

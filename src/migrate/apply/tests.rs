@@ -67,10 +67,15 @@ struct Fake<'t> {
 }
 
 impl Keyspace for Fake<'_> {
-    fn read(&self, keys: &[&[u8]], revision: Option<i64>) -> Result<Vec<Option<Entry>>, KvError> {
+    fn read(
+        &self,
+        runs: &[&[&[u8]]],
+        revision: Option<i64>,
+    ) -> Result<Vec<Option<Entry>>, KvError> {
+        assert!(runs.iter().all(|r| r.is_sorted() && !r.is_empty()));
         let store = self.store.lock().unwrap();
         let at = revision.unwrap_or(store.revision);
-        Ok(keys.iter().map(|k| store.get(k, at)).collect())
+        Ok(runs.iter().copied().flatten().map(|k| store.get(k, at)).collect())
     }
 
     fn commit(&self, puts: &[Put<'_>]) -> Result<Commit, KvError> {

@@ -63,18 +63,13 @@ pub(super) struct TxnRequest {
     pub failure: Vec<RequestOp>,
 }
 
-fn range(key: &[u8], revision: i64, keys_only: bool) -> RequestOp {
-    let range = RangeRequest { key: key.to_vec(), revision, keys_only, ..RangeRequest::default() };
+/// What a key's revision is.
+fn revision(key: &[u8]) -> RequestOp {
+    let range = RangeRequest { key: key.to_vec(), keys_only: true, ..RangeRequest::default() };
     RequestOp { range: Some(range), put: None }
 }
 
 impl TxnRequest {
-    /// Reads keys at one revision, 0 for the newest.
-    pub fn read(keys: &[&[u8]], revision: i64) -> Self {
-        let success = keys.iter().map(|key| range(key, revision, false)).collect();
-        Self { success, ..Self::default() }
-    }
-
     /// Writes everything if nothing has changed, else says what the revisions are.
     pub fn write(puts: &[Put<'_>]) -> Self {
         let compare = |p: &Put<'_>| Compare {
@@ -93,7 +88,7 @@ impl TxnRequest {
         Self {
             compare: puts.iter().map(compare).collect(),
             success: puts.iter().map(put).collect(),
-            failure: puts.iter().map(|p| range(p.key, 0, true)).collect(),
+            failure: puts.iter().map(|p| revision(p.key)).collect(),
         }
     }
 }
@@ -159,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_of_reads_keep_their_order() {
+    fn responses_keep_their_order() {
         let message = [0x0a, 2, 0x18, 9, 0x10, 1, 0x1a, 4, 0x0a, 2, 0x20, 1, 0x1a, 2, 0x0a, 0];
         let response = Response::read(&message).unwrap();
         assert_eq!((response.revision, response.succeeded), (9, true));

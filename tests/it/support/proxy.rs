@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -141,7 +141,8 @@ impl Proxy {
 
     /// Ends every connection; new ones are still accepted.
     pub fn drop_connections(&self) {
-        let mut flow = self.state.flow.lock().unwrap();
+        // Also when a test that failed holds it.
+        let mut flow = self.state.flow.lock().unwrap_or_else(PoisonError::into_inner);
         flow.open.drain(..).for_each(|end| end());
         flow.hold_at = None;
         drop(flow);
