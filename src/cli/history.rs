@@ -125,7 +125,7 @@ impl Reader<'_> {
         if head.is_ok() && any {
             return Ok(true);
         }
-        self.source.history(&self.query(ranges.to_vec()), &mut |_| {
+        self.source.held(&self.query(ranges.to_vec()), &mut |_, _| {
             any = true;
             ControlFlow::Break(())
         })?;
@@ -136,7 +136,7 @@ impl Reader<'_> {
         let query = self.query(ranges);
         let (scope, decoder, reveal) = (self.scope, self.decoder, self.reveal);
         let Self { source, revisions, before, unread, .. } = self;
-        Ok(source.history(&query, &mut |record| {
+        Ok(source.held(&query, &mut |record, held| {
             revisions.push(match record {
                 Record::Put(entry) => {
                     let location = scope.locate(entry.key);
@@ -151,12 +151,12 @@ impl Reader<'_> {
                         changes = now.as_ref().zip(old).map(|(now, old)| now.since(&old));
                         before.extend(now.map(|now| (entry.key.to_vec(), now)));
                     }
-                    Revision::Put { finding, changes }
+                    Revision::Put { finding, changes, held }
                 }
                 Record::Delete { key, revision } => {
                     before.remove(key);
                     let location = owned(scope.locate(key));
-                    Revision::Delete { key: key.to_vec(), location, revision }
+                    Revision::Delete { key: key.to_vec(), location, revision, held }
                 }
             });
             ControlFlow::Continue(())

@@ -12,7 +12,7 @@ use crate::envelope::{Provider, Version};
 use crate::forensics::changes::Change;
 use crate::resource::Location;
 use crate::scan::{Finding, Status};
-use crate::source::{SourceInfo, Visit};
+use crate::source::{Holder, SourceInfo, Visit};
 
 /// A finished history.
 pub struct Report<'a> {
@@ -33,6 +33,8 @@ pub enum Revision {
         finding: Box<Finding>,
         /// Which data keys differ from the revision before; `None` where that is not known.
         changes: Option<Vec<Change>>,
+        /// What holds it.
+        held: Holder,
     },
     /// A deletion.
     Delete {
@@ -42,6 +44,8 @@ pub enum Revision {
         location: Location<'static>,
         /// When.
         revision: i64,
+        /// What holds it.
+        held: Holder,
     },
 }
 
@@ -50,6 +54,12 @@ impl Revision {
         match self {
             Self::Put { finding, .. } => finding.mod_revision,
             Self::Delete { revision, .. } => *revision,
+        }
+    }
+
+    fn held(&self) -> Holder {
+        match self {
+            Self::Put { held, .. } | Self::Delete { held, .. } => *held,
         }
     }
 }
@@ -70,6 +80,7 @@ struct Row {
     entry: wire::Entry,
     revision: i64,
     deleted: bool,
+    held_in: &'static str,
     /// `null` where the revision before or this one cannot be read.
     changes: Option<Vec<ChangeRow>>,
 }
@@ -105,17 +116,20 @@ impl From<&Change> for ChangeRow {
 impl From<&Revision> for Row {
     fn from(r: &Revision) -> Self {
         let revision = r.number();
+        let held_in = r.held().as_str();
         match r {
-            Revision::Put { finding, changes } => Self {
+            Revision::Put { finding, changes, .. } => Self {
                 entry: wire::Entry::from(&**finding),
                 revision,
                 deleted: false,
+                held_in,
                 changes: changes.as_ref().map(|c| c.iter().map(ChangeRow::from).collect()),
             },
             Revision::Delete { key, location, .. } => Self {
                 entry: wire::Entry::deleted(key, location, revision),
                 revision,
                 deleted: true,
+                held_in,
                 changes: None,
             },
         }
@@ -198,11 +212,12 @@ impl Report<'_> {
             "mod_revision",
             "version_count",
             "changes",
+            "held_in",
         ])?;
         for r in self.revisions {
             let number = r.number().to_string();
             match r {
-                Revision::Put { finding: f, changes } => {
+                Revision::Put { finding: f, changes, .. } => {
                     let j = &f.judged;
                     let changes =
                         changes.as_ref().map(|c| in_words(Some(c.as_slice()))).unwrap_or_default();
@@ -224,6 +239,7 @@ impl Report<'_> {
                         &f.mod_revision.to_string(),
                         &f.version_count.to_string(),
                         &changes,
+                        r.held().as_str(),
                     ])?;
                 }
                 Revision::Delete { key, location, .. } => {
@@ -232,6 +248,7 @@ impl Report<'_> {
                     let mut row = vec![&*number, "true", &key, &location.resource];
                     row.extend([namespace, &location.name]);
                     row.resize(17, "");
+                    row.push(r.held().as_str());
                     csv.write_record(row)?;
                 }
             }
@@ -260,12 +277,14 @@ impl Report<'_> {
             self.revisions.iter().any(|r| matches!(r, Revision::Put { changes: Some(_), .. }));
         columns.extend([">SIZE", ">WRITE"]);
         columns.extend(with_changes.then_some("DATA"));
+        let of_log = self.revisions.iter().filter(|r| r.held() == Holder::Wal).count();
+        columns.extend((of_log > 0).then_some("HELD IN"));
         let mut rows = Builder::new(color, &columns);
         let dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
         for r in self.revisions {
             let number = r.number().to_string();
             match r {
-                Revision::Put { finding: f, changes } => {
+                Revision::Put { finding: f, changes, .. } => {
                     let j = &f.judged;
                     let mut row = vec![
                         number,
@@ -278,6 +297,7 @@ impl Report<'_> {
                     row.extend(with_status.then(|| dash(j.status.map(Status::as_str))));
                     row.extend([table::bytes(f.size), f.version_count.to_string()]);
                     row.extend(with_changes.then(|| in_words(changes.as_deref())));
+                    row.extend((of_log > 0).then(|| r.held().as_str().to_owned()));
                     let mark = match (j.status, j.provider) {
                         (Some(Status::Unreadable), _) => Mark::Bad,
                         (Some(Status::Stale), _) | (None, Provider::Identity) => Mark::Warn,
@@ -288,7 +308,8 @@ impl Report<'_> {
                 Revision::Delete { key, .. } => {
                     let key = String::from_utf8_lossy(key).into_owned();
                     let mut row = vec![number, key, "deleted".to_owned()];
-                    row.resize(columns.len(), "-".to_owned());
+                    row.resize(columns.len() - usize::from(of_log > 0), "-".to_owned());
+                    row.extend((of_log > 0).then(|| r.held().as_str().to_owned()));
                     rows.row(row, Mark::Plain);
                 }
             }
@@ -300,6 +321,9 @@ impl Report<'_> {
             write!(out, ", {} of them deletions", table::count(deletions as u64))?;
         }
         let plain = puts().filter(|f| f.judged.provider == Provider::Identity).count();
+        if of_log > 0 {
+            write!(out, ", {} held by the write-ahead log only", table::count(of_log as u64))?;
+        }
         writeln!(out, "; {} stored unencrypted", table::count(plain as u64))
     }
 }

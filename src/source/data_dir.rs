@@ -1,6 +1,8 @@
 //! The data directory of a stopped member: its database, and the write-ahead log applied on top,
 //! so that the state is what etcd would serve after a restart.
 
+mod held;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -8,8 +10,8 @@ use super::file::{Bytes, InUse, read};
 use super::fold::fold;
 use super::snapshot::{SnapshotOptions, checked, note_metas, open_store, records, revision};
 use super::{
-    Damage, EntrySink, KeyRange, Query, Record, RecordSink, Source, SourceError, SourceInfo,
-    SourceKind, Visit,
+    Damage, EntrySink, HeldSink, KeyRange, Query, Record, RecordSink, Source, SourceError,
+    SourceInfo, SourceKind, Visit,
 };
 use crate::entry::{EntryRef, Value};
 use crate::mvcc::Store;
@@ -333,6 +335,13 @@ fn entry<'a>(key: &'a [u8], live: &Live<'a>) -> EntryRef<'a> {
     }
 }
 
+fn record<'a>(change: &Change<'a>) -> Record<'a> {
+    match &change.live {
+        Some(live) => Record::Put(entry(change.key, live)),
+        None => Record::Delete { key: change.key, revision: change.revision.main },
+    }
+}
+
 impl Source for DataDir {
     fn info(&self) -> SourceInfo {
         SourceInfo { kind: SourceKind::DataDir, location: self.dir.to_string_lossy().into_owned() }
@@ -357,12 +366,13 @@ impl Source for DataDir {
             if flow.is_break() {
                 break;
             }
-            flow = sink(match &change.live {
-                Some(live) => Record::Put(entry(change.key, live)),
-                None => Record::Delete { key: change.key, revision: change.revision.main },
-            });
+            flow = sink(record(change));
         }
         Ok(visit)
+    }
+
+    fn held(&mut self, query: &Query, sink: &mut HeldSink<'_>) -> Result<Visit, SourceError> {
+        held::read(self, query, sink)
     }
 }
 

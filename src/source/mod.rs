@@ -158,6 +158,9 @@ pub enum Record<'a> {
 pub type EntrySink<'s> = dyn FnMut(EntryRef<'_>) -> ControlFlow<()> + 's;
 /// Receives stored revisions in ascending revision order; `Break` ends the visit early.
 pub type RecordSink<'s> = dyn FnMut(Record<'_>) -> ControlFlow<()> + 's;
+/// Receives revisions and what holds them, in ascending revision order; `Break` ends the visit
+/// early.
+pub type HeldSink<'s> = dyn FnMut(Record<'_>, Holder) -> ControlFlow<()> + 's;
 
 /// A place that entries come from.
 ///
@@ -195,6 +198,35 @@ pub trait Source {
     /// # Errors
     /// As [`Source::visit`].
     fn history(&mut self, query: &Query, sink: &mut RecordSink<'_>) -> Result<Visit, SourceError>;
+
+    /// As [`Source::history`], with those revisions that were compacted away and are still
+    /// written elsewhere, where the source knows of any.
+    ///
+    /// # Errors
+    /// As [`Source::visit`].
+    fn held(&mut self, query: &Query, sink: &mut HeldSink<'_>) -> Result<Visit, SourceError> {
+        self.history(query, &mut |record| sink(record, Holder::KeySpace))
+    }
+}
+
+/// What holds a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// The key space: a server would return it.
+    KeySpace,
+    /// The write-ahead log alone: it is compacted away.
+    Wal,
+}
+
+impl Holder {
+    /// The word in JSON output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::KeySpace => "key-space",
+            Self::Wal => "wal",
+        }
+    }
 }
 
 /// Why a source cannot be read.

@@ -8,7 +8,8 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::request::{Compare, Op, Put, Relation, Request, Span, Target, Txn};
+use super::request::{self, Compare, Op, Put, Relation, Request, Span, Target, Txn};
+use super::{EntryKind, Log};
 use crate::mvcc::Revision;
 
 /// A live key.
@@ -242,4 +243,30 @@ fn relates(compare: &Compare<'_>, live: &Live<'_>) -> bool {
 /// list has a put.
 fn costs(txn: &Txn<'_>) -> bool {
     txn.success.iter().chain(&txn.failure).any(|op| matches!(op, Op::Put(_)))
+}
+
+/// What a log changed that is whole from a cluster's first entry on: revisions by the entry that
+/// made them. `None` where the log does not tell: its beginning was purged, something is missing
+/// in it, or it begins anew on data that it never saw, as on a member restored from a snapshot.
+/// That shows in the database: it had applied the entries up to `applied`, and then stood at
+/// `revision`.
+#[must_use]
+pub fn whole<'a>(log: &Log<'a>, applied: u64, revision: i64) -> Option<Vec<(u64, Change<'a>)>> {
+    let mut machine = Machine::new(1, -1);
+    let mut owners = Vec::new();
+    let mut agrees = applied == 0 && revision <= 1;
+    for (expected, entry) in (1..).zip(log.effective()) {
+        if entry.index != expected {
+            break;
+        }
+        if entry.kind == EntryKind::Normal {
+            let Ok(request) = request::decode(entry.data) else { break };
+            machine.apply(&request);
+            owners.resize(machine.changes.len(), entry.index);
+        }
+        if entry.index == applied {
+            agrees = machine.revision == revision;
+        }
+    }
+    agrees.then(|| owners.into_iter().zip(machine.changes).collect())
 }

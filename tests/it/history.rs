@@ -65,11 +65,59 @@ fn superseded_and_deleted_revisions_are_there_until_compaction() {
     assert_eq!(history("p8-compacted-not-defragged", key).len(), 1);
 }
 
+/// What was compacted away is still written in the log: together they are the history from before
+/// the compaction.
 #[test]
-fn a_data_directory_has_the_same_history() {
+fn a_data_directory_has_what_its_log_holds_too() {
     let dir = corpus::data_dir();
-    let rows = bin().words("history -w jsonl secrets --data-dir").arg(dir.path()).run().ok();
-    assert_eq!(rows.jsonl(), history("p8-compacted-not-defragged", "secrets"));
+    let done = bin().words("history -w jsonl /registry/ --data-dir").arg(dir.path()).run().ok();
+    let (mut rows, mut kept) = (done.jsonl(), Vec::new());
+    for row in &mut rows {
+        if row["held_in"] == "key-space" {
+            kept.push(row.clone());
+        } else {
+            assert_eq!(row["held_in"], "wal");
+            row["held_in"] = "key-space".into();
+        }
+        // The revision before was compacted away, too.
+        row["changes"] = Value::Null;
+    }
+    let without_changes = |phase| {
+        let mut rows = history(phase, "/registry/");
+        for row in &mut rows {
+            row["changes"] = Value::Null;
+        }
+        rows
+    };
+    assert!(
+        kept == without_changes("p8-compacted-not-defragged"),
+        "the key space is the snapshot's"
+    );
+    assert!(rows == without_changes("p7-migrated-uncompacted"), "nothing is lost to compaction");
+    let table = bin().words("history secrets/default/login1 --data-dir").arg(dir.path()).run().ok();
+    assert!(table.text().contains("1 held by the write-ahead log only"), "{}", table.text());
+}
+
+/// The log of a restored member begins anew on data that it never saw. It tells no revisions.
+#[test]
+fn a_log_that_began_on_restored_data_is_not_believed() {
+    let etcd = Etcd::builder(Version::V35).restore(corpus::db("p7-migrated-uncompacted")).start();
+    let key = "/registry/secrets/ns/new";
+    etcd.put(key, b"k8s\0 one");
+    etcd.put(key, b"k8s:enc:secretbox:v1:key1:two");
+    etcd.ctl(&["compact", "678", "--physical"]);
+    let dir = etcd.stop();
+    let path = dir.path().join("etcd");
+    let done = bin().words("history -w jsonl --data-dir").arg(&path).arg(key).run().ok();
+    let rows: Vec<_> = done.jsonl();
+    let seen: Vec<_> = rows.iter().map(|r| (&r["revision"], &r["held_in"])).collect();
+    assert_eq!(seen, [(&678.into(), &"key-space".into())]);
+    done.says("does not reach back");
+    let found = bin().words("residue -w json --data-dir").arg(&path).run().ok().json();
+    let of_log: Vec<_> =
+        found["findings"].as_array().unwrap().iter().filter(|f| f["where"] == "wal").collect();
+    assert_eq!(of_log.len(), 1, "{found}");
+    assert_eq!((&of_log[0]["key"], &of_log[0]["revision"]), (&key.into(), &Value::Null));
 }
 
 fn live(etcd: &Etcd, words: &str) -> Vec<Value> {

@@ -91,7 +91,9 @@ fn data_dir(
 
     let segments: Vec<_> =
         dir.segments().iter().map(|(name, data)| Segment { name, data }).collect();
-    residue::examine_log(&segments, &dir.log(), targets, &mut sink);
+    let log = dir.log();
+    let changes = dir.whole_log(&log, searched.revision).unwrap_or_default();
+    residue::examine_log(&segments, &log, &changes, targets, &mut sink);
 
     let mut visit = Visit::default();
     match leftovers(dir.member()) {

@@ -10,17 +10,21 @@ use super::database::finding;
 use super::{Bytes, Place, Sink};
 use crate::forensics::Targets;
 use crate::forensics::carve::{Carver, Flat, Hit, Shape};
-use crate::wal::replay::Machine;
-use crate::wal::{Entry, EntryKind, Log, Segment, request};
+use crate::wal::replay::Change;
+use crate::wal::{Entry, Log, Segment};
 
-/// Looks through the segments of a log, of which `log` is what can be read in order.
+/// Looks through the segments of a log, of which `log` is what can be read in order and `changes`
+/// what [`crate::wal::replay::whole`] says that it did.
 pub fn examine_log(
     segments: &[Segment<'_>],
     log: &Log<'_>,
+    changes: &[(u64, Change<'_>)],
     targets: &Targets,
     sink: &mut Sink<'_>,
 ) {
-    let revisions = revisions(log);
+    let puts = changes.iter().filter(|(_, c)| c.live.is_some());
+    let revisions: BTreeMap<(u64, &[u8]), i64> =
+        puts.map(|(index, c)| ((*index, c.key), c.revision.main)).collect();
     let carver = Carver::new(targets);
     for (number, segment) in segments.iter().enumerate() {
         let entries: Vec<_> = log.entries.iter().filter(|e| e.segment == number).collect();
@@ -69,26 +73,4 @@ fn around<'e, 'a>(
     let entry = entries[..after].last()?;
     let start = segment.offset_of(entry.data)?;
     (start..start + entry.data.len()).contains(&hit.at).then_some(*entry)
-}
-
-/// Revision of every put, by entry and key. Only a log that is whole from its first entry on
-/// tells: which requests change something depends on all before them.
-fn revisions<'a>(log: &Log<'a>) -> BTreeMap<(u64, &'a [u8]), i64> {
-    let mut found = BTreeMap::new();
-    let mut machine = Machine::new(1, -1);
-    for (expected, entry) in (1..).zip(log.effective()) {
-        if entry.index != expected {
-            break;
-        }
-        if entry.kind != EntryKind::Normal {
-            continue;
-        }
-        let Ok(request) = request::decode(entry.data) else { break };
-        let before = machine.changes.len();
-        machine.apply(&request);
-        for change in machine.changes[before..].iter().filter(|c| c.live.is_some()) {
-            found.insert((entry.index, change.key), change.revision.main);
-        }
-    }
-    found
 }
