@@ -14,7 +14,7 @@ use crate::report::Format;
 use crate::report::scan::{KeyReads, Report};
 use crate::report::table;
 use crate::scan::{ByPrefix, ByReading, Counts, Finding, Judge, Judged, Prefixes, Status, Totals};
-use crate::source::{Query, Source, Visit};
+use crate::source::{Census, Query, Source, Visit};
 
 /// Options of `scan`.
 #[derive(Debug, clap::Args)]
@@ -246,12 +246,7 @@ impl<'a> Folder<'a> {
         progress: &Progress,
     ) -> Result<Visit, Failure> {
         if !parallel {
-            let mut sink = |entry: EntryRef<'_>| {
-                progress.advance(1);
-                self.one(entry);
-                ControlFlow::Continue(())
-            };
-            return Ok(source.survey(query, &mut sink)?);
+            return Ok(source.survey(query, &mut Counting { folder: self, progress })?);
         }
         let mut batch: Vec<Entry> = Vec::new();
         let mut bytes = 0;
@@ -266,22 +261,26 @@ impl<'a> Folder<'a> {
             }
             ControlFlow::Continue(())
         };
-        let visit = source.survey(query, &mut sink)?;
+        let visit = source.visit(query, &mut sink)?;
         self.many(&batch);
         progress.advance(batch.len() as u64);
         Ok(visit)
     }
 
+    /// The group of an entry like the one before, which needs no more than to be counted.
+    fn like_before(&mut self, entry: EntryRef<'_>) -> Option<usize> {
+        let (head, resource) = self.before.as_ref()?;
+        if self.entries.is_some() || !entry.key.starts_with(head) {
+            return None;
+        }
+        let judged = self.judge.judge(resource, entry.key, entry.stored());
+        (judged.status != Some(Status::Unreadable)).then(|| self.counts.group(resource, &judged))
+    }
+
     fn one(&mut self, entry: EntryRef<'_>) {
-        if self.entries.is_none()
-            && let Some((head, resource)) = &self.before
-            && entry.key.starts_with(head)
-        {
-            let judged = self.judge.judge(resource, entry.key, entry.stored());
-            if judged.status != Some(Status::Unreadable) {
-                self.counts.add(resource, &judged, entry.stored().len() as u64);
-                return;
-            }
+        if let Some(group) = self.like_before(entry) {
+            self.counts.add_to(group, entry.stored().len() as u64);
+            return;
         }
         let Some(location) = self.selection.locate(entry.key) else { return };
         if location.internal {
@@ -290,8 +289,13 @@ impl<'a> Folder<'a> {
         }
         let judged = self.judge.judge(&location.resource, entry.key, entry.stored());
         self.fold(entry, &location, judged);
+        self.remember(entry.key, location);
+    }
+
+    /// Keys that begin alike belong to the same resource.
+    fn remember(&mut self, key: &[u8], location: crate::resource::Location<'_>) {
         if self.selection.namespaces.is_empty() {
-            let head = entry.key[..location.object_at].to_vec();
+            let head = key[..location.object_at].to_vec();
             self.before = Some((head, location.resource.into_owned()));
         }
     }
@@ -341,5 +345,35 @@ impl<'a> Folder<'a> {
         if let Some(entries) = &mut self.entries {
             entries.push(finding);
         }
+    }
+}
+
+/// Counts what a source surveys.
+struct Counting<'f, 'a> {
+    folder: &'f mut Folder<'a>,
+    progress: &'f Progress,
+}
+
+impl Census for Counting<'_, '_> {
+    fn glance(&mut self, entry: EntryRef<'_>) -> Option<u32> {
+        if self.folder.entries.is_some() {
+            return None;
+        }
+        let group = self.folder.like_before(entry).or_else(|| {
+            let location = self.folder.selection.locate(entry.key).filter(|l| !l.internal)?;
+            self.folder.remember(entry.key, location);
+            self.folder.like_before(entry)
+        });
+        u32::try_from(group?).ok()
+    }
+
+    fn count(&mut self, number: u32, bytes: u64) {
+        self.progress.advance(1);
+        self.folder.counts.add_to(number as usize, bytes);
+    }
+
+    fn entry(&mut self, entry: EntryRef<'_>) {
+        self.progress.advance(1);
+        self.folder.one(entry);
     }
 }

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use crate::bolt::write::{WriteError, Writer};
 use crate::bolt::{PageDamage, PageSet};
-use crate::mvcc::{Revision, State, Store, Stored, key_value, record_key};
+use crate::mvcc::{Held, Revision, State, Store, key_value, record_key};
 use crate::proto::{Fields, Wire};
 
 /// Why a snapshot cannot be rewritten.
@@ -127,11 +127,11 @@ fn live_only<'a>(rows: &[(&'a [u8], &'a [u8])]) -> Vec<(&'a [u8], &'a [u8])> {
     let mut state = State::new(rows.len());
     for &(key, record) in rows {
         if let (Some(revision), Some(etcd_key)) = (Revision::parse(key), record_key(record)) {
-            state.apply(etcd_key, Stored { revision, record, page: 0, offset: 0 });
+            state.apply(etcd_key, Held { revision, record, page: 0, note: () });
         }
     }
     let live: hashbrown::HashSet<_> =
-        state.into_records(false).map(|(_, s)| (s.revision.main, s.revision.sub)).collect();
+        state.into_records(false).map(|held| (held.revision.main, held.revision.sub)).collect();
     let is_live = |key: &[u8]| {
         Revision::parse(key).is_none_or(|r| !r.tombstone && live.contains(&(r.main, r.sub)))
     };

@@ -6,7 +6,7 @@
 
 mod state;
 
-pub use state::State;
+pub use state::{Held, State};
 
 use std::ops::{ControlFlow, Range};
 

@@ -4,7 +4,7 @@ use std::hash::BuildHasher as _;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::{Stored, record_key};
+use super::{Revision, record_key};
 
 /// Where the record of a key is held.
 struct Slot {
@@ -13,17 +13,30 @@ struct Slot {
     index: usize,
 }
 
-/// Folds records into the newest record of each key.
-#[derive(Default)]
-pub struct State<'a> {
+/// A record that is held, and what its reader wants to remember of it.
+#[derive(Clone, Copy)]
+pub struct Held<'a, N> {
+    /// When the record was written.
+    pub revision: Revision,
+    /// The `KeyValue` message.
+    pub record: &'a [u8],
+    /// The leaf page.
+    pub page: u64,
+    /// What the reader noted.
+    pub note: N,
+}
+
+/// Folds records into the newest record of each key. With each goes a note, which may spare a
+/// reader from fetching the record again.
+pub struct State<'a, N = ()> {
     hasher: DefaultHashBuilder,
     slots: HashTable<Slot>,
     /// In the order of arrival, so that the records are found again in the order of the file.
     /// Deletions stay, to outdo what is older.
-    held: Vec<Stored<'a>>,
+    held: Vec<Held<'a, N>>,
 }
 
-impl<'a> State<'a> {
+impl<'a, N: Copy> State<'a, N> {
     /// An empty state; `expected` is a guess at the number of keys.
     #[must_use]
     pub fn new(expected: usize) -> Self {
@@ -34,9 +47,9 @@ impl<'a> State<'a> {
         }
     }
 
-    /// The record held for `key`; if there is none, `stored` is put there first.
+    /// The record held for `key`; if there is none, `new` is put there first.
     #[inline]
-    fn held(&mut self, key: &[u8], stored: Stored<'a>) -> &mut Stored<'a> {
+    fn held(&mut self, key: &[u8], new: Held<'a, N>) -> &mut Held<'a, N> {
         let hash = self.hasher.hash_one(key);
         let held = &self.held;
         let same =
@@ -46,7 +59,7 @@ impl<'a> State<'a> {
         } else {
             let index = self.held.len();
             self.slots.insert_unique(hash, Slot { hash, index }, |slot| slot.hash);
-            self.held.push(stored);
+            self.held.push(new);
             index
         };
         &mut self.held[index]
@@ -54,27 +67,32 @@ impl<'a> State<'a> {
 
     /// Applies one record of `key`, which the record names, in ascending revision order.
     #[inline]
-    pub fn apply(&mut self, key: &[u8], stored: Stored<'a>) {
-        *self.held(key, stored) = stored;
+    pub fn apply(&mut self, key: &[u8], new: Held<'a, N>) {
+        *self.held(key, new) = new;
     }
 
     /// Applies one record of `key` that arrives in no order: the newest wins, be it a deletion.
     #[inline]
-    pub fn apply_newest(&mut self, key: &[u8], stored: Stored<'a>) {
-        let held = self.held(key, stored);
-        if held.revision < stored.revision {
-            *held = stored;
+    pub fn apply_newest(&mut self, key: &[u8], new: Held<'a, N>) {
+        let held = self.held(key, new);
+        if held.revision < new.revision {
+            *held = new;
         }
     }
 
-    /// The live records with their keys: in key order if asked, otherwise by arrival of the keys.
-    pub fn into_records(self, ordered: bool) -> impl Iterator<Item = (&'a [u8], Stored<'a>)> {
-        drop(self.slots);
+    /// Drops the live records that `keep` says no to; afterwards, nothing more is applied.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Held<'a, N>) -> bool) {
+        self.slots = HashTable::new();
+        self.held.retain(|held| !held.revision.tombstone && keep(held));
+    }
+
+    /// The live records: in key order if asked, otherwise by arrival of the keys.
+    pub fn into_records(mut self, ordered: bool) -> impl Iterator<Item = Held<'a, N>> {
+        self.retain(|_| true);
         let mut held = self.held;
-        held.retain(|stored| !stored.revision.tombstone);
         if ordered {
-            held.sort_by_cached_key(|stored| record_key(stored.record));
+            held.sort_by_cached_key(|held| record_key(held.record));
         }
-        held.into_iter().filter_map(|stored| Some((record_key(stored.record)?, stored)))
+        held.into_iter()
     }
 }

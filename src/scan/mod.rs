@@ -178,6 +178,21 @@ pub struct Counts {
 impl Counts {
     /// Counts one entry; returns the group's number, for [`Counts::remove_from`].
     pub fn add(&mut self, resource: &str, judged: &Judged<'_>, bytes: u64) -> usize {
+        let group = self.group(resource, judged);
+        self.add_to(group, bytes);
+        group
+    }
+
+    /// Counts one entry into the group that [`Counts::group`] named.
+    pub fn add_to(&mut self, group: usize, bytes: u64) {
+        if let Some((_, tally)) = self.groups.get_mut(group) {
+            tally.entries += 1;
+            tally.bytes += bytes;
+        }
+    }
+
+    /// The number of the group that an entry belongs to; counts nothing.
+    pub fn group(&mut self, resource: &str, judged: &Judged<'_>) -> usize {
         let group = GroupRef::new(resource, judged);
         if self.groups.get(self.last).is_none_or(|(k, _)| k.as_ref() != group) {
             self.last = if let Some(i) = self.index.get(&group) {
@@ -189,9 +204,6 @@ impl Counts {
                 i
             };
         }
-        let tally = &mut self.groups[self.last].1;
-        tally.entries += 1;
-        tally.bytes += bytes;
         self.last
     }
 

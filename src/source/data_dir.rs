@@ -135,12 +135,14 @@ impl DataDir {
     pub fn entries(&self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
         let mut replayed = self.replayed()?;
         let mut visit = std::mem::take(&mut replayed.visit);
-        let (state, newest) = fold(&replayed.store, query, self.salvage, &self.db, &mut visit);
+        let (state, newest) =
+            fold(&replayed.store, query, self.salvage, &self.db, &mut visit, &mut |_| ());
         let (newest, compacted) = replayed.bounds(newest);
         visit.revision = revision(&self.dir, query, newest, compacted)?;
         let mut entries: hashbrown::HashMap<&[u8], EntryRef<'_>> = state
             .into_records(false)
-            .filter_map(|(key, stored)| Some((key, checked(&stored, &mut visit.damage)?)))
+            .filter_map(|held| checked(&held, &mut visit.damage))
+            .map(|entry| (entry.key, entry))
             .collect();
         for change in replayed.changes(query) {
             match &change.live {
@@ -268,14 +270,15 @@ impl DataDir {
             ordered: false,
         };
         let mut found = Visit::default();
-        let (state, newest) = fold(store, &everything, self.salvage, &self.db, &mut found);
+        let (state, newest) =
+            fold(store, &everything, self.salvage, &self.db, &mut found, &mut |_| ());
         visit.notes.append(&mut found.notes);
         // -1 is etcd's word for "never".
         let compacted = Some(store.bookkeeping.compacted()).filter(|c| *c > 0).unwrap_or(-1);
         let mut machine = Machine::new(newest, compacted);
-        for (_, stored) in state.into_records(false) {
+        for held in state.into_records(false) {
             // What cannot be decoded is told when the records are visited.
-            if let Some(entry) = checked(&stored, &mut Vec::new()) {
+            if let Some(entry) = checked(&held, &mut Vec::new()) {
                 machine.keys.insert(entry.key, live(entry));
             }
         }

@@ -3,7 +3,7 @@
 use super::file::Bytes;
 use super::{Damage, Query, Visit};
 use crate::bolt::PageDamage;
-use crate::mvcc::{State, Store, Stored, record_key};
+use crate::mvcc::{Held, Revision, State, Store, Stored, record_key};
 
 /// Leaf pages that are read before their memory is given back: few enough to stay small, enough
 /// for the call to cost nothing.
@@ -33,23 +33,36 @@ impl<'b> Trail<'b> {
     }
 }
 
-/// Folds the records that `query` wants. Returns the state and the newest revision of the file.
-pub(super) fn fold<'a>(
+/// Folds the records that `query` wants; `note` looks at each while it is at hand, and what it
+/// returns is held with the record. Returns the state and the newest revision of the file.
+pub(super) fn fold<'a, N: Copy>(
     store: &Store<'a>,
     query: &Query,
     salvage: bool,
     bytes: &Bytes,
     visit: &mut Visit,
-) -> (State<'a>, i64) {
-    sound(store, query, bytes).unwrap_or_else(|| {
+    note: &mut impl FnMut(&Stored<'a>) -> N,
+) -> (State<'a, N>, i64) {
+    sound(store, query, bytes, note).unwrap_or_else(|| {
         let mut state = State::new(0);
-        let newest = any(store, query, salvage, &mut state, visit);
+        let newest = any(store, query, salvage, &mut state, visit, note);
         (state, newest)
     })
 }
 
+fn held<'a, N>(stored: Stored<'a>, note: &mut impl FnMut(&Stored<'a>) -> N) -> Held<'a, N> {
+    let note = note(&stored);
+    let Stored { revision, record, page, .. } = stored;
+    Held { revision, record, page, note }
+}
+
 /// The fast way, if nothing about the database is to be reported.
-fn sound<'a>(store: &Store<'a>, query: &Query, bytes: &Bytes) -> Option<(State<'a>, i64)> {
+fn sound<'a, N: Copy>(
+    store: &Store<'a>,
+    query: &Query,
+    bytes: &Bytes,
+    note: &mut impl FnMut(&Stored<'a>) -> N,
+) -> Option<(State<'a, N>, i64)> {
     let limit = limit(query);
     let leaves = store.leaves()?;
     let mut state = State::new(0);
@@ -62,7 +75,7 @@ fn sound<'a>(store: &Store<'a>, query: &Query, bytes: &Bytes) -> Option<(State<'
                 let key = record_key(stored.record)?;
                 // An empty key is the marker of `snapshot restore --bump-revision`.
                 if !key.is_empty() && query.wants(key) {
-                    state.apply_newest(key, stored);
+                    state.apply_newest(key, held(stored, note));
                 }
             }
             Some(())
@@ -74,12 +87,13 @@ fn sound<'a>(store: &Store<'a>, query: &Query, bytes: &Bytes) -> Option<(State<'
 }
 
 /// The way through any database, which knows what to report.
-fn any<'a>(
+fn any<'a, N: Copy>(
     store: &Store<'a>,
     query: &Query,
     salvage: bool,
-    state: &mut State<'a>,
+    state: &mut State<'a, N>,
     visit: &mut Visit,
+    note: &mut impl FnMut(&Stored<'a>) -> N,
 ) -> i64 {
     let limit = limit(query);
     let mut unread = Vec::new();
@@ -92,9 +106,9 @@ fn any<'a>(
             // An empty key is the marker of `snapshot restore --bump-revision`.
             Some([]) => {}
             Some(key) if !query.wants(key) => {}
-            Some(key) if salvage => state.apply_newest(key, stored),
-            Some(key) => state.apply(key, stored),
-            None => unread.push(broken_record(&stored)),
+            Some(key) if salvage => state.apply_newest(key, held(stored, note)),
+            Some(key) => state.apply(key, held(stored, note)),
+            None => unread.push(broken_record(stored.page, stored.revision)),
         }
     };
     let read = store.read(&mut take);
@@ -123,9 +137,9 @@ pub(super) fn limit(query: &Query) -> i64 {
     query.revision.filter(|r| *r > 0).unwrap_or(i64::MAX)
 }
 
-pub(super) fn broken_record(stored: &Stored<'_>) -> PageDamage {
-    let what = format!("the record of revision {} cannot be decoded", stored.revision.main);
-    PageDamage { page: stored.page, what }
+pub(super) fn broken_record(page: u64, revision: Revision) -> PageDamage {
+    let what = format!("the record of revision {} cannot be decoded", revision.main);
+    PageDamage { page, what }
 }
 
 pub(super) fn damages(pages: Vec<PageDamage>, records: Vec<PageDamage>) -> Vec<Damage> {

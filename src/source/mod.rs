@@ -162,6 +162,19 @@ pub type RecordSink<'s> = dyn FnMut(Record<'_>) -> ControlFlow<()> + 's;
 /// early.
 pub type HeldSink<'s> = dyn FnMut(Record<'_>, Holder) -> ControlFlow<()> + 's;
 
+/// Counts entries.
+pub trait Census {
+    /// A record that is at hand, but may turn out not to be live. A number stands for how it
+    /// counts if it is: [`Census::count`] is called with it then. `None` is "show me the entry".
+    fn glance(&mut self, entry: EntryRef<'_>) -> Option<u32>;
+
+    /// A live entry that [`Census::glance`] had a number for; `bytes` is the size of its value.
+    fn count(&mut self, number: u32, bytes: u64);
+
+    /// A live entry.
+    fn entry(&mut self, entry: EntryRef<'_>);
+}
+
 /// A place that entries come from.
 ///
 /// The interface is synchronous; the live source drives its own runtime.
@@ -183,13 +196,16 @@ pub trait Source {
     /// not errors but [`Visit::damage`].
     fn visit(&mut self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError>;
 
-    /// As [`Source::visit`], for a caller that throws away what it has learnt when this fails:
-    /// entries may be given out before the source has been checked as a whole.
+    /// As [`Source::visit`], for a caller that counts, and throws away what it has learnt when
+    /// this fails: entries may be shown before the source has been checked as a whole.
     ///
     /// # Errors
     /// As [`Source::visit`].
-    fn survey(&mut self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
-        self.visit(query, sink)
+    fn survey(&mut self, query: &Query, census: &mut dyn Census) -> Result<Visit, SourceError> {
+        self.visit(query, &mut |entry| {
+            census.entry(entry);
+            ControlFlow::Continue(())
+        })
     }
 
     /// Calls `sink` for every revision that is still held of every key in the query's ranges

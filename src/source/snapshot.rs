@@ -10,12 +10,12 @@ pub use super::file::Bytes;
 use super::file::{InUse, not_a_database, read};
 use super::fold::{Trail, broken_record, damages, fold, limit, swept};
 use super::{
-    Damage, EntrySink, Query, Record, RecordSink, Source, SourceError, SourceInfo, SourceKind,
-    Visit,
+    Census, Damage, EntrySink, Query, Record, RecordSink, Source, SourceError, SourceInfo,
+    SourceKind, Visit,
 };
 use crate::bolt::Db;
 use crate::entry::EntryRef;
-use crate::mvcc::{State, Store, Stored, key_value};
+use crate::mvcc::{Held, Revision, State, Store, Stored, key_value};
 
 /// Bytes of the SHA-256 that `etcdctl snapshot save` appends.
 const TRAILER: usize = 32;
@@ -139,7 +139,8 @@ impl Source for Snapshot {
         let store = open_store(&self.path, &bytes, self.options.salvage)?;
         let mut visit = Visit::default();
         let compacted = store.bookkeeping.compacted();
-        let (state, newest) = fold(&store, query, self.options.salvage, &bytes, &mut visit);
+        let (state, newest) =
+            fold(&store, query, self.options.salvage, &bytes, &mut visit, &mut |_| ());
         visit.revision = revision(&self.path, query, newest, compacted)?;
         self.verified(&mut visit.notes)?;
         note_metas(store.db(), &mut visit.notes);
@@ -147,16 +148,32 @@ impl Source for Snapshot {
         Ok(visit)
     }
 
-    fn survey(&mut self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
+    fn survey(&mut self, query: &Query, census: &mut dyn Census) -> Result<Visit, SourceError> {
         let bytes = self.bytes.clone();
         let store = open_store(&self.path, &bytes, self.options.salvage)?;
         let mut visit = Visit::default();
         let compacted = store.bookkeeping.compacted();
-        let (state, newest) = fold(&store, query, self.options.salvage, &bytes, &mut visit);
+        let mut note = |stored: &Stored<'_>| {
+            // What is to be told about a record is told when it is given out.
+            let entry = consistent(stored.record, stored.revision)?;
+            Some((census.glance(entry)?, u32::try_from(entry.stored().len()).ok()?))
+        };
+        let (mut state, newest) =
+            fold(&store, query, self.options.salvage, &bytes, &mut visit, &mut note);
         visit.revision = revision(&self.path, query, newest, compacted)?;
         let mut notes = std::mem::take(&mut visit.notes);
         // The hash of the whole file takes longest: the entries are given out meanwhile.
-        give(state, query, &store, &bytes, &mut visit, sink);
+        state.retain(|held| {
+            if let Some((group, bytes)) = held.note {
+                census.count(group, u64::from(bytes));
+            }
+            held.note.is_none()
+        });
+        let mut sink = |entry: EntryRef<'_>| {
+            census.entry(entry);
+            ControlFlow::Continue(())
+        };
+        give(state, query, &store, &bytes, &mut visit, &mut sink);
         self.verified(&mut notes)?;
         note_metas(store.db(), &mut notes);
         visit.notes = notes;
@@ -201,7 +218,7 @@ pub(super) fn records(
                     Record::Put(entry)
                 });
             }
-            Err(_) => unread.push(broken_record(&stored)),
+            Err(_) => unread.push(broken_record(stored.page, stored.revision)),
         }
     };
     let (newest, damage) = if salvage {
@@ -250,8 +267,8 @@ pub(super) fn revision(
 }
 
 /// Gives out what is live.
-fn give(
-    state: State<'_>,
+fn give<N: Copy>(
+    state: State<'_, N>,
     query: &Query,
     store: &Store<'_>,
     bytes: &Bytes,
@@ -259,11 +276,11 @@ fn give(
     sink: &mut EntrySink<'_>,
 ) {
     let mut trail = Trail::new(bytes);
-    for (_, stored) in state.into_records(query.ordered) {
+    for held in state.into_records(query.ordered) {
         if !query.ordered {
-            trail.at(store.db().offset(stored.page));
+            trail.at(store.db().offset(held.page));
         }
-        let Some(entry) = checked(&stored, &mut visit.damage) else { continue };
+        let Some(entry) = checked(&held, &mut visit.damage) else { continue };
         if sink(entry).is_break() {
             break;
         }
@@ -271,21 +288,27 @@ fn give(
 }
 
 /// Decodes a live record; one that contradicts its place is told, but kept.
-pub(super) fn checked<'a>(stored: &Stored<'a>, damage: &mut Vec<Damage>) -> Option<EntryRef<'a>> {
-    let Ok(entry) = key_value(stored.record) else {
-        damage.extend(damages(vec![], vec![broken_record(stored)]));
+pub(super) fn checked<'a, N>(held: &Held<'a, N>, damage: &mut Vec<Damage>) -> Option<EntryRef<'a>> {
+    let Ok(entry) = key_value(held.record) else {
+        damage.extend(damages(vec![], vec![broken_record(held.page, held.revision)]));
         return None;
     };
-    if entry.mod_revision != stored.revision.main {
+    if entry.mod_revision != held.revision.main {
         damage.push(Damage {
-            location: format!("page {}", stored.page),
+            location: format!("page {}", held.page),
             what: format!(
                 "a record stored at revision {} says it is of revision {}",
-                stored.revision.main, entry.mod_revision
+                held.revision.main, entry.mod_revision
             ),
         });
     }
     Some(entry)
+}
+
+/// The entry of a record of which [`checked`] has nothing to tell.
+fn consistent(record: &[u8], revision: Revision) -> Option<EntryRef<'_>> {
+    let entry = key_value(record).ok()?;
+    (!revision.tombstone && entry.mod_revision == revision.main).then_some(entry)
 }
 
 /// A damaged meta page is no loss while the other holds, but someone should know.
