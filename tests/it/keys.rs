@@ -77,3 +77,41 @@ fn a_narrow_question_gets_no_wrong_answer() {
     let other = named(&narrow, "cbc-1");
     assert_eq!((&other["entries"], &other["safe_to_remove"]), (&0.into(), &false.into()));
 }
+
+/// `config rotate` lets go of the keys that may go, and of no other.
+#[test]
+fn a_key_is_retired_only_when_nothing_needs_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut refused, mut retired) = (0, 0);
+    for phase in ["p6-mixed", "p7-migrated-uncompacted"] {
+        for key in keys(phase, "") {
+            let word = |name: &str| key[name].as_str().unwrap_or_default().to_owned();
+            let (provider, name) = (word("provider"), word("key"));
+            // The key that writes is not for retiring, and the API server reads plaintext anyway.
+            let writes = key["write_key_for"].as_array().is_some_and(|w| !w.is_empty());
+            if writes || provider == "identity" || key["configured"] != true {
+                continue;
+            }
+            let out = dir.path().join(format!("{phase}-{provider}-{name}-{}", word("kms_key_id")));
+            let done = bin()
+                .words("config rotate --step retire --provider")
+                .args([&provider, "--key-name", &name, "--encryption-config"])
+                .arg(corpus::private_config("p6-sb2"))
+                .arg("--snapshot")
+                .arg(corpus::db(phase))
+                .arg("--out")
+                .arg(&out)
+                .run();
+            if key["safe_to_remove"] == true {
+                done.ok().says("nothing is stored under");
+                assert!(!std::fs::read_to_string(&out).unwrap().contains(&format!("{name}\n")));
+                retired += 1;
+            } else {
+                done.fails_with_hint(1).says("still stored under");
+                assert!(!out.exists());
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused >= 12 && retired >= 3, "{refused} refused, {retired} retired");
+}

@@ -20,6 +20,7 @@ mod kine;
 mod kms;
 mod live;
 mod migrate;
+mod past;
 mod profile;
 mod residue;
 mod residue_damage;
