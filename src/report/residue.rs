@@ -111,6 +111,10 @@ struct Copies<'a> {
     count: u64,
 }
 
+fn plural(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", table::count(n), if n == 1 { "" } else { "s" })
+}
+
 impl Report<'_> {
     /// `clean` or `residue`.
     #[must_use]
@@ -209,7 +213,8 @@ impl Report<'_> {
             }
             writeln!(out, "{rows}")?;
             if shown < copies.len() {
-                writeln!(out, "and {} more rows; --list shows all\n", copies.len() - shown)?;
+                let more = plural((copies.len() - shown) as u64, "more row");
+                writeln!(out, "and {more}; --list shows all\n")?;
             }
             let mut sums = Builder::new(color, &["WHERE", ">FINDINGS"]);
             for place in Place::ALL {
@@ -226,14 +231,16 @@ impl Report<'_> {
         if self.head_plaintext > 0 {
             writeln!(out, "live: {} stored unencrypted", table::entries(self.head_plaintext))?;
         }
-        if self.findings.is_empty() {
+        if self.findings.is_empty() && self.head_plaintext > 0 {
+            writeln!(out, "verdict: clean beside the live entries")?;
+        } else if self.findings.is_empty() {
             writeln!(out, "verdict: clean")?;
         } else {
             writeln!(
                 out,
-                "verdict: residue, plaintext of {} objects in {} places",
-                table::count(self.objects()),
-                table::count(self.totals.sum())
+                "verdict: residue, plaintext of {} in {}",
+                plural(self.objects(), "object"),
+                plural(self.totals.sum(), "place")
             )?;
         }
         if !self.remedy.is_empty() {

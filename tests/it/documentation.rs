@@ -35,6 +35,9 @@ fn sandbox() -> tempfile::TempDir {
     };
     put("snapshot.db", corpus::bytes("p1b-partial-migration.db"));
     put("compacted.db", corpus::bytes("p8-compacted-not-defragged.db"));
+    let data = corpus::data_dir();
+    fs::create_dir(dir.path().join("etcd")).unwrap();
+    fs::rename(data.path().join("member"), dir.path().join("etcd/member")).unwrap();
     put("encryption.yaml", fs::read(corpus::config("p1-secretbox")).unwrap());
     put("rotated.yaml", fs::read(corpus::config("p2-aescbc")).unwrap());
     dir

@@ -188,7 +188,7 @@ pub fn remedy(head: u64, totals: &Totals, revision: i64, examined: Examined) -> 
         }
         if totals.get(Place::Wal) > 0 || head > 0 || !examined.wal {
             steps.push(
-                "wait for the write-ahead log to rotate on every member, or force it: restart with a low --snapshot-count and write until the old segments are purged"
+                "wait for the write-ahead log to rotate on every member, or force it: restart each with --snapshot-count=100 --max-wals=1 and write 150 MB, as one key again and again"
                     .into(),
             );
         }
