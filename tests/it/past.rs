@@ -1,5 +1,6 @@
 //! Earlier revisions: every source answers alike.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -39,7 +40,7 @@ fn kine(path: &Path) -> Connection {
     )
     .unwrap();
     let query = Query { ranges: vec![KeyRange::prefix(b"/")], revision: None, ordered: true };
-    let mut last: std::collections::HashMap<Vec<u8>, (i64, i64, Vec<u8>)> = Default::default();
+    let mut last: HashMap<Vec<u8>, (i64, i64, Vec<u8>)> = HashMap::new();
     let mut source = Snapshot::open(&corpus::db(PHASE), &SnapshotOptions::default()).unwrap();
     source
         .history(&query, &mut |record| {
