@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::file::{Bytes, InUse, read};
 use super::fold::fold;
 use super::snapshot::{SnapshotOptions, checked, note_metas, open_store, records, revision};
+use super::trail::Trail;
 use super::{
     Damage, EntrySink, HeldSink, KeyRange, Query, Record, RecordSink, Source, SourceError,
     SourceInfo, SourceKind, Visit,
@@ -135,8 +136,14 @@ impl DataDir {
     pub fn entries(&self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
         let mut replayed = self.replayed()?;
         let mut visit = std::mem::take(&mut replayed.visit);
-        let (state, newest) =
-            fold(&replayed.store, query, self.salvage, &self.db, &mut visit, &mut |_| ());
+        let (state, newest) = fold(
+            &replayed.store,
+            query,
+            self.salvage,
+            Trail::new(&self.db),
+            &mut visit,
+            &mut |_| (),
+        );
         let (newest, compacted) = replayed.bounds(newest);
         visit.revision = revision(&self.dir, query, newest, compacted)?;
         let mut entries: hashbrown::HashMap<&[u8], EntryRef<'_>> = state
@@ -271,7 +278,7 @@ impl DataDir {
         };
         let mut found = Visit::default();
         let (state, newest) =
-            fold(store, &everything, self.salvage, &self.db, &mut found, &mut |_| ());
+            fold(store, &everything, self.salvage, Trail::new(&self.db), &mut found, &mut |_| ());
         visit.notes.append(&mut found.notes);
         // -1 is etcd's word for "never".
         let compacted = Some(store.bookkeeping.compacted()).filter(|c| *c > 0).unwrap_or(-1);

@@ -8,6 +8,7 @@ pub mod kine;
 pub mod live;
 pub mod map;
 pub mod snapshot;
+mod trail;
 
 use std::ops::ControlFlow;
 

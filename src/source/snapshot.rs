@@ -2,13 +2,15 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use ring::digest::{Context, SHA256};
 
 pub use super::file::Bytes;
 use super::file::{InUse, not_a_database, read};
-use super::fold::{Trail, broken_record, damages, fold, limit, swept};
+use super::fold::{broken_record, damages, fold, limit, swept};
+use super::trail::{Pace, Trail};
 use super::{
     Census, Damage, EntrySink, Query, Record, RecordSink, Source, SourceError, SourceInfo,
     SourceKind, Visit,
@@ -21,7 +23,7 @@ use crate::mvcc::{Held, Revision, State, Store, Stored, key_value};
 const TRAILER: usize = 32;
 
 /// Bytes that are hashed before their memory is given back.
-const HASHED: usize = 4 << 20;
+const HASHED: usize = 1 << 20;
 
 /// How to read a file that is not quite right.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,6 +48,7 @@ pub struct Snapshot {
     options: SnapshotOptions,
     /// Checks the trailer beside the walk; `None` once joined or when there is none.
     hash: Option<JoinHandle<bool>>,
+    hashed: Arc<Pace>,
     has_trailer: bool,
 }
 
@@ -63,20 +66,15 @@ impl Snapshot {
         if !options.tolerant() {
             whole(path, &db, has_trailer)?;
         }
+        let hashed = Arc::new(Pace::default());
         let hash = has_trailer.then(|| {
-            let bytes = bytes.clone();
-            std::thread::spawn(move || {
-                let (body, trailer) = bytes.split_at(bytes.len() - TRAILER);
-                let mut hash = Context::new(&SHA256);
-                for (i, part) in body.chunks(HASHED).enumerate() {
-                    hash.update(part);
-                    let from = i * HASHED;
-                    bytes.forget(from..from + part.len());
-                }
-                hash.finish().as_ref() == trailer
-            })
+            let (bytes, pace) = (bytes.clone(), hashed.clone());
+            std::thread::spawn(move || sums_up(&bytes, &pace))
         });
-        Ok(Self { path: path.to_owned(), bytes, options: *options, hash, has_trailer })
+        if hash.is_none() {
+            drop(hashed.runner());
+        }
+        Ok(Self { path: path.to_owned(), bytes, options: *options, hash, hashed, has_trailer })
     }
 
     /// The bytes of the file, trailer included.
@@ -137,10 +135,11 @@ impl Source for Snapshot {
     fn visit(&mut self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
         let bytes = self.bytes.clone();
         let store = open_store(&self.path, &bytes, self.options.salvage)?;
+        let trail = Trail::beside(&bytes, &self.hashed);
         let mut visit = Visit::default();
         let compacted = store.bookkeeping.compacted();
         let (state, newest) =
-            fold(&store, query, self.options.salvage, &bytes, &mut visit, &mut |_| ());
+            fold(&store, query, self.options.salvage, trail, &mut visit, &mut |_| ());
         visit.revision = revision(&self.path, query, newest, compacted)?;
         self.verified(&mut visit.notes)?;
         note_metas(store.db(), &mut visit.notes);
@@ -151,6 +150,7 @@ impl Source for Snapshot {
     fn survey(&mut self, query: &Query, census: &mut dyn Census) -> Result<Visit, SourceError> {
         let bytes = self.bytes.clone();
         let store = open_store(&self.path, &bytes, self.options.salvage)?;
+        let trail = Trail::beside(&bytes, &self.hashed);
         let mut visit = Visit::default();
         let compacted = store.bookkeeping.compacted();
         let mut note = |stored: &Stored<'_>| {
@@ -159,7 +159,7 @@ impl Source for Snapshot {
             Some((census.glance(entry)?, u32::try_from(entry.stored().len()).ok()?))
         };
         let (mut state, newest) =
-            fold(&store, query, self.options.salvage, &bytes, &mut visit, &mut note);
+            fold(&store, query, self.options.salvage, trail, &mut visit, &mut note);
         visit.revision = revision(&self.path, query, newest, compacted)?;
         let mut notes = std::mem::take(&mut visit.notes);
         // The hash of the whole file takes longest: the entries are given out meanwhile.
@@ -317,6 +317,20 @@ pub(super) fn note_metas(db: &Db<'_>, notes: &mut Vec<String>) {
         let page = usize::from(db.metas()[0].is_ok());
         notes.push(format!("meta page {page} is damaged ({what}); the other one was used"));
     }
+}
+
+/// Whether a snapshot ends in the SHA-256 of what comes before.
+fn sums_up(bytes: &Bytes, pace: &Pace) -> bool {
+    let runner = pace.runner();
+    let (body, trailer) = bytes.split_at(bytes.len() - TRAILER);
+    let mut hash = Context::new(&SHA256);
+    for (i, part) in body.chunks(HASHED).enumerate() {
+        hash.update(part);
+        let (from, to) = (i * HASHED, i * HASHED + part.len());
+        bytes.forget(from..to);
+        runner.at(to);
+    }
+    hash.finish().as_ref() == trailer
 }
 
 /// Refuses a file that has lost its end, wherever it was cut.
