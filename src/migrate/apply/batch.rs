@@ -243,7 +243,7 @@ impl<K: Keyspace> Run<'_, K> {
             match entry {
                 Some(e) if e.mod_revision == revision => {
                     if let Err(stop) = self.check(ready.work.item, &e.value, &ready.plaintext) {
-                        return Err(self.put_back(ready, revision, stop));
+                        return Err(self.put_back(ready, &e.value, revision, stop));
                     }
                 }
                 // Changed by somebody else since, and our own revision is compacted already.
@@ -265,8 +265,14 @@ impl<K: Keyspace> Run<'_, K> {
         Err(Stop::Mismatch(format!("{}: {reason}", String::from_utf8_lossy(&item.key))))
     }
 
-    /// Gives an entry that does not read back its old value again, unless somebody changed it.
-    fn put_back(&self, ready: &Ready<'_>, revision: i64, stop: Stop) -> Stop {
+    /// Gives an entry that cannot be read any more its old value again, unless somebody changed
+    /// it. One that can be read is left alone whatever it says: an etcd that lost its last writes
+    /// in a crash gives their revisions out again, so it may be somebody else's.
+    fn put_back(&self, ready: &Ready<'_>, stored: &[u8], revision: i64, stop: Stop) -> Stop {
+        let t = &self.plan.resources[ready.work.item.resource].transformers;
+        if t.read(&ready.before.key, stored).is_ok() {
+            return stop;
+        }
         let old =
             Put { key: &ready.before.key, mod_revision: revision, value: &ready.before.value };
         match self.keys.commit(&[old]) {

@@ -268,3 +268,20 @@ fn a_value_that_does_not_read_back_gets_its_old_one_again() {
     let store = fake.store.lock().unwrap();
     assert!(store.get(&key(0), store.revision).unwrap().value == value(0));
 }
+
+#[test]
+fn a_readable_value_of_somebody_elses_is_left_alone_even_at_our_revision() {
+    // An etcd that forgot our write in a crash gave its revision to another one.
+    let forgot: &Trouble = &|n, store, puts| {
+        if n == 0 {
+            let rows = store.keys.get_mut(puts[0].key).unwrap();
+            rows.last_mut().unwrap().1 = Some(b"k8s\0another".to_vec());
+        }
+        None
+    };
+    let (t, fake) = (transformers(), fake(1, NONE, forgot));
+    let done = run(&t, &fake, &GO);
+    assert!(matches!(done.stop, Some(Stop::Mismatch(_))));
+    let store = fake.store.lock().unwrap();
+    assert!(store.get(&key(0), store.revision).unwrap().value == b"k8s\0another");
+}

@@ -229,7 +229,7 @@ fn chaos() {
         .arg(script)
         .args(["2", "20"])
         .env("ATREST", env!("CARGO_BIN_EXE_atrest"))
-        .env("ATREST_TEST_ETCD35", tools::folder(Version::V35))
+        .env("ATREST_CHAOS_ETCD", tools::program(Version::V34, "etcd"))
         .output()
         .expect("python3 runs");
     let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
