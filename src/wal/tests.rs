@@ -329,13 +329,13 @@ mod machine {
         assert_eq!(m.revision, 3);
         m.apply(&txn(vec![missing(Target::Create(0), Relation::Equal)]));
         assert_eq!(m.revision, 4);
-        // Reading a future revision fails the whole transaction.
-        m.apply(&Request::Txn(Txn {
-            compares: vec![],
-            success: vec![Op::Put(put(b"z", b"")), Op::Range(99)],
-            failure: vec![],
-        }));
+        // Reading a future revision fails the whole transaction, but only in a nested one.
+        let reading =
+            || Txn { success: vec![Op::Put(put(b"z", b"")), Op::Range(99)], ..Txn::default() };
+        m.apply(&Request::Txn(Txn { success: vec![Op::Txn(reading())], ..Txn::default() }));
         assert_eq!(m.revision, 4);
+        m.apply(&Request::Txn(reading()));
+        assert_eq!(m.revision, 5);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod support;
 
+mod data_dir_property;
 mod decode;
 mod documentation;
 mod encode;

@@ -76,6 +76,35 @@ impl<'a> Builder<'a> {
     }
 
     fn try_start(&mut self) -> Result<Etcd, String> {
+        let (mut etcd, metrics) = self.spawn()?;
+        let start = Instant::now();
+        loop {
+            if healthy(metrics) {
+                return Ok(etcd);
+            }
+            let ended = etcd.child.try_wait().map_err(|e| e.to_string())?;
+            if ended.is_some() || start.elapsed() > READY {
+                let log = etcd.data.as_ref().map(|d| d.path().join("log"));
+                let log = log.and_then(|l| fs::read_to_string(l).ok()).unwrap_or_default();
+                let state = ended.map_or("not ready in time".to_owned(), |s| s.to_string());
+                // The next attempt starts on the same data.
+                etcd.kill();
+                self.data = etcd.data.take();
+                return Err(format!("{state}; its log:\n{log}"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Starts it and kills it after a while, ready or not. Hands out what it wrote.
+    pub fn start_and_kill(mut self, after: Duration) -> TempDir {
+        let (etcd, _) = self.spawn().unwrap();
+        std::thread::sleep(after);
+        etcd.killed()
+    }
+
+    /// Starts it. Also returns the port that tells its health.
+    fn spawn(&mut self) -> Result<(Etcd, u16), String> {
         let [client, peer, metrics] = free_ports();
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let client_url = format!("{scheme}://127.0.0.1:{client}");
@@ -85,8 +114,8 @@ impl<'a> Builder<'a> {
             None => tempfile::tempdir().map_err(|e| e.to_string())?,
         };
         let data_dir = data.path().join("etcd");
-        if let Some(snapshot) = &self.restore {
-            restore(self.version, snapshot, &data_dir, &peer_url);
+        if let Some(snapshot) = self.restore.take_if(|_| !data_dir.exists()) {
+            restore(self.version, &snapshot, &data_dir, &peer_url);
         }
         let log = data.path().join("log");
         let log_file = File::create(&log).map_err(|e| e.to_string())?;
@@ -124,7 +153,7 @@ impl<'a> Builder<'a> {
             .stderr(log_file)
             .spawn()
             .map_err(|e| e.to_string())?;
-        let mut etcd = Etcd {
+        let etcd = Etcd {
             version: self.version,
             child,
             port: client,
@@ -132,19 +161,7 @@ impl<'a> Builder<'a> {
             tls: self.tls.is_some(),
             data: Some(data),
         };
-        let start = Instant::now();
-        loop {
-            if healthy(metrics) {
-                return Ok(etcd);
-            }
-            let ended = etcd.child.try_wait().map_err(|e| e.to_string())?;
-            if ended.is_some() || start.elapsed() > READY {
-                let log = fs::read_to_string(&log).unwrap_or_default();
-                let state = ended.map_or("not ready in time".to_owned(), |s| s.to_string());
-                return Err(format!("{state}; its log:\n{log}"));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        Ok((etcd, metrics))
     }
 }
 
@@ -256,6 +273,12 @@ impl Etcd {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.child.wait().unwrap();
+        self.data.take().expect("stopped once")
+    }
+
+    /// Ends the server without warning and hands out what it wrote, as [`Etcd::stop`].
+    pub fn killed(mut self) -> TempDir {
+        self.kill();
         self.data.take().expect("stopped once")
     }
 

@@ -9,6 +9,7 @@ pub mod etcd;
 pub mod kms_plugin;
 pub mod plugs;
 pub mod proxy;
+pub mod random;
 pub mod snapshot;
 pub mod tools;
 
