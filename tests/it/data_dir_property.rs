@@ -196,8 +196,8 @@ fn check_binary(dir: &Path, offline: &Offline) -> Result<(), String> {
     Ok(())
 }
 
-fn round(version: Version, seed: u64, seen: &mut Seen) -> Result<(), (String, Option<TempDir>)> {
-    let mut random = Random::new(seed);
+fn round(version: Version, number: u64, seen: &mut Seen) -> Result<(), (String, Option<TempDir>)> {
+    let mut random = Random::new(number);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let expiring = random.chance(20);
@@ -232,7 +232,7 @@ fn round(version: Version, seed: u64, seen: &mut Seen) -> Result<(), (String, Op
         {
             return Err((format!("after life {life}: {e}"), Some(etcd.killed())));
         }
-        let workers: Vec<_> = (0..1 + random.below(3))
+        let workers: Vec<_> = (0..=random.below(3))
             .map(|_| {
                 let mut client = client.clone();
                 let mut requests = requests::Requests::new(random.next(), expiring, large);

@@ -180,7 +180,9 @@ impl Requests {
                 self.deletes = false;
                 match client.txn(txn).await {
                     Ok(answer) => {
-                        self.revision = answer.header().map_or(self.revision, |h| h.revision());
+                        self.revision = answer
+                            .header()
+                            .map_or(self.revision, etcd_client::ResponseHeader::revision);
                         true
                     }
                     Err(_) => false,
