@@ -64,9 +64,10 @@ class Etcd:
         self.process = None
         self.start()
 
-    def start(self):
-        client, peer = (f"http://127.0.0.1:{p}" for p in (self.client, self.peer))
-        self.process = subprocess.Popen(
+    def launch(self, port):
+        """A process that answers at the port, and its revision."""
+        client, peer = (f"http://127.0.0.1:{p}" for p in (port, self.peer))
+        process = subprocess.Popen(
             [self.program, "--name=default", f"--data-dir={self.data}", "--logger=zap", "--log-level=error",
              f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
              f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
@@ -75,13 +76,22 @@ class Etcd:
         end = time.monotonic() + 60
         while time.monotonic() < end:
             try:
-                seen = self.seen
-                answer = self.call("/v3/kv/range", {"key": b64(b"x")})
-                self.lost |= int(answer["header"]["revision"]) < seen
-                return
+                answer = self.call("/v3/kv/range", {"key": b64(b"x")}, port)
+                return process, int(answer["header"]["revision"])
             except (OSError, http.client.HTTPException, ValueError):
                 time.sleep(0.05)
+        process.kill()
         raise SystemExit("etcd does not start")
+
+    def start(self):
+        if self.seen:
+            # Where nobody else reaches it, before anything new is written.
+            seen = self.seen
+            process, revision = self.launch(free_port())
+            self.lost |= revision < seen
+            process.terminate()
+            process.wait()
+        self.process, _ = self.launch(self.client)
 
     def kill(self):
         status = self.process.poll()
@@ -90,8 +100,8 @@ class Etcd:
         if status is not None:
             raise AssertionError(f"etcd ended by itself, status {status}")
 
-    def call(self, path, body):
-        connection = http.client.HTTPConnection("127.0.0.1", self.client, timeout=20)
+    def call(self, path, body, port=None):
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.client, timeout=20)
         try:
             connection.request("POST", path, json.dumps(body))
             response = connection.getresponse()

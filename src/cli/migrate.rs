@@ -126,6 +126,12 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             backup = Some(path.display().to_string());
         }
         remaining = job.apply(&mut live, plan, args, &mut outcome)?;
+        if outcome.written > 0 {
+            ctx.ui.note(
+                "the values as they were before remain in etcd's history and files; `atrest \
+                 residue` finds them and says what removes them",
+            );
+        }
     }
     let interrupted = job.interrupted.load(Ordering::Relaxed);
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]

@@ -200,7 +200,9 @@ impl Report<'_> {
         }
         let o = self.outcome;
         let already = format!("{} current", table::count(self.current));
-        if self.applied {
+        if self.planned == 0 {
+            writeln!(out, "nothing to rewrite; {already}")?;
+        } else if self.applied {
             writeln!(
                 out,
                 "{} of {} rewritten, {} verified; {already} before",
