@@ -150,7 +150,9 @@ impl<'a> Db<'a> {
     /// carry their own number and whose element table fits. Nothing says that a tree uses them,
     /// so they may be of any age.
     pub fn sweep<'s>(&'s self, skip: &'s PageSet) -> impl Iterator<Item = Page<'a>> + 's {
-        (2..self.file_pages()).filter(|id| !skip.contains(*id)).filter_map(|id| {
+        // The last page may have lost its end.
+        let pages = self.data.len().div_ceil(self.page_size) as u64;
+        (2..pages).filter(|id| !skip.contains(*id)).filter_map(|id| {
             let at = usize::try_from(id).ok()?.checked_mul(self.page_size)?;
             let page = Page::sweep(self.data.get(at..)?, self.page_size, self.endian).ok()?;
             (page.id == id && page.kind == PageKind::Leaf && page.count > 0).then_some(page)

@@ -26,6 +26,7 @@ mod profile;
 mod residue;
 mod residue_damage;
 mod residue_kine;
+mod salvage;
 mod scan;
 mod scan_errors;
 mod scan_formats;

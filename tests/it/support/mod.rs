@@ -7,6 +7,7 @@ pub mod certs;
 pub mod corpus;
 pub mod etcd;
 pub mod kms_plugin;
+pub mod pages;
 pub mod plugs;
 pub mod proxy;
 pub mod random;
