@@ -106,6 +106,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if !plan.items.is_empty() {
         checks::quota(ctx, database.as_ref(), args.apply)?;
         checks::unencrypted(ctx, &plan, &written_by);
+        checks::nonces(ctx, &plan, &written_by);
         if args.confirm_config.is_empty() {
             ctx.ui.warn(&checks::every_api_server(&written_by));
         }

@@ -18,6 +18,7 @@ use atrest::resource::{DEFAULT_PREFIX, Scope};
 use atrest::transform::Transformers;
 
 use crate::support::bin::Bin;
+use crate::support::certs::Certs;
 use crate::support::plugs::Plugs;
 use crate::support::{Etcd, Version, bin, corpus};
 
@@ -137,7 +138,13 @@ fn applied(etcd: &Etcd, configs: &[&Path], words: &str) -> Value {
 
 #[test]
 fn a_partial_migration_is_completed() {
-    let etcd = Etcd::restored(Version::V35, &corpus::db("p1b-partial-migration"));
+    for version in [Version::V34, Version::V35] {
+        completed(version);
+    }
+}
+
+fn completed(version: Version) {
+    let etcd = Etcd::restored(version, &corpus::db("p1b-partial-migration"));
     let config = corpus::private_config("p1-secretbox");
     let before = state(&etcd);
     let plan = migrate(&etcd, &[&config], "-w json").run().ok().says("every API server").json();
@@ -303,8 +310,9 @@ fn plaintext_goes_to_every_provider_and_back() {
 }
 
 #[test]
-fn leases_are_kept() {
-    let etcd = Etcd::plain(Version::V35);
+fn leases_are_kept_over_tls_too() {
+    let certs = Certs::new();
+    let etcd = Etcd::builder(Version::V35).tls(&certs).start();
     let granted = String::from_utf8(etcd.ctl(&["lease", "grant", "3600"])).unwrap();
     let lease = granted.split_whitespace().nth(1).unwrap();
     etcd.ctl(&["put", "--lease", lease, "/registry/secrets/a/leased", "k8s"]);

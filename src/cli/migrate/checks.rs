@@ -17,6 +17,10 @@ const DEFAULT_QUOTA: u64 = 2 << 30;
 /// `server/storage/quota.go`: `backendQuota.Available`, and `DefaultMaxRequestBytes`).
 const REQUEST: u64 = 3 << 19;
 
+/// Writes after which an AES-GCM key with random nonces is to be replaced (Kubernetes
+/// documentation, "Encrypting Confidential Data at Rest").
+const GCM_WRITES: u64 = 200_000;
+
 /// Options that do not go together.
 pub fn options(ctx: &Ctx) -> Result<(), Failure> {
     let g = &ctx.global;
@@ -136,6 +140,24 @@ pub fn unencrypted(ctx: &Ctx, plan: &Plan, written_by: &BTreeMap<String, Written
     for (resource, entries) in losing {
         ctx.ui.warn(&format!(
             "by this configuration, {} of {resource} are stored unencrypted",
+            table::entries(entries)
+        ));
+    }
+}
+
+/// Random nonces of AES-GCM repeat themselves sooner or later.
+pub fn nonces(ctx: &Ctx, plan: &Plan, written_by: &BTreeMap<String, Written>) {
+    let mut entries: BTreeMap<String, u64> = BTreeMap::new();
+    for (group, share) in &plan.groups {
+        if let Some(w) = written_by.get(&group.resource)
+            && w.by.provider == Provider::AesGcm
+        {
+            *entries.entry(w.by.to_string()).or_default() += share.stored.entries;
+        }
+    }
+    for (key, entries) in entries.into_iter().filter(|(_, n)| *n >= GCM_WRITES) {
+        ctx.ui.warn(&format!(
+            "{key} would encrypt {}: Kubernetes wants a new AES-GCM key after 200,000 writes",
             table::entries(entries)
         ));
     }
