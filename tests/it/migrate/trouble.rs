@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{applied, migrate, number, plain, state, transformers};
+use crate::support::cluster::Cluster;
 use crate::support::proxy::Proxy;
 use crate::support::{Etcd, Version, bin, corpus, tools};
 
@@ -219,6 +220,34 @@ fn a_server_that_goes_for_good_ends_the_run() {
     let report: Value = serde_json::from_slice(&done.stdout).unwrap();
     assert_eq!(report["interrupted"], true);
     assert_eq!(applied(&etcd, &[&config], "")["remaining"], 0);
+}
+
+#[test]
+fn members_of_a_cluster_go_and_come_and_every_entry_is_written_once() {
+    let mut cluster = Cluster::start(Version::V34);
+    for start in (0..1200).step_by(100) {
+        let put = |i| format!("put /registry/secrets/a/s{i:04} plain{i}\n");
+        let puts: String = (start..start + 100).map(put).collect();
+        cluster.ctl(&["txn"], &format!("\n{puts}\n\n"));
+    }
+    let config = corpus::private_config("p1-secretbox");
+    let words = "migrate --apply --no-backup -w json --qps 150 --batch 8 --endpoints";
+    let mut child =
+        bin().words(words).arg(cluster.endpoints()).arg("--encryption-config").arg(&config).spawn();
+    for member in 0..3 {
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(child.try_wait().unwrap().is_none(), "it ended before member {member} was killed");
+        cluster.restart(member, Duration::from_millis(300));
+    }
+    let done = child.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let numbers = ["written", "verified", "conflicts", "remaining"].map(|n| number(&report, n));
+    assert_eq!(numbers, [1200, 1200, 0, 0]);
+    let out = cluster.ctl(&["get", "--prefix", "/registry/", "-w", "json"], "");
+    let stored: Value = serde_json::from_slice(&out).unwrap();
+    let rows = stored["kvs"].as_array().unwrap();
+    assert!(rows.len() == 1200 && rows.iter().all(|r| r["version"] == 2));
 }
 
 /// The long version is run by hand.

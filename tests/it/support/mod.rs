@@ -4,6 +4,7 @@
 
 pub mod bin;
 pub mod certs;
+pub mod cluster;
 pub mod corpus;
 pub mod etcd;
 pub mod kms_plugin;
