@@ -277,8 +277,8 @@ impl Report<'_> {
             self.revisions.iter().any(|r| matches!(r, Revision::Put { changes: Some(_), .. }));
         columns.extend([">SIZE", ">WRITE"]);
         columns.extend(with_changes.then_some("DATA"));
-        let of_log = self.revisions.iter().filter(|r| r.held() == Holder::Wal).count();
-        columns.extend((of_log > 0).then_some("HELD IN"));
+        let buried = self.revisions.iter().filter(|r| r.held() != Holder::KeySpace).count();
+        columns.extend((buried > 0).then_some("HELD IN"));
         let mut rows = Builder::new(color, &columns);
         let dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
         for r in self.revisions {
@@ -297,7 +297,7 @@ impl Report<'_> {
                     row.extend(with_status.then(|| dash(j.status.map(Status::as_str))));
                     row.extend([table::bytes(f.size), f.version_count.to_string()]);
                     row.extend(with_changes.then(|| in_words(changes.as_deref())));
-                    row.extend((of_log > 0).then(|| r.held().as_str().to_owned()));
+                    row.extend((buried > 0).then(|| r.held().as_str().to_owned()));
                     let mark = match (j.status, j.provider) {
                         (Some(Status::Unreadable), _) => Mark::Bad,
                         (Some(Status::Stale), _) | (None, Provider::Identity) => Mark::Warn,
@@ -308,8 +308,8 @@ impl Report<'_> {
                 Revision::Delete { key, .. } => {
                     let key = String::from_utf8_lossy(key).into_owned();
                     let mut row = vec![number, key, "deleted".to_owned()];
-                    row.resize(columns.len() - usize::from(of_log > 0), "-".to_owned());
-                    row.extend((of_log > 0).then(|| r.held().as_str().to_owned()));
+                    row.resize(columns.len() - usize::from(buried > 0), "-".to_owned());
+                    row.extend((buried > 0).then(|| r.held().as_str().to_owned()));
                     rows.row(row, Mark::Plain);
                 }
             }
@@ -321,8 +321,8 @@ impl Report<'_> {
             write!(out, ", {} of them deletions", table::count(deletions as u64))?;
         }
         let plain = puts().filter(|f| f.judged.provider == Provider::Identity).count();
-        if of_log > 0 {
-            write!(out, ", {} held by the write-ahead log only", table::count(of_log as u64))?;
+        if buried > 0 {
+            write!(out, ", {} of them compacted and not yet gone", table::count(buried as u64))?;
         }
         writeln!(out, "; {} stored unencrypted", table::count(plain as u64))
     }

@@ -233,6 +233,8 @@ pub enum Holder {
     KeySpace,
     /// The write-ahead log alone: it is compacted away.
     Wal,
+    /// kine's copy beside the value that superseded it: it is compacted away.
+    KineOldValue,
 }
 
 impl Holder {
@@ -242,6 +244,7 @@ impl Holder {
         match self {
             Self::KeySpace => "key-space",
             Self::Wal => "wal",
+            Self::KineOldValue => "kine-old-value",
         }
     }
 }

@@ -95,7 +95,7 @@ fn a_data_directory_has_what_its_log_holds_too() {
     );
     assert!(rows == without_changes("p7-migrated-uncompacted"), "nothing is lost to compaction");
     let table = bin().words("history secrets/default/login1 --data-dir").arg(dir.path()).run().ok();
-    assert!(table.text().contains("1 held by the write-ahead log only"), "{}", table.text());
+    assert!(table.text().contains("1 of them compacted and not yet gone"), "{}", table.text());
 }
 
 /// The log of a restored member begins anew on data that it never saw. It tells no revisions.

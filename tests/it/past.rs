@@ -119,3 +119,40 @@ fn every_source_shows_the_same_past() {
     let gone = bin().words("get secrets/team-b/sb-1 --kine").arg(&sqlite).run();
     gone.fails_with_hint(1);
 }
+
+/// kine compacts superseded rows away, and the row behind each keeps a copy of its value.
+#[test]
+fn copies_of_compacted_rows_are_history_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let c = kine(&path);
+    let key = "/registry/secrets/default/login1";
+    let history = || {
+        let done = bin().words("history -w jsonl --kine").arg(&path).arg(key).run().ok();
+        done.jsonl()
+            .iter()
+            .map(|r| (r["revision"].as_i64().unwrap(), r["held_in"].clone(), r["provider"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let row = |revision, held: &str, provider: &str| (revision, held.into(), provider.into());
+    let whole = [row(210, "key-space", "identity"), row(603, "key-space", "secretbox")];
+    assert_eq!(history(), whole);
+    c.execute(
+        "DELETE FROM kine WHERE id IN (SELECT prev_revision FROM kine WHERE prev_revision <> 0)",
+        [],
+    )
+    .unwrap();
+    assert_eq!(history(), [row(210, "kine-old-value", "identity"), whole[1].clone()]);
+    let table = bin().words("history --kine").arg(&path).arg(key).run().ok();
+    assert!(table.text().contains("1 of them compacted and not yet gone"), "{}", table.text());
+    // Written once more, as the remedy says, the copy is one of the encrypted value.
+    c.execute(
+        "INSERT INTO kine SELECT 700, name, 0, 0, create_revision, id, 0, value, value FROM kine
+         WHERE id = 603",
+        [],
+    )
+    .unwrap();
+    c.execute("DELETE FROM kine WHERE id = 603", []).unwrap();
+    let last = [row(603, "kine-old-value", "secretbox"), row(700, "key-space", "secretbox")];
+    assert_eq!(history(), last);
+}

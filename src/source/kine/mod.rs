@@ -4,6 +4,7 @@
 //! A row's `id` is the revision it was written at. The state at revision R is, per name, the row
 //! with the largest id ≤ R, unless that row is a deletion.
 
+mod held;
 mod open;
 mod rows;
 
@@ -16,7 +17,8 @@ use self::open::{Opened, Stamp, beside, unreadable};
 use self::rows::State;
 use super::snapshot::revision;
 use super::{
-    EntrySink, Query, Record, RecordSink, Source, SourceError, SourceInfo, SourceKind, Visit,
+    EntrySink, HeldSink, Query, Record, RecordSink, Source, SourceError, SourceInfo, SourceKind,
+    Visit,
 };
 use crate::entry::{EntryRef, Value};
 
@@ -50,9 +52,9 @@ pub struct Row<'a> {
     pub old_value: Value<'a>,
 }
 
-impl Row<'_> {
+impl<'a> Row<'a> {
     /// As an entry; kine itself counts no versions.
-    fn entry(&self, version: i64) -> EntryRef<'_> {
+    fn entry(&self, version: i64) -> EntryRef<'a> {
         EntryRef {
             key: self.name,
             value: self.value,
@@ -146,6 +148,14 @@ impl Kine {
     }
 }
 
+fn record<'a>(row: &Row<'a>, version: i64) -> Record<'a> {
+    if row.deleted {
+        Record::Delete { key: row.name, revision: row.id }
+    } else {
+        Record::Put(row.entry(version))
+    }
+}
+
 impl Source for Kine {
     fn info(&self) -> SourceInfo {
         SourceInfo { kind: SourceKind::Kine, location: self.path.to_string_lossy().into_owned() }
@@ -166,11 +176,15 @@ impl Source for Kine {
         let mut state = State::default();
         self.rows(query, &mut |row| {
             let version = state.apply(&row);
-            sink(if row.deleted {
-                Record::Delete { key: row.name, revision: row.id }
-            } else {
-                Record::Put(row.entry(version))
-            })
+            sink(record(&row, version))
+        })
+    }
+
+    fn held(&mut self, query: &Query, sink: &mut HeldSink<'_>) -> Result<Visit, SourceError> {
+        self.transaction(|path, c, visit| {
+            let newest = rows::newest(c).map_err(|e| unreadable(path, e))?;
+            visit.revision = query.revision.filter(|r| *r > 0).unwrap_or(newest);
+            held::read(path, c, query, visit, sink)
         })
     }
 }

@@ -56,7 +56,27 @@ pub(super) fn read(
     damage: &mut Vec<Damage>,
     sink: &mut RowSink<'_>,
 ) -> rusqlite::Result<()> {
-    walk(c, true, query, damage, sink)
+    walk(c, true, None, query, damage, sink)
+}
+
+/// As [`read`], values left out.
+pub(super) fn outline(
+    c: &Connection,
+    query: &Query,
+    damage: &mut Vec<Damage>,
+    sink: &mut RowSink<'_>,
+) -> rusqlite::Result<()> {
+    walk(c, false, None, query, damage, sink)
+}
+
+/// As [`read`], one row.
+pub(super) fn one(
+    c: &Connection,
+    id: i64,
+    query: &Query,
+    sink: &mut RowSink<'_>,
+) -> rusqlite::Result<()> {
+    walk(c, true, Some(id), query, &mut Vec::new(), sink)
 }
 
 /// The state at the queried revision, values left out.
@@ -66,7 +86,7 @@ pub(super) fn fold(
     damage: &mut Vec<Damage>,
 ) -> rusqlite::Result<State> {
     let mut state = State::default();
-    walk(c, false, query, damage, &mut |row| {
+    outline(c, query, damage, &mut |row| {
         state.apply(&row);
         ControlFlow::Continue(())
     })?;
@@ -76,17 +96,21 @@ pub(super) fn fold(
 fn walk(
     c: &Connection,
     values: bool,
+    only: Option<i64>,
     query: &Query,
     damage: &mut Vec<Damage>,
     sink: &mut RowSink<'_>,
 ) -> rusqlite::Result<()> {
     // Values that are not asked for are not read: they lie last in a row, mostly on other pages.
     let columns = if values { COLUMNS.as_slice() } else { &COLUMNS[..7] };
-    let sql =
-        format!("SELECT {} FROM kine NOT INDEXED WHERE id <= ?1 ORDER BY id", columns.join(", "));
+    let sql = format!(
+        "SELECT {} FROM kine NOT INDEXED WHERE id BETWEEN ?1 AND ?2 ORDER BY id",
+        columns.join(", ")
+    );
     let limit = query.revision.filter(|r| *r > 0).unwrap_or(i64::MAX);
     let mut statement = c.prepare(&sql)?;
-    let mut rows = statement.query([limit])?;
+    let (from, to) = only.map_or((i64::MIN, limit), |id| (id, id));
+    let mut rows = statement.query([from, to])?;
     while let Some(row) = rows.next()? {
         let id = integer(row.get_ref(0)?);
         let Some(name) = name(row.get_ref(1)?) else {
