@@ -200,10 +200,19 @@ impl DataDir {
         let last = log.effective().last().map_or(0, |e| e.index);
         // A member that is alone commits all it has as soon as it starts.
         let commit = if voters.alone() { last } else { log.hard_state.commit };
-        if last < applied && !self.segments.is_empty() {
-            visit.notes.push(format!(
-                "the log ends at entry {last}, before entry {applied} that the database already holds"
-            ));
+        // A member that received its database from a leader has only a record of that.
+        let reached = log.snapshots.iter().map(|(index, _)| *index).fold(last, u64::max);
+        if reached < applied
+            && let Some((name, _)) = self.segments.last()
+        {
+            // An entry is in the log, on disk, before the database gets it.
+            visit.damage.push(Damage {
+                location: name.clone(),
+                what: format!(
+                    "the log ends at entry {reached}, before entry {applied} that the database already holds: \
+                     it has lost its end, and with it any later changes"
+                ),
+            });
         }
         let unsure = log.effective().filter(|e| e.index > commit).count();
         if unsure > 0 {

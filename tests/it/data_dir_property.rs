@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use crate::support::random::{Random, from_env, seed};
 use crate::support::{Etcd, Version, bin};
 
+mod damaged_log;
 mod requests;
 
 /// Create revision, mod revision, version, lease, value.

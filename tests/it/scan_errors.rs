@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
-use crate::support::{bin, corpus};
+use crate::support::{Etcd, Version, bin, corpus};
 
 #[test]
 fn wrong_usage_is_exit_2_with_a_reason() {
@@ -171,16 +171,77 @@ fn a_hash_that_does_not_match_can_be_overridden() {
 
 #[test]
 fn a_file_that_may_not_be_read() {
-    // Root reads everything: as nobody the mode counts.
+    use std::os::unix::process::CommandExt as _;
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let path = dir.path().join("snapshot.db");
     fs::write(&path, corpus::bytes("p0-plaintext.db")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
-    if File::open(&path).is_ok() {
-        return; // Nothing to test for a user whom modes do not bind.
+    let db = dir.path().join("etcd/member/snap/db");
+    fs::create_dir_all(db.parent().unwrap()).unwrap();
+    fs::copy(&path, &db).unwrap();
+    fs::create_dir_all(dir.path().join("etcd/member/wal")).unwrap();
+    for path in [&path, &db] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
     }
-    bin().words("scan --snapshot").arg(&path).run().fails_with_hint(1).says("ermission denied");
+    // Modes do not bind root, who runs it as somebody else then, from where anyone may.
+    let program = dir.path().join("atrest");
+    fs::copy(env!("CARGO_BIN_EXE_atrest"), &program).unwrap();
+    let as_root = File::open(&path).is_ok();
+    for (option, given) in [("--snapshot", &path), ("--data-dir", &dir.path().join("etcd"))] {
+        let mut command = Command::new(&program);
+        command.env_clear().args(["scan", option]).arg(given);
+        if as_root {
+            command.uid(65534).gid(65534);
+        }
+        let done = command.output().unwrap();
+        let stderr = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(1), "{option}: {stderr}");
+        assert!(done.stdout.is_empty(), "{option}");
+        assert!(stderr.starts_with("error: cannot read "), "{option}: {stderr}");
+        assert!(stderr.contains("ermission denied"), "{option}: {stderr}");
+        assert!(stderr.lines().any(|l| l.starts_with("hint: run as a user")), "{stderr}");
+    }
+}
+
+#[test]
+fn files_of_a_running_etcd() {
+    for version in [Version::V34, Version::V35] {
+        let etcd = Etcd::plain(version);
+        let dir = etcd.data_dir();
+        for (option, path) in
+            [("--snapshot", dir.join("member/snap/db")), ("--data-dir", dir.clone())]
+        {
+            let run = bin().arg("scan").arg(option).arg(path).run();
+            run.fails_with_hint(1).says("in use by a running etcd");
+        }
+        etcd.put("/registry/secrets/default/s", b"still writable");
+    }
+}
+
+#[test]
+fn a_data_directory_that_is_none_or_damaged() {
+    let dir = corpus::data_dir();
+    let scan =
+        |path: &std::path::Path| bin().words("scan --all-resources --data-dir").arg(path).run();
+    let db = dir.path().join("member/snap/db");
+    let whole = fs::read(&db).unwrap();
+    for len in [0, 1, 79, 4096, 8192, 12_288, 100_000, whole.len() / 2, whole.len() - 1] {
+        fs::write(&db, &whole[..len]).unwrap();
+        scan(dir.path()).fails_with_hint(1);
+    }
+    fs::write(&db, "apiVersion: v1\n").unwrap();
+    scan(dir.path()).fails_with_hint(1).says("is not an etcd");
+    scan(&db).fails_with_hint(1).says("not a data directory");
+    fs::remove_file(&db).unwrap();
+    scan(dir.path()).fails_with_hint(1).says("has no database");
+    scan(&dir.path().join("member/wal")).fails_with_hint(1);
+    scan(&dir.path().join("nowhere")).fails_with_hint(1);
+    // A raft log that is some other file altogether: what the database has, and exit 4.
+    let dir = corpus::data_dir();
+    let log = dir.path().join("member/wal/0000000000000000-0000000000000000.wal");
+    scan(dir.path()).ok();
+    fs::write(&log, "no log\n".repeat(1000)).unwrap();
+    scan(dir.path()).code(4).says("warning: cannot read 0000000000000000-0000000000000000.wal");
 }
 
 #[test]

@@ -54,7 +54,8 @@ impl Requests {
             3..8 if self.large => 1_400_000,
             _ => self.random.below(300),
         };
-        let mut value = self.random.bytes(len.min(64));
+        let zeros = self.random.chance(30);
+        let mut value = self.random.bytes(if zeros { len.min(64) } else { len });
         // Zero sectors, which a torn write has too.
         value.resize(len, 0);
         value

@@ -67,7 +67,7 @@ impl<'a> Builder<'a> {
         let mut why = String::new();
         // Between choosing a free port and etcd's listening on it, another process may take it.
         for _ in 0..3 {
-            match self.try_start() {
+            match self.try_start(READY) {
                 Ok(etcd) => return etcd,
                 Err(e) => why = e,
             }
@@ -75,7 +75,12 @@ impl<'a> Builder<'a> {
         panic!("etcd did not start: {why}");
     }
 
-    fn try_start(&mut self) -> Result<Etcd, String> {
+    /// Starts it, or says why it does not.
+    pub fn start_once(mut self) -> Result<Etcd, String> {
+        self.try_start(Duration::from_secs(12))
+    }
+
+    fn try_start(&mut self, patience: Duration) -> Result<Etcd, String> {
         let (mut etcd, metrics) = self.spawn()?;
         let start = Instant::now();
         loop {
@@ -83,7 +88,7 @@ impl<'a> Builder<'a> {
                 return Ok(etcd);
             }
             let ended = etcd.child.try_wait().map_err(|e| e.to_string())?;
-            if ended.is_some() || start.elapsed() > READY {
+            if ended.is_some() || start.elapsed() > patience {
                 let log = etcd.data.as_ref().map(|d| d.path().join("log"));
                 let log = log.and_then(|l| fs::read_to_string(l).ok()).unwrap_or_default();
                 let state = ended.map_or("not ready in time".to_owned(), |s| s.to_string());
