@@ -69,12 +69,11 @@ fn a_scan_reads_as_of_a_revision() {
         .fails_with_hint(1)
         .says("revision 999999 does not exist yet");
     etcd.ctl(&["compact", &then.to_string()]);
-    bin()
-        .words(&format!("scan --revision {}", then - 1))
-        .args(etcd.args())
-        .run()
-        .fails_with_hint(1)
-        .says("has been compacted");
+    for command in ["scan", "history secrets/", "export", "keys", "get secrets/default/login1"] {
+        let done = bin().words(command).words(&format!("--revision {}", then - 1));
+        let done = done.args(etcd.args()).run().fails_with_hint(1).says("has been compacted");
+        assert!(done.stderr.contains("--revision") && done.stdout.is_empty(), "{done}");
+    }
 }
 
 #[test]

@@ -72,7 +72,10 @@ pub(super) fn history(
             Begun::Events(first, stream) => Some((first, stream)),
         };
         if newest < compacted {
-            return Err(compacted_meanwhile(newest));
+            return Err(match query.revision {
+                Some(_) => forgotten(newest),
+                None => compacted_meanwhile(newest),
+            });
         }
         // Buffered: the state comes in the order of keys.
         let mut state: Vec<Entry> = Vec::new();
@@ -110,12 +113,18 @@ async fn newest(session: &Arc<Session>, query: &Query) -> Result<i64, SourceErro
                 .hint("give a --revision that has been reached, or none for the newest")
         }
         Some("etcdserver: mvcc: required revision has been compacted") => {
-            compacted_meanwhile(request.revision)
+            forgotten(request.revision)
         }
         _ => explain::refusal(session, &refusal),
     })?;
     let current = PageInfo::read(&page).map_err(malformed)?.revision;
     Ok(if request.revision > 0 { request.revision } else { current })
+}
+
+/// As a scan says it.
+fn forgotten(revision: i64) -> SourceError {
+    SourceError::new(format!("revision {revision} has been compacted: etcd no longer holds it"))
+        .hint("give a newer --revision, or none for the newest; a snapshot taken before may still hold it")
 }
 
 fn compacted_meanwhile(revision: i64) -> SourceError {
