@@ -1,6 +1,7 @@
 //! What a watch sends.
 
 use super::wire;
+use crate::mvcc::key_value;
 use crate::proto::{Fields, Malformed};
 use crate::source::Record;
 
@@ -26,14 +27,7 @@ impl<'a> Frame<'a> {
             let field = field?;
             let flag = || field.varint().is_some_and(|v| v != 0);
             match field.number {
-                1 => {
-                    for header in Fields::new(field.bytes().unwrap_or_default()) {
-                        let header = header?;
-                        if header.number == 3 {
-                            frame.revision = header.int64().unwrap_or_default();
-                        }
-                    }
-                }
+                1 => frame.revision = wire::header_revision(field)?,
                 3 => frame.created = flag(),
                 4 => frame.canceled = flag(),
                 5 => frame.compact_revision = field.int64().unwrap_or_default(),
@@ -61,7 +55,7 @@ pub(super) fn event(message: &[u8]) -> Result<Record<'_>, Malformed> {
             _ => {}
         }
     }
-    let entry = wire::entry(kv.ok_or(Malformed { offset: 0 })?)?;
+    let entry = key_value(kv.ok_or(Malformed { offset: 0 })?)?;
     Ok(if deleted {
         Record::Delete { key: entry.key, revision: entry.mod_revision }
     } else {

@@ -1,7 +1,7 @@
 //! Transactions on the wire (etcd `api/etcdserverpb/rpc.proto`).
 
 use super::kv::Put;
-use super::wire::RangeRequest;
+use super::wire::{self, RangeRequest};
 use crate::proto::{Fields, Malformed};
 
 /// `etcdserverpb.PutRequest`.
@@ -110,14 +110,7 @@ impl<'a> Response<'a> {
         for field in Fields::new(message) {
             let field = field?;
             match field.number {
-                1 => {
-                    for header in Fields::new(field.bytes().unwrap_or_default()) {
-                        let header = header?;
-                        if header.number == 3 {
-                            response.revision = header.int64().unwrap_or_default();
-                        }
-                    }
-                }
+                1 => response.revision = wire::header_revision(field)?,
                 2 => response.succeeded = field.varint().is_some_and(|v| v != 0),
                 3 => {
                     for op in Fields::new(field.bytes().unwrap_or_default()) {

@@ -5,8 +5,9 @@ use bytes::{Buf, Bytes};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-use crate::entry::{EntryRef, Value};
-use crate::proto::{Fields, Malformed};
+use crate::entry::EntryRef;
+use crate::mvcc::key_value;
+use crate::proto::{Field, Fields, Malformed};
 use crate::source::KeyRange;
 
 /// `etcdserverpb.RangeRequest` (etcd `api/etcdserverpb/rpc.proto`).
@@ -63,14 +64,7 @@ impl PageInfo {
         for field in Fields::new(message) {
             let field = field?;
             match field.number {
-                1 => {
-                    for header in Fields::new(field.bytes().unwrap_or_default()) {
-                        let header = header?;
-                        if header.number == 3 {
-                            info.revision = header.int64().unwrap_or_default();
-                        }
-                    }
-                }
+                1 => info.revision = header_revision(field)?,
                 2 => {
                     info.entries += 1;
                     first = first.or(field.bytes());
@@ -81,7 +75,8 @@ impl PageInfo {
                 _ => {}
             }
         }
-        let key = |kv: Option<&[u8]>| kv.map(|kv| entry(kv).map(|e| e.key.to_vec())).transpose();
+        let key =
+            |kv: Option<&[u8]>| kv.map(|kv| key_value(kv).map(|e| e.key.to_vec())).transpose();
         info.first = key(first)?;
         info.last = key(last)?;
         Ok(info)
@@ -91,36 +86,22 @@ impl PageInfo {
 /// The entries of an `etcdserverpb.RangeResponse`.
 pub(super) fn entries(message: &[u8]) -> impl Iterator<Item = Result<EntryRef<'_>, Malformed>> {
     Fields::new(message).filter_map(|field| match field {
-        Ok(field) if field.number == 2 => Some(entry(field.bytes().unwrap_or_default())),
+        Ok(field) if field.number == 2 => Some(key_value(field.bytes().unwrap_or_default())),
         Ok(_) => None,
         Err(e) => Some(Err(e)),
     })
 }
 
-/// `mvccpb.KeyValue` (etcd `api/mvccpb/kv.proto`).
-#[inline]
-pub(super) fn entry(message: &[u8]) -> Result<EntryRef<'_>, Malformed> {
-    let mut entry = EntryRef {
-        key: &[],
-        value: Value(&[]),
-        create_revision: 0,
-        mod_revision: 0,
-        version: 0,
-        lease: 0,
-    };
-    for field in Fields::new(message) {
+/// The store's revision in an `etcdserverpb.ResponseHeader`.
+pub(super) fn header_revision(header: Field<'_>) -> Result<i64, Malformed> {
+    let mut revision = 0;
+    for field in Fields::new(header.bytes().unwrap_or_default()) {
         let field = field?;
-        match field.number {
-            1 => entry.key = field.bytes().unwrap_or_default(),
-            2 => entry.create_revision = field.int64().unwrap_or_default(),
-            3 => entry.mod_revision = field.int64().unwrap_or_default(),
-            4 => entry.version = field.int64().unwrap_or_default(),
-            5 => entry.value = Value(field.bytes().unwrap_or_default()),
-            6 => entry.lease = field.int64().unwrap_or_default(),
-            _ => {}
+        if field.number == 3 {
+            revision = field.int64().unwrap_or_default();
         }
     }
-    Ok(entry)
+    Ok(revision)
 }
 
 /// Passes messages through as bytes.
