@@ -20,6 +20,7 @@ impl Database {
         let c = Connection::open(dir.path().join("state.db")).unwrap();
         c.execute_batch(&format!(
             "PRAGMA journal_mode = {journal};
+             PRAGMA synchronous = OFF;
              CREATE TABLE kine (
                 id INTEGER PRIMARY KEY AUTOINCREMENT, name INTEGER, created INTEGER,
                 deleted INTEGER, create_revision INTEGER, prev_revision INTEGER, lease INTEGER,
@@ -176,4 +177,61 @@ fn a_database_of_encrypted_rows_is_clean() {
     assert_eq!(db.residue()["verdict"], "clean");
     let gate = bin().words("residue --fail-on plaintext --kine").arg(db.path()).run();
     assert_eq!(gate.code, Some(0));
+}
+
+/// Values of several pages go on in others; in the log, each page lies in a frame of its own.
+#[test]
+fn large_values_are_followed_from_page_to_page() {
+    for journal in ["WAL", "DELETE"] {
+        let db = Database::new(journal);
+        let value = |i: usize| {
+            let noise = (0u32..).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]);
+            let mut value = secret(i, "large");
+            value.extend(noise.take(i * 997 % 40_000));
+            value
+        };
+        for i in 0..60 {
+            db.put(&key(i), &value(i));
+        }
+        // Each key has one row left, which holds nothing of the old one.
+        for i in 0..60 {
+            db.put(&key(i), b"k8s:enc:secretbox:v1:key1:abc");
+        }
+        db.c.execute_batch(
+            "DELETE FROM kine WHERE prev_revision = 0 AND name LIKE '/registry/%';
+             UPDATE kine SET old_value = NULL WHERE name LIKE '/registry/%';",
+        )
+        .unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let to = out.path().join("recovered");
+        let done = bin()
+            .words("residue -w json --recover")
+            .arg(&to)
+            .arg("--kine")
+            .arg(db.path())
+            .run()
+            .ok();
+        let document = done.json();
+        let findings = document["findings"].as_array().unwrap();
+        for i in 0..60 {
+            let word = format!("secret-value-large-{i:04}");
+            let wal = db.dir.path().join("state.db-wal");
+            let there =
+                count(&db.path(), &word) + if wal.exists() { count(&wal, &word) } else { 0 };
+            let of_key: Vec<_> = findings.iter().filter(|f| f["key"] == key(i)).collect();
+            assert_eq!(there > 0, !of_key.is_empty(), "{journal}: {i} lies there {there} times");
+            if journal == "WAL" {
+                let len = value(i).len();
+                let whole = of_key.iter().any(|f| f["partial"] == false && f["size"] == len);
+                assert!(whole, "{i}, {len} bytes: {of_key:?}");
+            }
+        }
+        // The bytes themselves, of no object that could be shown as YAML.
+        let mut whole = 0;
+        for file in std::fs::read_dir(to.join("core/secrets/ns")).unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            whole += usize::from((0..60).any(|i| bytes == value(i)));
+        }
+        assert!(whole >= if journal == "WAL" { 60 } else { 30 }, "{journal}: {whole} are whole");
+    }
 }

@@ -4,11 +4,12 @@
 //! cells in pages in use; its write-ahead log and journal hold older images of pages. A row of
 //! kine's table is known by its record header: nine columns, of which the second is the key.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use memchr::memmem::Finder;
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use super::{Bytes, Finding, Place, Sink};
 use crate::forensics::Targets;
@@ -27,14 +28,28 @@ pub enum File {
 
 /// Rows that a query returns: what they hold is told as rows, wherever their bytes lie.
 #[derive(Default)]
-pub struct KnownRows(HashSet<[u8; 32]>);
+pub struct KnownRows {
+    whole: HashSet<[u8; 32]>,
+    /// Without their values, for records of which not all is at hand.
+    outlines: HashSet<[u8; 32]>,
+}
 
 impl KnownRows {
     /// Adds a row.
     pub fn add(&mut self, row: &crate::source::kine::Row<'_>) {
         // A row that creates its key has no revision of creation; the reader fills in its own.
         let create = if row.created { 0 } else { row.create_revision };
-        self.0.insert(digest(row.name, create, row.prev_revision, row.value.0));
+        self.whole.insert(digest(row.name, create, row.prev_revision, row.value.0));
+        self.outlines.insert(digest(row.name, create, row.prev_revision, &[]));
+    }
+
+    fn has(&self, row: &Row<'_>, value: &[u8]) -> bool {
+        self.whole.contains(&digest(row.name, row.create_revision, row.prev_revision, value))
+    }
+
+    /// Whether it may be one of them. kine writes no two rows that supersede the same.
+    fn has_alike(&self, row: &Row<'_>) -> bool {
+        self.outlines.contains(&digest(row.name, row.create_revision, row.prev_revision, &[]))
     }
 }
 
@@ -64,6 +79,10 @@ struct Pages<'a> {
     file: File,
     size: usize,
     free: HashSet<usize>,
+    /// In a log, the frames that hold each page, ascending, from 0.
+    frames: HashMap<usize, Vec<usize>>,
+    /// In a log, the frames that end a transaction, ascending, from 0.
+    commits: Vec<usize>,
 }
 
 /// Looks through one file of a kine database.
@@ -89,19 +108,20 @@ pub fn examine_kine(
         let Some(found) = targets.locate(row.name) else { continue };
         let end = pages.end_of_payload(&row);
         let (place, location, active) = pages.describe(name, row.at);
-        let whole = data.get(row.value.clone()).filter(|_| row.value.end <= end);
-        let is_known = whole.is_some_and(|value| {
-            known.0.contains(&digest(row.name, row.create_revision, row.prev_revision, value))
-        });
-        // Values that go on in other pages are known by their row alone.
-        if active && (is_known || whole.is_none()) {
+        let payload = pages.payload(&row, end);
+        let part = |range: &Range<usize>| {
+            payload.get(range.start - row.at..(range.end - row.at).min(payload.len()))
+        };
+        let is_whole = row.value.end - row.at <= payload.len();
+        let is_known = match part(&row.value).filter(|_| is_whole) {
+            Some(value) => known.has(&row, value),
+            None => known.has_alike(&row),
+        };
+        if active && is_known {
             continue;
         }
-        for (range, revision) in [(row.value, None), (row.old_value, Some(row.prev_revision))] {
-            let there = range.start..range.end.min(end);
-            let Some(bytes) = data.get(there.clone()).filter(|b| is_plain_object(b)) else {
-                continue;
-            };
+        for (range, revision) in [(&row.value, None), (&row.old_value, Some(row.prev_revision))] {
+            let Some(bytes) = part(range).filter(|b| is_plain_object(b)) else { continue };
             let finding = Finding {
                 place,
                 location: location.clone(),
@@ -109,9 +129,10 @@ pub fn examine_kine(
                 resource: found.resource.clone().into_owned(),
                 revision: revision.filter(|r| *r > 0),
                 size: bytes.len() as u64,
-                partial: there.end < range.end,
+                partial: bytes.len() < range.len(),
             };
-            sink(finding, Bytes::new(data, there.start, std::slice::from_ref(&there)));
+            let all = 0..bytes.len();
+            sink(finding, Bytes::new(bytes, 0, std::slice::from_ref(&all)));
         }
     }
 }
@@ -219,7 +240,23 @@ impl<'a> Pages<'a> {
             File::Other => None,
         };
         let size = size.filter(|s| s.is_power_of_two() && (512..=65_536).contains(s)).unwrap_or(0);
-        let mut pages = Self { data, file, size, free: HashSet::new() };
+        let mut pages = Self {
+            data,
+            file,
+            size,
+            free: HashSet::new(),
+            frames: HashMap::new(),
+            commits: Vec::new(),
+        };
+        if file == File::Wal && size > 0 {
+            let frame = size + Self::FRAME_HEADER;
+            for (number, at) in (Self::WAL_HEADER..data.len()).step_by(frame).enumerate() {
+                // Page number, then the size of the database where a transaction ends, else 0.
+                let (Some(page), Some(after)) = (u32_at(at), u32_at(at + 4)) else { break };
+                pages.frames.entry(page).or_default().push(number);
+                pages.commits.extend((after != 0).then_some(number));
+            }
+        }
         if file == File::Database && size > 0 {
             // Trunks: the next one, a count, and that many leaves.
             let mut trunk = u32_at(32).unwrap_or(0);
@@ -244,6 +281,49 @@ impl<'a> Pages<'a> {
                     + frame * (self.size + Self::FRAME_HEADER)
                     + Self::FRAME_HEADER;
                 Some((frame + 1, start))
+            }
+            File::Other => None,
+        }
+    }
+
+    /// The bytes of a record of which its own page holds those up to `end`, and a chain of others
+    /// the rest. Shorter than it should be where the chain breaks.
+    fn payload(&self, row: &Row<'_>, end: usize) -> Zeroizing<Vec<u8>> {
+        let len = (row.old_value.end - row.at).min(self.data.len());
+        let here = self.data.get(row.at..end.max(row.at)).unwrap_or_default();
+        // Never moved, which would leave copies behind.
+        let mut payload = Zeroizing::new(Vec::with_capacity(len));
+        payload.extend_from_slice(&here[..here.len().min(len)]);
+        let Some((frame, _)) = self.page_of(row.at).filter(|_| payload.len() < len) else {
+            return payload;
+        };
+        let mut link = end;
+        // Every page of the chain adds something, so it ends.
+        while payload.len() < len {
+            let next = self.data.get(link..link + 4).and_then(|b| b.try_into().ok());
+            let next = next.map_or(0, |b| u32::from_be_bytes(b) as usize);
+            let start = if next == 0 { None } else { self.start_of(next, frame) };
+            let Some(start) = start else { break };
+            let Some(page) = self.data.get(start + 4..start + self.size) else { break };
+            let missing = len - payload.len();
+            payload.extend_from_slice(&page[..page.len().min(missing)]);
+            link = start;
+        }
+        payload
+    }
+
+    /// Where a page begins; in a log, as the transaction of a frame saw it.
+    fn start_of(&self, page: usize, frame: usize) -> Option<usize> {
+        match self.file {
+            File::Database => (page - 1).checked_mul(self.size),
+            File::Wal => {
+                let frame = frame - 1;
+                let commit = self.commits.partition_point(|c| *c < frame);
+                let last = self.commits.get(commit).copied().unwrap_or(usize::MAX);
+                let images = self.frames.get(&page)?;
+                let image = images[..images.partition_point(|f| *f <= last)].last()?;
+                let at = image.checked_mul(self.size + Self::FRAME_HEADER)?;
+                at.checked_add(Self::WAL_HEADER + Self::FRAME_HEADER)
             }
             File::Other => None,
         }
