@@ -161,3 +161,39 @@ fn many_damaged_logs() {
     cases(Version::V35, count);
     cases(Version::V34, count / 4);
 }
+
+#[test]
+#[ignore = "writes several segments of 64 MB; scripts/data-dir-property runs it"]
+fn a_missing_segment_is_never_passed_over() {
+    let etcd = Etcd::builder(Version::V35).arg("--snapshot-count=100000").start();
+    let value = seed().to_le_bytes().repeat(160_000);
+    for i in 0..120 {
+        etcd.put(&format!("other/{}", i % 3), &value[..1_200_000 + i]);
+    }
+    let dir = etcd.killed();
+    let (whole, complaint) = read(&dir.path().join("etcd"));
+    assert_eq!(complaint, None);
+    let whole = whole.unwrap();
+    let mut segments: Vec<_> = fs::read_dir(dir.path().join("etcd/member/wal"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "wal"))
+        .collect();
+    segments.sort();
+    assert!(segments.len() > 2, "{segments:?}");
+    for (i, segment) in segments.iter().enumerate() {
+        let aside = segment.with_extension("aside");
+        fs::rename(segment, &aside).unwrap();
+        let (read, complaint) = read(&dir.path().join("etcd"));
+        println!("without segment {i} of {}: {complaint:?}", segments.len());
+        match complaint {
+            Some(complaint) => {
+                let words = ["a segment is missing", "has lost its end", "do not belong together"];
+                assert!(words.iter().any(|w| complaint.contains(w)), "{i}: {complaint}");
+            }
+            // What the database has already is not missed.
+            None => assert!(read == Some(whole.clone()), "{i}: read without a word"),
+        }
+        fs::rename(&aside, segment).unwrap();
+    }
+}
