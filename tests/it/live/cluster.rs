@@ -30,6 +30,20 @@ fn connected(command: Bin, first: &str, members: &[&Etcd]) -> Bin {
     command.arg("--endpoints").arg(endpoints.join(",")).args(certificates)
 }
 
+/// Deletes below a prefix once the cluster has a leader again: while it elects one, etcd refuses
+/// some requests and lets others time out.
+fn delete(member: &Etcd, prefix: &str) {
+    let start = Instant::now();
+    loop {
+        let done = member.try_ctl(&["--command-timeout=30s", "del", "--prefix", prefix], b"");
+        if done.status.success() {
+            break;
+        }
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        assert!(start.elapsed() < Duration::from_secs(60), "{stderr}");
+    }
+}
+
 /// A scan that is held at the first member after its first page.
 fn held(proxy: &Proxy, members: &[&Etcd]) -> Child {
     proxy.hold_after(3 << 20);
@@ -101,10 +115,10 @@ fn a_watch_goes_on_at_another_member() {
     let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
     assert_eq!(line["remaining"], 200);
     drop(first);
-    second.ctl(&["--command-timeout=30s", "del", "--prefix", "/registry/secrets/default/s0"]);
+    delete(&second, "/registry/secrets/default/s0");
     let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
     assert_eq!(line["remaining"], 100);
-    second.ctl(&["--command-timeout=30s", "del", "--prefix", "/registry/secrets/default/s1"]);
+    delete(&second, "/registry/secrets/default/s1");
     let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
     assert_eq!(line["remaining"], 0);
     assert_eq!(child.wait().unwrap().code(), Some(0));

@@ -49,14 +49,20 @@ impl Cluster {
         self.wait(index);
     }
 
-    /// etcdctl against the cluster.
+    /// etcdctl against the cluster, again while it elects a leader: for what may be done twice.
     #[track_caller]
     pub fn ctl(&self, args: &[&str], stdin: &str) -> Vec<u8> {
         let path = self.dir.path().join("stdin");
         std::fs::write(&path, stdin).unwrap();
-        let done = self.try_ctl(&self.endpoints(), args, Some(path));
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        done.stdout
+        let start = Instant::now();
+        loop {
+            let done = self.try_ctl(&self.endpoints(), args, Some(path.clone()));
+            if done.status.success() {
+                return done.stdout;
+            }
+            let stderr = String::from_utf8_lossy(&done.stderr);
+            assert!(start.elapsed() < Duration::from_mins(1), "{stderr}");
+        }
     }
 
     fn try_ctl(&self, to: &str, args: &[&str], stdin: Option<PathBuf>) -> std::process::Output {
