@@ -31,10 +31,11 @@ pub(super) const COLUMNS: [&str; 9] = [
     "old_value",
 ];
 
-/// The newest revision: rows of kine itself count too.
+/// The newest revision: rows of kine itself count too. A compaction up to the newest row removes
+/// it if it is a deletion or fills a gap; the revision stays.
 pub(super) fn newest(c: &Connection) -> rusqlite::Result<i64> {
-    c.query_row("SELECT max(id) FROM kine", [], |row| row.get::<_, Option<i64>>(0))
-        .map(Option::unwrap_or_default)
+    let last = c.query_row("SELECT max(id) FROM kine", [], |row| row.get::<_, Option<i64>>(0))?;
+    Ok(last.unwrap_or_default().max(compacted(c)?))
 }
 
 /// The revision of the last compaction, 0 for none.
