@@ -177,16 +177,9 @@ impl Report<'_> {
                     revisions: self.revisions.iter().map(Row::from).collect(),
                     damage: self.visit.damage.iter().map(Into::into).collect(),
                 };
-                serde_json::to_writer_pretty(&mut *out, &document)?;
-                writeln!(out)
+                wire::document(&document, out)
             }
-            Format::Jsonl => {
-                for revision in self.revisions {
-                    serde_json::to_writer(&mut *out, &Row::from(revision))?;
-                    writeln!(out)?;
-                }
-                Ok(())
-            }
+            Format::Jsonl => wire::lines(self.revisions.iter().map(Row::from), out),
             Format::Csv => self.csv(out),
             _ => self.table(color, out),
         }

@@ -78,16 +78,9 @@ impl Report<'_> {
                     keys: self.keys.iter().map(Row::from).collect(),
                     damage: self.visit.damage.iter().map(Into::into).collect(),
                 };
-                serde_json::to_writer_pretty(&mut *out, &document)?;
-                writeln!(out)
+                wire::document(&document, out)
             }
-            Format::Jsonl => {
-                for key in self.keys {
-                    serde_json::to_writer(&mut *out, &Row::from(key))?;
-                    writeln!(out)?;
-                }
-                Ok(())
-            }
+            Format::Jsonl => wire::lines(self.keys.iter().map(Row::from), out),
             Format::Csv => self.csv(out),
             _ => self.table(color, out),
         }

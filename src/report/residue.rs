@@ -128,17 +128,8 @@ impl Report<'_> {
     /// When `out` cannot be written.
     pub fn write(&self, format: Format, color: bool, out: &mut dyn Write) -> io::Result<()> {
         match format {
-            Format::Json => {
-                serde_json::to_writer_pretty(&mut *out, &self.document())?;
-                writeln!(out)
-            }
-            Format::Jsonl => {
-                for finding in self.findings {
-                    serde_json::to_writer(&mut *out, &Row::from(finding))?;
-                    writeln!(out)?;
-                }
-                Ok(())
-            }
+            Format::Json => wire::document(&self.document(), out),
+            Format::Jsonl => wire::lines(self.findings.iter().map(Row::from), out),
             _ => self.table(color, out),
         }
     }

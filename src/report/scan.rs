@@ -113,16 +113,9 @@ impl Report<'_> {
     /// When `out` cannot be written.
     pub fn write(&self, format: Format, color: bool, out: &mut dyn Write) -> io::Result<()> {
         match format {
-            Format::Json => {
-                serde_json::to_writer_pretty(&mut *out, &self.document())?;
-                writeln!(out)
-            }
+            Format::Json => wire::document(&self.document(), out),
             Format::Jsonl => {
-                for finding in self.entries.unwrap_or_default() {
-                    serde_json::to_writer(&mut *out, &wire::Entry::from(finding))?;
-                    writeln!(out)?;
-                }
-                Ok(())
+                wire::lines(self.entries.unwrap_or_default().iter().map(wire::Entry::from), out)
             }
             Format::Csv => self.csv(out),
             Format::Prometheus => self.prometheus(out),

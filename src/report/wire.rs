@@ -1,6 +1,8 @@
 //! JSON shapes that several commands share.
 
 use base64::Engine as _;
+use std::io::{self, Write};
+
 use serde::Serialize;
 
 use crate::resource::Location;
@@ -125,4 +127,28 @@ fn key_fields(key: &[u8]) -> (Option<String>, Option<String>) {
         Ok(text) => (Some(text.to_owned()), None),
         Err(_) => (None, Some(base64::engine::general_purpose::STANDARD.encode(key))),
     }
+}
+
+/// A document of `-w json`, with a line feed.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub(super) fn document(document: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, document)?;
+    writeln!(out)
+}
+
+/// The lines of `-w jsonl`.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub(super) fn lines(
+    rows: impl IntoIterator<Item = impl Serialize>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    for row in rows {
+        serde_json::to_writer(&mut *out, &row)?;
+        writeln!(out)?;
+    }
+    Ok(())
 }

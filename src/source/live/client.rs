@@ -57,12 +57,8 @@ impl Session {
     ) -> Result<String, CallError> {
         let mut client = self.client(index, None).await?.auth_client();
         let (user, password) = (credentials.user().to_owned(), credentials.password().to_owned());
-        let answer =
-            tokio::time::timeout(self.command_timeout, client.authenticate(user, password));
-        match answer.await {
-            Ok(response) => Ok(response?.token().to_owned()),
-            Err(_) => Err(CallError::Timeout(self.command_timeout)),
-        }
+        let response = self.in_time(client.authenticate(user, password)).await?;
+        Ok(response.token().to_owned())
     }
 
     /// A request made with etcd-client, with the session's failover.
@@ -77,10 +73,7 @@ impl Session {
             let request = request.clone();
             Box::pin(async move {
                 let client = session.client(index, token).await?;
-                match tokio::time::timeout(session.command_timeout, request(client)).await {
-                    Ok(answer) => Ok(answer?),
-                    Err(_) => Err(CallError::Timeout(session.command_timeout)),
-                }
+                session.in_time(request(client)).await
             })
         };
         self.call_with(&send).await

@@ -218,13 +218,22 @@ impl Session {
                 .map(tonic::Response::into_inner)
                 .map_err(CallError::from_status)
         };
-        tokio::time::timeout(self.command_timeout, call)
-            .await
-            .unwrap_or(Err(CallError::Timeout(self.command_timeout)))
+        self.in_time(call).await
+    }
+
+    /// A call, given up after the command timeout.
+    pub async fn in_time<T, E: Into<CallError>>(
+        &self,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, CallError> {
+        match tokio::time::timeout(self.command_timeout, call).await {
+            Ok(answer) => answer.map_err(Into::into),
+            Err(_) => Err(CallError::Timeout(self.command_timeout)),
+        }
     }
 
     /// Members in the order of asking.
-    pub fn order(&self) -> impl Iterator<Item = usize> + use<> {
+    pub fn order(&self) -> impl Iterator<Item = usize> + Clone + use<> {
         let (first, count) = (self.current.load(Ordering::Relaxed), self.members.len());
         (0..count).map(move |offset| (first + offset) % count)
     }
@@ -270,9 +279,7 @@ impl Session {
                 .map(tonic::Response::into_inner)
                 .map_err(CallError::from_status)
         };
-        tokio::time::timeout(self.command_timeout, call)
-            .await
-            .unwrap_or(Err(CallError::Timeout(self.command_timeout)))
+        self.in_time(call).await
     }
 
     /// One request to one member with the session's token, authenticating where needed.
@@ -350,8 +357,7 @@ impl Session {
 
     /// As [`Session::call`], whatever the request is made with.
     pub async fn call_with<T>(self: &Arc<Self>, send: &Ask<T>) -> Result<T, Refusal> {
-        let first = self.current.load(Ordering::Relaxed);
-        let count = self.members.len();
+        let order = self.order();
         // Before anything has answered, a failure is most likely a wrong option.
         let patience =
             if self.answered.load(Ordering::Relaxed) { PATIENCE } else { Duration::ZERO };
@@ -359,8 +365,7 @@ impl Session {
         let mut pause = PAUSE;
         loop {
             let mut failures: Vec<(usize, CallError)> = Vec::new();
-            for offset in 0..count {
-                let index = (first + offset) % count;
+            for index in order.clone() {
                 match self.authenticated(index, send).await {
                     Ok(answer) => {
                         self.prefer(index);
