@@ -191,6 +191,24 @@ fn a_torn_last_write_is_no_damage() {
     }
 }
 
+#[test]
+fn a_length_that_no_write_has_is_damage() {
+    let mut e = begin();
+    e.entry(1, 1, b"");
+    let at = e.out.len();
+    e.entry(1, 2, &[0xAA; 2000]);
+    e.entry(1, 3, b"");
+    for beyond in [false, true] {
+        let mut data = e.out.clone();
+        data.resize(if beyond { 1 << 20 } else { 32 << 20 }, 0);
+        data[at + 3] |= 1;
+        let log = Log::read(&[segment(&data)]);
+        assert_eq!(indexes(&log), [(1, 1)]);
+        assert!(log.breaks.len() == 1 && !log.breaks[0].torn, "{beyond}: {:?}", log.breaks);
+        assert_eq!(log.breaks[0].offset, at);
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn noise_is_survived(noise in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600), at in 0usize..600) {
