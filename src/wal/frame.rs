@@ -52,7 +52,8 @@ impl<'a> Frame<'a> {
             match field.number {
                 1 => record.kind = field.varint().ok_or_else(malformed)?,
                 2 => {
-                    let crc = field.varint().ok_or_else(malformed)?;
+                    // Bits beyond the 32 are dropped, as by etcd: they say nothing.
+                    let crc = field.varint().ok_or_else(malformed)? & u64::from(u32::MAX);
                     record.crc = u32::try_from(crc).map_err(|_| malformed())?;
                 }
                 3 => record.data = field.bytes().ok_or_else(malformed)?,

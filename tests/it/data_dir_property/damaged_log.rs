@@ -68,7 +68,7 @@ impl Member {
                 let end = log.len().min(at / 512 * 512 + 512);
                 log[at / 512 * 512..end].fill(0);
             }
-            Damage::Bit => log[at] ^= 0x10,
+            Damage::Bit => log[at] ^= 1 << (at % 8),
         }
         let mut file = File::create(root.join(SEGMENT)).unwrap();
         file.write_all(&log).unwrap();
