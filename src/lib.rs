@@ -51,3 +51,15 @@ pub mod source;
 pub mod storage;
 pub mod transform;
 pub mod wal;
+
+#[cfg(test)]
+mod testing {
+    use proptest::test_runner::Config;
+
+    /// As many cases as are worth it in every run of the tests; `PROPTEST_CASES` asks for more in
+    /// proportion to its default of 256.
+    pub fn cases(few: u32) -> Config {
+        let config = Config::default();
+        Config { cases: few * config.cases.div_ceil(256), ..config }
+    }
+}

@@ -229,7 +229,7 @@ fn text_and_emptiness_are_no_databases() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(crate::testing::cases(200))]
 
     /// Whatever happens to one page, the rows of the others are read and the damage is told.
     #[test]

@@ -197,7 +197,7 @@ const BASES: [&str; 2] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(crate::testing::cases(600))]
 
     #[test]
     fn damage_neither_panics_nor_leaks(

@@ -195,7 +195,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(100))]
+        #![proptest_config(crate::testing::cases(100))]
 
         /// Given out or counted, in the order of keys or none: it is what the operations lead to.
         #[test]

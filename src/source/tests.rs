@@ -400,7 +400,7 @@ fn salvage_fills_only_what_the_tree_lost() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(crate::testing::cases(40))]
 
     /// Wherever a snapshot is damaged: an answer, never a panic, and salvage finds no less.
     #[test]

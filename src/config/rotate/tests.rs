@@ -310,7 +310,7 @@ mod random {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(400))]
+        #![proptest_config(crate::testing::cases(400))]
 
         #[test]
         fn comments_survive_every_step(

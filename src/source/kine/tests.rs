@@ -514,7 +514,7 @@ fn a_compaction_of_the_newest_row_takes_no_revision_back() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(crate::testing::cases(48))]
 
     /// Any sequence of writes: the state at every revision that can be read is what a map says.
     #[test]
