@@ -214,6 +214,17 @@ impl DataDir {
                 ),
             });
         }
+        if log.hard_state.commit > reached
+            && let Some((name, _)) = self.segments.last()
+        {
+            let committed = log.hard_state.commit;
+            visit.damage.push(Damage {
+                location: name.clone(),
+                what: format!(
+                    "the log ends at entry {reached}, but says that entry {committed} is committed"
+                ),
+            });
+        }
         let unsure = log.effective().filter(|e| e.index > commit).count();
         if unsure > 0 {
             visit.notes.push(format!(
@@ -227,20 +238,20 @@ impl DataDir {
                 self.gap(next, entry.index, &mut visit)?;
             }
             next = entry.index + 1;
-            if entry.kind != EntryKind::Normal {
-                continue;
-            }
-            match request::decode(entry.data) {
-                Ok(request) => pending.push(request),
-                Err(_) => visit.damage.push(Damage {
-                    location: format!(
-                        "{} offset {}",
-                        self.segments.get(entry.segment).map_or("", |(n, _)| n.as_str()),
-                        entry.offset
-                    ),
-                    what: format!("the request of entry {} cannot be decoded", entry.index),
-                }),
-            }
+            let what = match (entry.kind, request::decode(entry.data)) {
+                (EntryKind::ConfChange, _) => continue,
+                (EntryKind::Normal, Ok(request)) => {
+                    pending.push(request);
+                    continue;
+                }
+                (EntryKind::Normal, Err(_)) => "holds a request that cannot be decoded",
+                (EntryKind::Other(_), _) => "is of a kind that etcd does not know",
+            };
+            let name = self.segments.get(entry.segment).map_or("", |(n, _)| n.as_str());
+            visit.damage.push(Damage {
+                location: format!("{name} offset {}", entry.offset),
+                what: format!("entry {} {what}", entry.index),
+            });
         }
         let mut machine = Machine::default();
         if pending.iter().any(changes_something) {

@@ -57,9 +57,7 @@ pub enum EntryKind {
     Normal,
     /// A change of membership.
     ConfChange,
-    /// A change of membership in the newer form.
-    ConfChangeV2,
-    /// Not known to this reader.
+    /// Not known to etcd, which ends when it is to apply it.
     Other(u64),
 }
 
@@ -115,8 +113,6 @@ pub struct Log<'a> {
     pub hard_state: HardState,
     /// Index and term of the snapshots that were recorded.
     pub snapshots: Vec<(u64, u64)>,
-    /// This member's ID.
-    pub node_id: Option<u64>,
     /// Where the log is broken.
     pub breaks: Vec<Break>,
 }
@@ -126,7 +122,7 @@ impl<'a> Log<'a> {
     #[must_use]
     pub fn read(segments: &[Segment<'a>]) -> Self {
         let mut log = Self::default();
-        let mut reader = Reader { log: &mut log, crc: 0 };
+        let mut reader = Reader { log: &mut log, crc: 0, metadata: None };
         for (i, segment) in segments.iter().enumerate() {
             if i > 0 && !follows(segments[i - 1].name, segment.name) {
                 reader.damage(i, 0, "a segment is missing before this one".into(), false);
@@ -135,7 +131,11 @@ impl<'a> Log<'a> {
             }
             reader.segment(i, segment.data, i + 1 == segments.len());
         }
+        if reader.metadata.is_none() && !reader.log.entries.is_empty() {
+            reader.damage(0, 0, "the log does not say whose it is".into(), false);
+        }
         log.mark_replaced();
+        log.check_terms();
         log
     }
 
@@ -152,6 +152,24 @@ impl<'a> Log<'a> {
             lowest = lowest.min(entry.index);
         }
     }
+
+    /// The checksum of a record does not cover its type: one that was taken for an entry shows in
+    /// its term.
+    fn check_terms(&mut self) {
+        let mut highest = 0;
+        let mut broken = None;
+        for entry in self.effective() {
+            if entry.term < highest {
+                broken = Some((entry.segment, entry.offset));
+                break;
+            }
+            highest = entry.term;
+        }
+        if let Some((segment, offset)) = broken {
+            let what = "an entry of an earlier term than the one before it".into();
+            self.breaks.push(Break { segment, offset, what, torn: false });
+        }
+    }
 }
 
 /// Whether `next` carries the sequence number behind that of `name`.
@@ -166,6 +184,8 @@ struct Reader<'l, 'a> {
     log: &'l mut Log<'a>,
     /// CRC-32C over all data so far.
     crc: u32,
+    /// Whose log it is; every segment says it anew.
+    metadata: Option<&'a [u8]>,
 }
 
 impl<'a> Reader<'_, 'a> {
@@ -216,18 +236,21 @@ impl<'a> Reader<'_, 'a> {
         let malformed = |_| "a record cannot be decoded".to_owned();
         match record.kind {
             frame::METADATA => {
-                for field in Fields::new(record.data) {
-                    let field = field.map_err(malformed)?;
-                    if field.number == 1 {
-                        self.log.node_id = field.varint();
-                    }
+                if *self.metadata.get_or_insert(record.data) != record.data {
+                    return Err("it says that this is another member's log".into());
                 }
             }
             frame::ENTRY => {
                 let entry = entry(record.data, segment, frame.offset).map_err(malformed)?;
                 self.log.entries.push(entry);
             }
-            frame::STATE => self.log.hard_state = hard_state(record.data).map_err(malformed)?,
+            frame::STATE => {
+                let new = hard_state(record.data).map_err(malformed)?;
+                let old = std::mem::replace(&mut self.log.hard_state, new);
+                if new.term < old.term || new.commit < old.commit {
+                    return Err("a state that is older than the one before it".into());
+                }
+            }
             frame::SNAPSHOT => {
                 let (mut index, mut term) = (0, 0);
                 for field in Fields::new(record.data) {
@@ -264,7 +287,6 @@ fn entry(data: &[u8], segment: usize, offset: usize) -> Result<Entry<'_>, crate:
                 entry.kind = match field.varint().ok_or(wrong)? {
                     0 => EntryKind::Normal,
                     1 => EntryKind::ConfChange,
-                    2 => EntryKind::ConfChangeV2,
                     other => EntryKind::Other(other),
                 }
             }

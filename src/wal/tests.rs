@@ -128,7 +128,7 @@ fn segments_chain_and_end_in_zeros() {
     let log = Log::read(&segments);
     assert_eq!(log.breaks, []);
     assert_eq!(indexes(&log), [(1, 1), (1, 2)]);
-    assert_eq!((log.node_id, log.hard_state.commit), (Some(7), 2));
+    assert_eq!(log.hard_state.commit, 2);
     // The second alone begins in the middle of the chain.
     let log = Log::read(&segments[1..]);
     assert_eq!((log.breaks.len(), indexes(&log)), (0, vec![(1, 2)]));
@@ -168,6 +168,58 @@ fn a_changed_byte_is_told_and_the_rest_read() {
     let torn = false;
     let what = "checksum mismatch".to_owned();
     assert_eq!(log.breaks, [Break { segment: 0, offset: at, what, torn }]);
+}
+
+/// The checksum of a record does not cover its type.
+#[test]
+fn a_record_taken_for_one_of_another_type_is_told() {
+    let mut e = Encoder::default();
+    e.raw(frame::CRC, &[]);
+    let mut at = vec![e.out.len()];
+    e.record(frame::METADATA, &numbers(&[(1, 7), (2, 8)]));
+    e.record(frame::SNAPSHOT, &[]);
+    at.push(e.out.len());
+    e.commit(2, 1);
+    at.push(e.out.len());
+    e.entry(2, 1, b"");
+    e.entry(2, 2, b"");
+    e.commit(2, 2);
+    assert_eq!(Log::read(&[segment(&e.out)]).breaks, []);
+    let told = |at: usize, kind: u64, what: &str| {
+        let mut data = e.out.clone();
+        // The length, and the tag of the first field.
+        data[at + 9] = u8::try_from(kind).unwrap();
+        let log = Log::read(&[segment(&data)]);
+        assert!(log.breaks.iter().any(|b| !b.torn && b.what.contains(what)), "{:?}", log.breaks);
+    };
+    told(at[0], frame::SNAPSHOT, "whose it is");
+    told(at[0], frame::STATE, "older than the one before");
+    told(at[1], frame::METADATA, "another member's");
+    told(at[1], 7, "unknown record type 7");
+    // What it says of the vote is taken for the number of a term, 1, and the commit index for
+    // the entry's own.
+    told(at[2], frame::METADATA, "another member's");
+    let log = {
+        let mut data = e.out.clone();
+        data[at[1] + 9] = 2;
+        Log::read(&[segment(&data)]).entries[0].kind
+    };
+    assert_eq!(log, EntryKind::Other(2));
+}
+
+#[test]
+fn terms_only_rise() {
+    let mut e = begin();
+    e.entry(3, 1, b"");
+    e.entry(2, 2, b"");
+    let log = Log::read(&[segment(&e.out)]);
+    assert!(log.breaks.len() == 1 && log.breaks[0].what.contains("earlier term"));
+    // A leader's older entry may take the place of a later one that was never committed.
+    let mut e = begin();
+    for (term, index) in [(1, 1), (3, 2), (2, 2), (4, 3)] {
+        e.entry(term, index, b"");
+    }
+    assert_eq!(Log::read(&[segment(&e.out)]).breaks, []);
 }
 
 #[test]
