@@ -72,6 +72,7 @@ impl Encoder {
     fn cut(&mut self) -> Vec<u8> {
         let done = std::mem::take(&mut self.out);
         self.raw(frame::CRC, &[]);
+        self.record(frame::METADATA, &numbers(&[(1, 7), (2, 8)]));
         done
     }
 }
