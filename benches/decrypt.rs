@@ -57,6 +57,7 @@ impl Unwrap for Local {
 fn transformers(provider: &str) -> Transformers {
     let secret = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
     let provider = match provider {
+        "kms-v1" => "kms: {name: k, endpoint: 'unix:///x'}".to_owned(),
         "kms-v2" => "kms: {apiVersion: v2, name: k, endpoint: 'unix:///x'}".to_owned(),
         name => format!("{name}: {{keys: [{{name: k, secret: {secret}}}]}}"),
     };
@@ -89,7 +90,7 @@ fn other(provider: &str, payload: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn decrypt(c: &mut Criterion) {
-    for provider in ["secretbox", "aescbc", "aesgcm", "kms-v2"] {
+    for provider in ["secretbox", "aescbc", "aesgcm", "kms-v1", "kms-v2"] {
         let all = transformers(provider);
         let t = all.for_resource("secrets");
         let mut group = c.benchmark_group(provider);
@@ -103,7 +104,7 @@ fn decrypt(c: &mut Criterion) {
                 b.iter(|| t.read(PATH, black_box(value)).unwrap());
             });
             let payload = &value[format!("k8s:enc:{provider}:v1:k:").len().min(value.len())..];
-            if provider != "kms-v2" && other(provider, payload).is_some_and(|p| p == plain) {
+            if other(provider, payload).is_some_and(|p| p == plain) {
                 group.bench_with_input(BenchmarkId::new("other crate", size), payload, |b, p| {
                     b.iter(|| other(provider, black_box(p)).unwrap());
                 });

@@ -83,7 +83,28 @@ fn credentials_that_nobody_asks_for_do_no_harm() {
 
 #[test]
 fn an_expired_token_is_renewed_in_the_middle_of_a_scan() {
-    let etcd = with_users(Version::V35, None, &["--auth-token-ttl=1"]);
+    expires_in_the_middle(&["--auth-token-ttl=1"]);
+}
+
+/// A signed token, which etcd does not remember, says itself when it ends.
+#[test]
+fn an_expired_signed_token_is_renewed_in_the_middle_of_a_scan() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (private, public) = (path("private.pem"), path("public.pem"));
+    let openssl = |args: &[&str]| {
+        let done = std::process::Command::new("openssl").args(args).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    openssl(&["genrsa", "-out", &private, "2048"]);
+    openssl(&["rsa", "-in", &private, "-pubout", "-out", &public]);
+    let token =
+        format!("--auth-token=jwt,pub-key={public},priv-key={private},sign-method=RS256,ttl=2s");
+    expires_in_the_middle(&[&token]);
+}
+
+fn expires_in_the_middle(args: &[&str]) {
+    let etcd = with_users(Version::V35, None, args);
     let value = "v".repeat(40_000);
     etcd.ctl(&["auth", "disable", "--user=root:toor"]);
     let name = |i| (format!("/registry/secrets/default/s{i:03}"), value.clone());

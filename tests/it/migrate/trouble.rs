@@ -6,10 +6,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use etcd_client::{AlarmAction, AlarmType, Client};
 use serde_json::Value;
 
-use super::{applied, migrate, number, plain, state, transformers};
+use super::{applied, config, migrate, number, plain, state, transformers};
 use crate::support::cluster::Cluster;
+use crate::support::kms_plugin::{Behaviour, Listen, Running};
 use crate::support::proxy::Proxy;
 use crate::support::{Etcd, Version, bin, corpus, tools};
 
@@ -62,6 +64,58 @@ fn what_others_write_meanwhile_is_never_overwritten() {
     // What was written in plaintext at the very end is for the next run.
     migrate(&etcd, &[&config], "--apply --no-backup").run().ok();
     assert!(values(&etcd, &config) == expected, "an update was lost, or a key came back");
+}
+
+/// Every value of KMS v1 costs a call: the plugin can go away between two of them.
+#[test]
+fn a_plugin_that_goes_away_ends_the_run_and_the_next_one_goes_on() {
+    const ENCRYPTS: usize = 20;
+    let etcd = Etcd::plain(Version::V35);
+    let name = |i: usize| format!("/registry/secrets/a/s{i:03}");
+    etcd.put_many((0..60).map(|i| (name(i), format!("k8s\0plain{i}"))));
+    let before = state(&etcd);
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("v1.sock");
+    let plugin = Running::start(Listen::Path(socket.clone()), Behaviour::new("kek"));
+    plugin.set(|b| b.encrypts = ENCRYPTS);
+    let provider = format!("kms: {{name: vault, endpoint: 'unix://{}'}}", socket.display());
+    let config = config(dir.path(), "kms", &format!("{provider}\n  - identity: {{}}"));
+
+    let done = migrate(&etcd, &[&config], "--apply --no-backup --batch 4 -w json").run();
+    let done = done.code(1).says("the vault is sealed");
+    let report = done.json();
+    let after = state(&etcd);
+    let rewritten = after.values().filter(|r| r.value.starts_with(b"k8s:enc:kms:v1:vault:"));
+    let rewritten = rewritten.count() as u64;
+    assert!(rewritten <= ENCRYPTS as u64);
+    assert_eq!(number(&report, "written"), rewritten);
+    assert_eq!(number(&report, "remaining"), 60 - rewritten);
+    for (key, row) in &before {
+        let whole = after[key] == *row || after[key].value.starts_with(b"k8s:enc:kms:v1:vault:");
+        assert!(whole, "{key}");
+    }
+
+    plugin.set(|b| b.encrypts = usize::MAX);
+    assert_eq!(number(&applied(&etcd, &[&config], ""), "written"), 60 - rewritten);
+}
+
+#[test]
+fn a_corrupt_cluster_is_not_written_to() {
+    let etcd = Etcd::plain(Version::V35);
+    etcd.put("/registry/secrets/a/plain", b"k8s\0value");
+    let config = corpus::private_config("p1-secretbox");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut client = Client::connect([etcd.endpoint()], None).await.unwrap();
+        let (action, alarm) = (AlarmAction::Activate, AlarmType::Corrupt);
+        client.alarm(action, alarm, None).await.unwrap();
+    });
+    migrate(&etcd, &[&config], "").run().ok().says("alarm CORRUPT");
+    let apply = migrate(&etcd, &[&config], "--apply --no-backup").run();
+    apply.fails_with_hint(1).says("alarm CORRUPT");
+    // What is stored can still be looked at, and is as it was.
+    let scan = bin().words("scan --list -w json").args(etcd.args()).run().ok();
+    assert_eq!(scan.json()["totals"]["plaintext"], 1);
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub struct Behaviour {
     pub v1_version: String,
     /// How long each call takes.
     pub delay: Duration,
+    /// Encrypt refuses everything after so many calls.
+    pub encrypts: usize,
     /// v2: serve the package name of Kubernetes 1.25 instead.
     pub alpha: bool,
 }
@@ -64,6 +66,7 @@ impl Behaviour {
             v2_version: "v2".to_owned(),
             v1_version: "v1beta1".to_owned(),
             delay: Duration::ZERO,
+            encrypts: usize::MAX,
             alpha: false,
         }
     }
@@ -119,6 +122,13 @@ impl Service {
         self.behaviour.lock().unwrap().clone()
     }
 
+    /// Counts a call of Encrypt, and refuses it when there were enough.
+    fn encrypting(&self) -> Result<(), Status> {
+        let before = self.counts.encrypt.fetch_add(1, Ordering::SeqCst);
+        let enough = before >= self.now().encrypts;
+        if enough { Err(Status::unavailable("the vault is sealed")) } else { Ok(()) }
+    }
+
     async fn work<T>(&self, answer: impl FnOnce(&Behaviour) -> T) -> T {
         let behaviour = self.now();
         let counts = &self.counts;
@@ -158,7 +168,7 @@ impl v1beta1::key_management_service_server::KeyManagementService for Service {
         &self,
         request: Request<v1beta1::EncryptRequest>,
     ) -> Result<Response<v1beta1::EncryptResponse>, Status> {
-        self.counts.encrypt.fetch_add(1, Ordering::SeqCst);
+        self.encrypting()?;
         let plain = request.into_inner().plain;
         let cipher = self.work(|b| wrap(&b.key_id, &plain)).await;
         Ok(Response::new(v1beta1::EncryptResponse { cipher }))
@@ -196,7 +206,7 @@ impl v2::key_management_service_server::KeyManagementService for Service {
         &self,
         request: Request<v2::EncryptRequest>,
     ) -> Result<Response<v2::EncryptResponse>, Status> {
-        self.counts.encrypt.fetch_add(1, Ordering::SeqCst);
+        self.encrypting()?;
         let plaintext = request.into_inner().plaintext;
         let (key_id, ciphertext) = self
             .work(|b| {
