@@ -109,10 +109,17 @@ impl Terrain for Flat {
     }
 }
 
+/// Is told of bytes that will not be read soon, so that their memory can be given back.
+pub type Behind<'b> = dyn Fn(Range<usize>) + Sync + 'b;
+
+/// Bytes after which [`Behind`] is told.
+pub const LEG: usize = 8 << 20;
+
 /// Finds records of what is looked for.
 pub struct Carver<'t> {
     targets: &'t Targets,
     finders: Vec<Finder<'static>>,
+    behind: &'t Behind<'t>,
 }
 
 impl<'t> Carver<'t> {
@@ -125,7 +132,13 @@ impl<'t> Carver<'t> {
             .filter(|n| !n.is_empty())
             .map(|n| Finder::new(n).into_owned())
             .collect();
-        Self { targets, finders }
+        Self { targets, finders, behind: &|_| () }
+    }
+
+    /// Tells `behind` of what was searched.
+    #[must_use]
+    pub fn telling(self, behind: &'t Behind<'t>) -> Self {
+        Self { behind, ..self }
     }
 
     /// Finds records whose key begins in one of `windows` (ascending, disjoint), in ascending
@@ -145,10 +158,24 @@ impl<'t> Carver<'t> {
                 (w.start..end).step_by(STRIDE).map(move |s| (s..(s + STRIDE).min(end), end))
             })
             .collect();
-        strides
-            .par_iter()
-            .with_min_len(16)
-            .flat_map_iter(|(stride, end)| self.stride(data, stride, *end, terrain))
+        let mut legs = Vec::new();
+        let mut from = 0;
+        for (i, (stride, _)) in strides.iter().enumerate() {
+            let first = strides[from].0.start;
+            if stride.end - first >= LEG || i + 1 == strides.len() {
+                legs.push((first..stride.end, &strides[from..=i]));
+                from = i + 1;
+            }
+        }
+        legs.par_iter()
+            .flat_map_iter(|(leg, strides)| {
+                let hits: Vec<_> = strides
+                    .iter()
+                    .flat_map(|(stride, end)| self.stride(data, stride, *end, terrain))
+                    .collect();
+                (self.behind)(leg.clone());
+                hits
+            })
             .collect()
     }
 

@@ -97,7 +97,7 @@ fn bolt() -> Target {
             });
             store.reachable();
             store.rows(b"members");
-            examine(&db, &targets, &|_| None, &mut |found, bytes| {
+            examine(&db, &targets, &|_| None, &|_| (), &mut |found, bytes| {
                 assert!(found.size <= data.len() as u64);
                 drop(bytes.value());
             });

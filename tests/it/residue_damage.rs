@@ -30,7 +30,7 @@ fn search(data: &[u8]) -> Option<Vec<Found>> {
     let start = Instant::now();
     let db = Db::salvage(data).ok()?;
     let mut all = Vec::new();
-    examine(&db, &secrets(), &|_| None, &mut |f, bytes| {
+    examine(&db, &secrets(), &|_| None, &|_| (), &mut |f, bytes| {
         assert!(f.size <= data.len() as u64, "no more than there is");
         assert!(bytes.pieces().iter().all(|p| p.end <= data.len()));
         all.push((f.key, f.revision, bytes.pieces().to_vec()));

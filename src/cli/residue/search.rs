@@ -59,7 +59,9 @@ fn snapshot(
 ) -> Result<Searched, Failure> {
     let bytes = file.bytes().clone();
     let db = open_db(&bytes, salvage)?;
-    let searched = residue::examine(&db, targets, &|_| None, &mut |f, b| found.take(f, b));
+    let behind = |part| bytes.forget(part);
+    let mut sink = |f: Finding, b: Bytes<'_>| found.take(f, b);
+    let searched = residue::examine(&db, targets, &|_| None, &behind, &mut sink);
     Ok(Searched {
         info: file.info(),
         visit: Visit {
@@ -87,7 +89,8 @@ fn data_dir(
     let newer = dir.newer()?;
     let state = |key: &[u8]| newer.get(key).copied();
     let mut sink = |f: Finding, b: Bytes<'_>| found.take(f, b);
-    let searched = residue::examine(&db, targets, &state, &mut sink);
+    let behind = |part| bytes.forget(part);
+    let searched = residue::examine(&db, targets, &state, &behind, &mut sink);
 
     let segments: Vec<_> =
         dir.segments().iter().map(|(name, data)| Segment { name, data }).collect();

@@ -8,7 +8,7 @@ use super::{Bytes, Finding, Place, Sink};
 use crate::bolt::{Db, PageDamage, PageKind, PageSet};
 use crate::envelope::Envelope;
 use crate::forensics::Targets;
-use crate::forensics::carve::{Carver, Hit};
+use crate::forensics::carve::{Behind, Carver, Hit, LEG};
 use crate::mvcc::{Revision, key_value, record_key};
 
 /// What an examination of a file says beside its findings.
@@ -29,19 +29,25 @@ pub type Newer<'n> = dyn Fn(&[u8]) -> Option<(i64, bool)> + 'n;
 /// The bytes of a page's header and of each element's.
 const HEADER: usize = 16;
 
-/// Looks through a whole file.
-pub fn examine(db: &Db<'_>, targets: &Targets, newer: &Newer<'_>, sink: &mut Sink<'_>) -> Database {
+/// Looks through a whole file, several times over; `behind` hears of the parts.
+pub fn examine(
+    db: &Db<'_>,
+    targets: &Targets,
+    newer: &Newer<'_>,
+    behind: &Behind<'_>,
+    sink: &mut Sink<'_>,
+) -> Database {
     let mut outcome = Database::default();
-    let live = live_tree(db, targets, newer, &mut outcome, sink);
+    let live = live_tree(db, targets, newer, behind, &mut outcome, sink);
     let pages = Pages::new(db, &live);
-    let windows = windows(db, &pages);
-    let hits = Carver::new(targets).search(db.data(), &windows, &pages);
+    let windows = windows(db, &pages, behind);
+    let hits = Carver::new(targets).telling(behind).search(db.data(), &windows, &pages);
     for hit in &hits {
         let place =
             if pages.is_live(hit.at / pages.size()) { Place::PageSlack } else { Place::FreePage };
         report(db, place, hit, targets, sink);
     }
-    orphan::examine(db, &pages, targets, &hits, sink);
+    orphan::examine(db, &pages, targets, &hits, behind, sink);
     outcome
 }
 
@@ -102,6 +108,7 @@ fn live_tree(
     db: &Db<'_>,
     targets: &Targets,
     newer: &Newer<'_>,
+    behind: &Behind<'_>,
     outcome: &mut Database,
     sink: &mut Sink<'_>,
 ) -> PageSet {
@@ -113,11 +120,20 @@ fn live_tree(
     let mut newest: hashbrown::HashMap<&[u8], Revision> = hashbrown::HashMap::new();
     let mut revision = 1;
     let mut unread = Vec::new();
+    // Neighbours in the tree lie anywhere in the file.
+    let (mut last, mut since) = (u64::MAX, 0);
     for (name, bucket) in db.buckets(&mut live, &mut damage) {
         let is_keys = name == b"key";
         let is_meta = name == b"meta";
         // The sink never breaks.
         let _ = db.walk(bucket, &mut live, &mut damage, &mut |page, element| {
+            if page.id != last {
+                (last, since) = (page.id, since + page.bytes.len());
+            }
+            if since > LEG {
+                behind(0..db.data().len());
+                since = 0;
+            }
             if is_meta && matches!(element.key, b"scheduledCompactRev" | b"finishedCompactRev") {
                 revision = revision.max(Revision::parse(element.value).map_or(0, |r| r.main));
             }
@@ -179,7 +195,7 @@ fn live_tree(
 }
 
 /// Everything that no element of a page in use covers, in ascending order.
-fn windows(db: &Db<'_>, pages: &Pages<'_, '_>) -> Vec<Range<usize>> {
+fn windows(db: &Db<'_>, pages: &Pages<'_, '_>, behind: &Behind<'_>) -> Vec<Range<usize>> {
     let size = pages.size();
     let end = db.data().len();
     let mut windows: Vec<Range<usize>> = Vec::new();
@@ -189,8 +205,13 @@ fn windows(db: &Db<'_>, pages: &Pages<'_, '_>) -> Vec<Range<usize>> {
         _ => windows.push(window),
     };
     let mut page = 0;
+    let mut told = 0;
     while page < pages.count() {
         let start = page * size;
+        if start - told > LEG {
+            behind(told..start);
+            told = start;
+        }
         let read = db.page(page as u64).ok().filter(|p| p.bytes.len() >= size);
         let in_use = page < 2 || pages.is_live(page);
         let Some(p) = read.filter(|_| in_use) else {

@@ -15,7 +15,7 @@ use super::terrain::Pages;
 use super::{Bytes, Finding, Place, Sink};
 use crate::bolt::Db;
 use crate::forensics::Targets;
-use crate::forensics::carve::{Hit, Terrain};
+use crate::forensics::carve::{Behind, Hit, LEG, Terrain};
 use crate::proto::{Fields, varint};
 
 /// `Unknown.contentEncoding` and `.contentType`, both empty and always written.
@@ -30,13 +30,14 @@ pub(super) fn examine(
     pages: &Pages<'_, '_>,
     targets: &Targets,
     hits: &[Hit<'_>],
+    behind: &Behind<'_>,
     sink: &mut Sink<'_>,
 ) {
     const SECRETS: &str = "secrets";
     if !targets.wants_resource(SECRETS) {
         return;
     }
-    let runs = runs(pages, db.data().len());
+    let runs = runs(pages, db.data().len(), behind);
     if runs.is_empty() {
         return;
     }
@@ -47,7 +48,12 @@ pub(super) fn examine(
         // Pieces of different records do not nest deeply: a few neighbours are enough.
         covered[after.saturating_sub(8)..after].iter().any(|r| r.contains(&at))
     };
+    let mut told = 0;
     for run in runs {
+        if run.start - told > LEG {
+            behind(told..run.start);
+            told = run.start;
+        }
         for piece in pieces(db.data(), &run, pages) {
             let Some(last) = piece.pieces.last() else { continue };
             if is_covered(last.end - 1) || is_covered(piece.at) {
@@ -74,10 +80,16 @@ pub(super) fn examine(
 }
 
 /// Runs of free pages that neither have a header nor belong to a page that has one.
-fn runs(pages: &Pages<'_, '_>, len: usize) -> Vec<Range<usize>> {
+fn runs(pages: &Pages<'_, '_>, len: usize, behind: &Behind<'_>) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     let mut taken = 2;
+    let mut told = 0;
     for page in 2..pages.count() {
+        let start = page * pages.size();
+        if start - told > LEG {
+            behind(told..start);
+            told = start;
+        }
         if pages.is_live(page) {
             continue;
         }
@@ -87,7 +99,7 @@ fn runs(pages: &Pages<'_, '_>, len: usize) -> Vec<Range<usize>> {
         if page < taken {
             continue;
         }
-        let (start, end) = (page * pages.size(), ((page + 1) * pages.size()).min(len));
+        let end = (start + pages.size()).min(len);
         match runs.last_mut() {
             Some(last) if last.end == start => last.end = end,
             _ => runs.push(start..end),
