@@ -16,9 +16,6 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Exit, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::command(), "atrest", &mut script);
-    let mut out = ui::stdout();
-    std::io::Write::write_all(&mut out, &script)
-        .and_then(|()| std::io::Write::flush(&mut out))
-        .map_err(|e| ui::write_failure(&e))?;
+    ui::print(|out| std::io::Write::write_all(out, &script))?;
     Ok(Exit::Ok)
 }

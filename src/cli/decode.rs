@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::failure::{Exit, Failure};
 use super::object::Reader;
-use super::{Ctx, get, ui};
+use super::{Ctx, get};
 use crate::entry::Entry;
 use crate::report::Format;
 
@@ -97,7 +97,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             }
         }
     }
-    get::write(format, items).map_err(|e| ui::write_failure(&e))?;
+    get::print(format, items)?;
     Ok(exit)
 }
 

@@ -75,8 +75,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if let Some(path) = &args.out {
         super::config::write::write(path, &*value, false)?;
     } else {
-        let mut out = ui::stdout();
-        out.write_all(&value).and_then(|()| out.flush()).map_err(|e| ui::write_failure(&e))?;
+        ui::print(|out| out.write_all(&value))?;
     }
     Ok(Exit::Ok)
 }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::ops::ControlFlow;
 
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::failure::{Exit, Failure};
 use super::object::Reader;
@@ -98,7 +99,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             }
         }
     }
-    write(format, items).map_err(|e| ui::write_failure(&e))?;
+    print(format, items)?;
     if missing.is_empty() {
         return Ok(exit);
     }
@@ -155,33 +156,36 @@ pub fn show(
     Ok((std::mem::take(&mut shown.json), header, shown.unknown.is_empty()))
 }
 
-/// Writes objects: one as itself, several as a list (JSON) or documents (YAML).
-pub fn write(format: Format, mut items: Vec<(Value, String)>) -> std::io::Result<()> {
-    let mut out = ui::stdout();
-    match format {
-        Format::Json => {
-            let document = match items.len() {
-                0 => return Ok(()),
-                1 => items.remove(0).0,
-                _ => super::export::list(items.into_iter().map(|(v, _)| v).collect()),
-            };
-            serde_json::to_writer_pretty(&mut out, &document)?;
-            writeln!(out)?;
-        }
-        _ => {
-            for (i, (json, header)) in items.iter().enumerate() {
-                if i > 0 {
-                    writeln!(out, "---")?;
-                }
-                writeln!(out, "# {header}")?;
-                let text = if format == Format::Yaml {
-                    storage::yaml::to_string(json)
-                } else {
-                    storage::fields::to_string(json)
-                };
-                out.write_all(text.as_bytes())?;
-            }
-        }
+/// Writes objects to stdout, and wipes them: one as itself, several as a list (JSON) or documents
+/// (YAML).
+pub fn print(format: Format, items: Vec<(Value, String)>) -> Result<(), Failure> {
+    let (mut objects, headers): (Vec<Value>, Vec<String>) = items.into_iter().unzip();
+    if objects.is_empty() {
+        return Ok(());
     }
-    out.flush()
+    if format == Format::Json && objects.len() > 1 {
+        objects = vec![super::export::list(objects)];
+    }
+    let printed = ui::print(|out| {
+        for (i, (json, header)) in objects.iter().zip(&headers).enumerate() {
+            if format == Format::Json {
+                serde_json::to_writer_pretty(&mut *out, json)?;
+                writeln!(out)?;
+                continue;
+            }
+            if i > 0 {
+                writeln!(out, "---")?;
+            }
+            writeln!(out, "# {header}")?;
+            let text = Zeroizing::new(if format == Format::Yaml {
+                storage::yaml::to_string(json)
+            } else {
+                storage::fields::to_string(json)
+            });
+            out.write_all(text.as_bytes())?;
+        }
+        Ok(())
+    });
+    objects.iter_mut().for_each(storage::wipe);
+    printed
 }

@@ -87,11 +87,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         ));
     }
     let report = Report { source: &info, visit: &visit, revisions: &revisions };
-    let mut out = ui::stdout();
-    report
-        .write(format, ctx.ui.color, &mut out)
-        .and_then(|()| std::io::Write::flush(&mut out))
-        .map_err(|e| ui::write_failure(&e))?;
+    ui::print(|out| report.write(format, ctx.ui.color, out))?;
     super::report_damage(ctx, &visit.damage);
     Ok(if visit.damage.is_empty() { Exit::Ok } else { Exit::Partial })
 }

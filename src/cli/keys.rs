@@ -84,11 +84,7 @@ pub fn run(ctx: &Ctx, _args: &Args) -> Result<Exit, Failure> {
         config: configs.as_ref().map(open::config_wire),
         keys: &keys,
     };
-    let mut out = ui::stdout();
-    report
-        .write(format, ctx.ui.color, &mut out)
-        .and_then(|()| std::io::Write::flush(&mut out))
-        .map_err(|e| ui::write_failure(&e))?;
+    ui::print(|out| report.write(format, ctx.ui.color, out))?;
     super::report_damage(ctx, &visit.damage);
     if keys.iter().any(|k| k.safe_to_remove && k.configured == Some(true)) {
         ctx.ui.note(

@@ -45,11 +45,7 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
         pages(dir)
             .map_err(|e| Failure::new(format!("cannot write to {}", dir.display())).because(&e))?;
     } else {
-        let mut out = ui::stdout();
-        one_page()
-            .and_then(|page| out.write_all(&page))
-            .and_then(|()| out.flush())
-            .map_err(|e| ui::write_failure(&e))?;
+        ui::print(|out| out.write_all(&one_page()?))?;
     }
     Ok(Exit::Ok)
 }

@@ -154,11 +154,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         backup,
         seconds,
     };
-    let mut out = ui::stdout();
-    report
-        .write(format, ctx.ui.color, &mut out)
-        .and_then(|()| std::io::Write::flush(&mut out))
-        .map_err(|e| ui::write_failure(&e))?;
+    ui::print(|out| report.write(format, ctx.ui.color, out))?;
     Ok(conclude(ctx, args, &outcome, remaining))
 }
 

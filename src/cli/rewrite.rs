@@ -97,7 +97,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     append_hash(temporary.as_file_mut()).map_err(|e| cannot(&e))?;
     check(temporary.path(), &counts)?;
     temporary.persist_noclobber(&args.out).map_err(|e| cannot(&e.error))?;
-    print(format, args, &counts).map_err(|e| ui::write_failure(&e))?;
+    ui::print(|out| report(format, args, &counts, out))?;
     Ok(if counts.unreadable.is_empty() { Exit::Ok } else { Exit::Partial })
 }
 
@@ -192,8 +192,12 @@ fn check(path: &Path, counts: &Counts) -> Result<(), Failure> {
     (visit.damage.is_empty() && records <= counts.records).then_some(()).ok_or_else(wrong)
 }
 
-fn print(format: Format, args: &Args, counts: &Counts) -> std::io::Result<()> {
-    let mut out = ui::stdout();
+fn report(
+    format: Format,
+    args: &Args,
+    counts: &Counts,
+    out: &mut impl std::io::Write,
+) -> std::io::Result<()> {
     if format == Format::Json {
         let document = serde_json::json!({
             "schema": "atrest.rewrite/v1",
@@ -203,7 +207,7 @@ fn print(format: Format, args: &Args, counts: &Counts) -> std::io::Result<()> {
             "dropped": counts.dropped,
             "unreadable": counts.unreadable.len(),
         });
-        writeln!(out, "{document:#}")?;
+        writeln!(out, "{document:#}")
     } else {
         writeln!(
             out,
@@ -214,7 +218,6 @@ fn print(format: Format, args: &Args, counts: &Counts) -> std::io::Result<()> {
             table::count(counts.dropped),
             table::count(counts.unreadable.len() as u64)
         )?;
-        writeln!(out, "restore it with: etcdutl snapshot restore {}", args.out.display())?;
+        writeln!(out, "restore it with: etcdutl snapshot restore {}", args.out.display())
     }
-    out.flush()
 }

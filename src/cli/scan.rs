@@ -132,11 +132,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |d| d.as_secs()),
     };
-    let mut out = ui::stdout();
-    report
-        .write(format, ctx.ui.color, &mut out)
-        .and_then(|()| std::io::Write::flush(&mut out))
-        .map_err(|e| ui::write_failure(&e))?;
+    ui::print(|out| report.write(format, ctx.ui.color, out))?;
 
     let totals = counts.totals();
     if totals.entries == 0 {

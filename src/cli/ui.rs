@@ -83,6 +83,15 @@ pub fn stdout() -> BufWriter<StdoutLock<'static>> {
     BufWriter::with_capacity(1 << 16, io::stdout().lock())
 }
 
+/// Writes results to stdout, all of them.
+pub fn print<T>(
+    write: impl FnOnce(&mut BufWriter<StdoutLock<'static>>) -> io::Result<T>,
+) -> Result<T, Failure> {
+    let mut out = stdout();
+    let written = write(&mut out).and_then(|value| out.flush().map(|()| value));
+    written.map_err(|e| write_failure(&e))
+}
+
 /// A failed write of results. A reader that went away (`| head`) is no failure of ours.
 #[must_use]
 pub fn write_failure(e: &io::Error) -> Failure {

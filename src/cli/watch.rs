@@ -1,7 +1,7 @@
 //! `atrest scan --watch`: one scan, then what changes.
 
 use std::collections::VecDeque;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -178,12 +178,7 @@ impl Watch<'_> {
                 .duration_since(SystemTime::UNIX_EPOCH)
                 .map_or(0, |d| d.as_secs()),
         };
-        let mut out = ui::stdout();
-        let result = write(&report, &mut out).and_then(|value| {
-            out.flush()?;
-            Ok(value)
-        });
-        result.map_err(|e| ui::write_failure(&e))
+        ui::print(|out| write(&report, out))
     }
 
     /// Follows changes until nothing is left, if that is wanted, or somebody interrupts.

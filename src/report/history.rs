@@ -187,61 +187,30 @@ impl Report<'_> {
 
     fn csv(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut csv = csv::Writer::from_writer(out);
-        csv.write_record([
-            "revision",
-            "deleted",
-            "key",
-            "resource",
-            "namespace",
-            "name",
-            "provider",
-            "version",
-            "key_name",
-            "kms_key_id",
-            "status",
-            "reason",
-            "size",
-            "create_revision",
-            "mod_revision",
-            "version_count",
-            "changes",
-            "held_in",
-        ])?;
+        let mut header = vec!["revision", "deleted"];
+        header.extend(wire::COLUMNS);
+        header.extend(["changes", "held_in"]);
+        csv.write_record(header)?;
         for r in self.revisions {
             let number = r.number().to_string();
+            let held = r.held().as_str();
             match r {
-                Revision::Put { finding: f, changes, .. } => {
-                    let j = &f.judged;
+                Revision::Put { finding, changes, .. } => {
                     let changes =
                         changes.as_ref().map(|c| in_words(Some(c.as_slice()))).unwrap_or_default();
-                    csv.write_record([
-                        number.as_str(),
-                        "false",
-                        &String::from_utf8_lossy(&f.key),
-                        &f.resource,
-                        f.namespace.as_deref().unwrap_or_default(),
-                        &f.name,
-                        j.provider.as_str(),
-                        j.version.map_or("", Version::as_str),
-                        j.key_name.as_deref().unwrap_or_default(),
-                        j.kms_key_id.as_deref().unwrap_or_default(),
-                        j.status.map_or("", Status::as_str),
-                        j.reason.as_deref().unwrap_or_default(),
-                        &f.size.to_string(),
-                        &f.create_revision.to_string(),
-                        &f.mod_revision.to_string(),
-                        &f.version_count.to_string(),
-                        &changes,
-                        r.held().as_str(),
-                    ])?;
+                    let entry = wire::row(finding);
+                    let mut row = vec![&*number, "false"];
+                    row.extend(entry.iter().map(|c| &**c));
+                    row.extend([&*changes, held]);
+                    csv.write_record(row)?;
                 }
                 Revision::Delete { key, location, .. } => {
                     let key = String::from_utf8_lossy(key);
                     let namespace = location.namespace.as_deref().unwrap_or_default();
                     let mut row = vec![&*number, "true", &key, &location.resource];
                     row.extend([namespace, &location.name]);
-                    row.resize(17, "");
-                    row.push(r.held().as_str());
+                    row.resize(2 + wire::COLUMNS.len() + 1, "");
+                    row.push(held);
                     csv.write_record(row)?;
                 }
             }

@@ -159,11 +159,9 @@ impl Report<'_> {
     fn csv(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut csv = csv::Writer::from_writer(out);
         if let Some(entries) = self.entries {
+            csv.write_record(wire::COLUMNS)?;
             for finding in entries {
-                csv.serialize(CsvEntry::from(finding))?;
-            }
-            if entries.is_empty() {
-                csv.write_record(CsvEntry::HEADER)?;
+                csv.write_record(wire::row(finding).iter().map(|c| c.as_bytes()))?;
             }
         } else {
             let groups = self.counts.groups();
@@ -342,65 +340,6 @@ fn entry_table(entries: &[Finding], with_status: bool, color: bool) -> Builder {
         t.row(row, mark(j.provider, j.status));
     }
     t
-}
-
-/// A flat row: the CSV writer cannot skip columns.
-#[derive(Serialize)]
-struct CsvEntry {
-    key: String,
-    resource: String,
-    namespace: Option<String>,
-    name: String,
-    provider: &'static str,
-    version: Option<&'static str>,
-    key_name: Option<String>,
-    kms_key_id: Option<String>,
-    status: Option<&'static str>,
-    reason: Option<String>,
-    size: u64,
-    create_revision: i64,
-    mod_revision: i64,
-    version_count: i64,
-}
-
-impl CsvEntry {
-    const HEADER: [&'static str; 14] = [
-        "key",
-        "resource",
-        "namespace",
-        "name",
-        "provider",
-        "version",
-        "key_name",
-        "kms_key_id",
-        "status",
-        "reason",
-        "size",
-        "create_revision",
-        "mod_revision",
-        "version_count",
-    ];
-}
-
-impl From<&Finding> for CsvEntry {
-    fn from(f: &Finding) -> Self {
-        Self {
-            key: String::from_utf8_lossy(&f.key).into_owned(),
-            resource: f.resource.clone(),
-            namespace: f.namespace.clone(),
-            name: f.name.clone(),
-            provider: f.judged.provider.as_str(),
-            version: f.judged.version.map(Version::as_str),
-            key_name: f.judged.key_name.clone().map(Into::into),
-            kms_key_id: f.judged.kms_key_id.clone().map(Into::into),
-            status: f.judged.status.map(Status::as_str),
-            reason: f.judged.reason.clone().map(Into::into),
-            size: f.size,
-            create_revision: f.create_revision,
-            mod_revision: f.mod_revision,
-            version_count: f.version_count,
-        }
-    }
 }
 
 /// Escapes a label value (Prometheus text format 0.0.4).

@@ -1,8 +1,9 @@
 //! JSON shapes that several commands share.
 
-use base64::Engine as _;
+use std::borrow::Cow;
 use std::io::{self, Write};
 
+use base64::Engine as _;
 use serde::Serialize;
 
 use crate::resource::Location;
@@ -119,6 +120,47 @@ impl Entry {
             version_count: 0,
         }
     }
+}
+
+/// Columns of an entry in CSV.
+pub const COLUMNS: [&str; 14] = [
+    "key",
+    "resource",
+    "namespace",
+    "name",
+    "provider",
+    "version",
+    "key_name",
+    "kms_key_id",
+    "status",
+    "reason",
+    "size",
+    "create_revision",
+    "mod_revision",
+    "version_count",
+];
+
+/// The values of [`COLUMNS`]; what is no text in a key is U+FFFD.
+#[must_use]
+pub fn row(f: &Finding) -> [Cow<'_, str>; COLUMNS.len()] {
+    let j = &f.judged;
+    let number = |n: i64| Cow::Owned(n.to_string());
+    [
+        String::from_utf8_lossy(&f.key),
+        (&*f.resource).into(),
+        f.namespace.as_deref().unwrap_or_default().into(),
+        (&*f.name).into(),
+        j.provider.as_str().into(),
+        j.version.map_or("", crate::envelope::Version::as_str).into(),
+        j.key_name.as_deref().unwrap_or_default().into(),
+        j.kms_key_id.as_deref().unwrap_or_default().into(),
+        j.status.map_or("", crate::scan::Status::as_str).into(),
+        j.reason.as_deref().unwrap_or_default().into(),
+        f.size.to_string().into(),
+        number(f.create_revision),
+        number(f.mod_revision),
+        number(f.version_count),
+    ]
 }
 
 /// `key`, or `key_b64` for a key that is no text.

@@ -63,19 +63,14 @@ impl Format {
 /// Writes a JSON document to stdout.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     use std::io::Write as _;
-    let mut out = super::ui::stdout();
-    serde_json::to_writer_pretty(&mut out, value)
-        .map_err(std::io::Error::from)
-        .and_then(|()| writeln!(out))
-        .and_then(|()| out.flush())
-        .map_err(|e| super::ui::write_failure(&e))
+    super::ui::print(|out| {
+        serde_json::to_writer_pretty(&mut *out, value)?;
+        writeln!(out)
+    })
 }
 
 /// Writes text to stdout.
 fn print_text(text: &str) -> Result<(), Failure> {
     use std::io::Write as _;
-    let mut out = super::ui::stdout();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|e| super::ui::write_failure(&e))
+    super::ui::print(|out| out.write_all(text.as_bytes()))
 }

@@ -111,11 +111,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         not_examined: &searched.not_examined,
         list: args.list,
     };
-    let mut out = ui::stdout();
-    report
-        .write(format, ctx.ui.color, &mut out)
-        .and_then(|()| std::io::Write::flush(&mut out))
-        .map_err(|e| ui::write_failure(&e))?;
+    ui::print(|out| report.write(format, ctx.ui.color, out))?;
     super::report_damage(ctx, &searched.visit.damage);
 
     let residue = !findings.is_empty();
