@@ -42,7 +42,7 @@ pub struct KeyReads {
 }
 
 #[derive(Serialize)]
-struct Document {
+struct Document<'a> {
     schema: &'static str,
     source: wire::Source,
     config: Option<wire::Config>,
@@ -54,14 +54,23 @@ struct Document {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     damage: Vec<wire::Damage>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    entries: Option<Vec<wire::Entry>>,
+    entries: Option<Entries<'a>>,
+}
+
+/// Made into what is written one by one: there may be hundreds of thousands.
+struct Entries<'a>(&'a [Finding]);
+
+impl Serialize for Entries<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(wire::Entry::from))
+    }
 }
 
 /// The same on one line, while `--watch` runs.
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(flatten)]
-    document: Document,
+    document: Document<'a>,
     remaining: u64,
     time: &'a str,
 }
@@ -133,7 +142,7 @@ impl Report<'_> {
         writeln!(out)
     }
 
-    fn document(&self) -> Document {
+    fn document(&self) -> Document<'_> {
         let totals = self.counts.totals();
         let known = |n: u64| self.config.as_ref().map(|_| n);
         Document {
@@ -152,7 +161,7 @@ impl Report<'_> {
             never_encrypted: self.counts.internal,
             reads: self.reads.clone(),
             damage: self.visit.damage.iter().map(Into::into).collect(),
-            entries: self.entries.map(|e| e.iter().map(Into::into).collect()),
+            entries: self.entries.map(Entries),
         }
     }
 
