@@ -9,8 +9,8 @@ use super::object::Reader as Decoder;
 use super::target::Target;
 use super::{Ctx, open, ui};
 use crate::forensics::changes::Contents;
-use crate::report::Format;
 use crate::report::history::{Report, Revision};
+use crate::report::{Format, table};
 use crate::resource::{Location, Scope};
 use crate::scan::Finding;
 use crate::source::{KeyRange, Query, Record, Source, Visit};
@@ -89,6 +89,10 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let report = Report { source: &info, visit: &visit, revisions: &revisions };
     ui::print(|out| report.write(format, ctx.ui.color, out))?;
     super::report_damage(ctx, &visit.damage);
+    if revisions.is_empty() {
+        let names: Vec<_> = targets.iter().map(|t| table::visible(&t.text)).collect();
+        ctx.ui.note(&format!("no revision of {} is held", names.join(", ")));
+    }
     Ok(if visit.damage.is_empty() { Exit::Ok } else { Exit::Partial })
 }
 

@@ -72,6 +72,8 @@ enum Command {
     Completion(completion::Args),
     /// Write the manual page
     Man(man::Args),
+    /// Print the version, as --version does
+    Version,
 }
 
 /// Which options stood on the command line, as opposed to the environment.
@@ -145,7 +147,8 @@ pub fn run() -> ExitCode {
     let given = Given::new(&matches);
     let mut ctx = Ctx { global: cli.global, given, ui };
     // What is only generated has nothing to do with this machine.
-    let profile = !matches!(cli.command, Command::Completion(_) | Command::Man(_));
+    let profile =
+        !matches!(cli.command, Command::Completion(_) | Command::Man(_) | Command::Version);
     let result = one_source(&ctx)
         .and_then(|()| if profile { profile::apply(&mut ctx) } else { Ok(()) })
         .and_then(|()| dispatch(&mut ctx, cli.command));
@@ -173,6 +176,11 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Config(args) => config::run(ctx, &args),
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => man::run(&args),
+        Command::Version => {
+            let version = concat!("atrest ", env!("CARGO_PKG_VERSION"), "\n");
+            ui::print(|out| std::io::Write::write_all(out, version.as_bytes()))?;
+            Ok(Exit::Ok)
+        }
     }
 }
 

@@ -5,9 +5,11 @@ use crate::support::{Etcd, Version, bin, corpus};
 
 #[test]
 fn the_binary_tells_its_version() {
-    let done = bin().arg("--version").run().ok();
-    assert_eq!(done.text(), concat!("atrest ", env!("CARGO_PKG_VERSION"), "\n"));
-    assert_eq!(done.stderr, "");
+    for word in ["--version", "version"] {
+        let done = bin().arg(word).run().ok();
+        assert_eq!(done.text(), concat!("atrest ", env!("CARGO_PKG_VERSION"), "\n"));
+        assert_eq!(done.stderr, "");
+    }
 }
 
 #[test]
