@@ -1,0 +1,157 @@
+//! The files of a data directory: which it has, and which lie beside those that etcd uses.
+
+use std::path::{Path, PathBuf};
+
+use crate::source::SourceError;
+use crate::source::file::{Bytes, InUse, read};
+use crate::wal::parse_name;
+
+/// A file that a running or crashed etcd left beside the ones it uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is, in words.
+    pub what: &'static str,
+    /// Its size, bytes.
+    pub size: u64,
+}
+
+impl Leftover {
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no regular file or empty.
+    pub fn read(&self) -> Result<Bytes, SourceError> {
+        read(&self.path, InUse::Allow)
+    }
+}
+
+pub(super) fn member_dir(dir: &Path) -> Result<PathBuf, SourceError> {
+    let name = dir.display();
+    let metadata = std::fs::metadata(dir).map_err(|e| {
+        SourceError::new(format!("cannot read {name}"))
+            .because(e)
+            .hint("check the path and its permissions")
+    })?;
+    if !metadata.is_dir() {
+        return Err(SourceError::new(format!("{name} is a file, not a data directory"))
+            .hint("a snapshot or a copy of member/snap/db is opened with --snapshot"));
+    }
+    for candidate in [dir.join("member"), dir.to_owned()] {
+        if candidate.join("snap").is_dir() || candidate.join("wal").is_dir() {
+            return Ok(candidate);
+        }
+        // Without the right to look inside, "nothing there" would be a guess.
+        if let Err(e) = std::fs::read_dir(&candidate)
+            && e.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            return Err(SourceError::new(format!("cannot read {}", candidate.display()))
+                .because(e)
+                .hint("run as a user who may read it, such as root"));
+        }
+    }
+    Err(SourceError::new(format!("{name} is no etcd data directory: it has no member/snap"))
+        .hint("--data-dir takes the directory that etcd was started with, often /var/lib/etcd"))
+}
+
+pub(super) fn open_segments(
+    dir: &Path,
+    wal: &Path,
+    db: &Path,
+) -> Result<Vec<(String, Bytes)>, SourceError> {
+    let missing = |what: &str| {
+        SourceError::new(format!("{} has no write-ahead log: {what}", dir.display())).hint(format!(
+            "if it was kept elsewhere (--wal-dir), link it there; --snapshot {} reads the database alone, which can lag behind",
+            db.display()
+        ))
+    };
+    if !wal.is_dir() {
+        return Err(missing(&format!("{} does not exist", wal.display())));
+    }
+    let cannot = |e: std::io::Error| {
+        SourceError::new(format!("cannot read {}", wal.display()))
+            .because(e)
+            .hint("run as a user who may read it, such as root")
+    };
+    let mut names = Vec::new();
+    for file in std::fs::read_dir(wal).map_err(cannot)? {
+        let name = file.map_err(cannot)?.file_name();
+        names.extend(name.to_str().filter(|n| parse_name(n).is_some()).map(str::to_owned));
+    }
+    names.sort_unstable();
+    if names.is_empty() {
+        return Err(missing(&format!("{} has no .wal files", wal.display())));
+    }
+    names
+        .into_iter()
+        .map(|name| {
+            // Logs carry other locks than databases; the database's says whether etcd runs.
+            let bytes = read(&wal.join(&name), InUse::Allow)?;
+            Ok((name, bytes))
+        })
+        .collect()
+}
+
+/// Files in a `member` directory that etcd does not read, or only in passing, but that can hold
+/// entries: `db.tmp.*`, `*.snap.db`, `*.snap`, `*.broken`, `*.tmp`.
+///
+/// # Errors
+/// When a directory cannot be listed.
+pub fn leftovers(member: &Path) -> std::io::Result<Vec<Leftover>> {
+    let mut found = Vec::new();
+    for part in ["snap", "wal"] {
+        let dir = member.join(part);
+        if dir.is_dir() {
+            collect(&dir, part, None, &mut found)?;
+        }
+    }
+    found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+fn collect(
+    dir: &Path,
+    part: &str,
+    inherited: Option<&'static str>,
+    found: &mut Vec<Leftover>,
+) -> std::io::Result<()> {
+    for file in std::fs::read_dir(dir)? {
+        let file = file?;
+        let path = file.path();
+        let name = file.file_name();
+        let name = name.to_string_lossy();
+        let what = inherited.or_else(|| describe(part, &name));
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            // `wal.tmp` and `wal.broken.<time>` hold whole logs.
+            if inherited.is_none() {
+                collect(
+                    &path,
+                    part,
+                    Some(what.unwrap_or("a directory that is not etcd's")),
+                    found,
+                )?;
+            }
+        } else if let Some(what) = what {
+            found.push(Leftover { path, what, size: metadata.len() });
+        }
+    }
+    Ok(())
+}
+
+/// What a file beside the used ones is; `None` for those in use.
+fn describe(part: &str, name: &str) -> Option<&'static str> {
+    let ends = |suffix| name.ends_with(suffix);
+    match part {
+        "snap" if name == "db" => None,
+        "snap" if name.starts_with("db.tmp") => Some("an unfinished defragmentation"),
+        "snap" if ends(".snap.db") => Some("a database received from a leader"),
+        "snap" if ends(".snap") => Some("a raft snapshot"),
+        "wal" if parse_name(name).is_some() => None,
+        "wal" if ends(".tmp") => Some("a preallocated segment"),
+        _ if ends(".broken") => Some("set aside by a repair"),
+        _ if name.starts_with("tmp") => Some("a partial file"),
+        _ => Some("a file that is not etcd's"),
+    }
+}
