@@ -4,12 +4,12 @@
 use std::marker::PhantomData;
 
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::Zeroize as _;
 
 /// Bytes that are wiped on drop. `Of` keeps keys and decrypted values apart.
 ///
 /// `Debug` is absent on purpose, so that no struct that holds one can derive it by accident.
-pub struct Wiped<Of>(Zeroizing<Vec<u8>>, PhantomData<Of>);
+pub struct Wiped<Of>(Vec<u8>, PhantomData<Of>);
 
 /// Marks [`KeyMaterial`].
 pub enum Key {}
@@ -33,7 +33,7 @@ impl<Of> Wiped<Of> {
     /// Takes ownership of the bytes.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes), PhantomData)
+        Self(bytes, PhantomData)
     }
 
     /// The bytes themselves.
@@ -61,6 +61,22 @@ impl<Of> Wiped<Of> {
     }
 }
 
+impl<Of> Drop for Wiped<Of> {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+/// What `Vec::zeroize` does, with the same volatile writes, but sixteen bytes at a time: one at a
+/// time they are a third of the time that decrypting a small value takes.
+fn wipe(bytes: &mut Vec<u8>) {
+    bytes.spare_capacity_mut().zeroize();
+    let (head, middle, tail) = bytemuck::pod_align_to_mut::<u8, u128>(bytes);
+    head.zeroize();
+    middle.zeroize();
+    tail.zeroize();
+}
+
 /// Keeps keys and plaintext out of core dumps and other processes' reach: no core file is
 /// written, and on Linux the process can neither be dumped by a handler nor traced by processes
 /// of the same user.
@@ -78,6 +94,17 @@ pub fn harden() -> std::io::Result<()> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    #[test]
+    fn wiping_leaves_nothing_wherever_the_bytes_lie() {
+        for len in 0..100 {
+            let mut bytes = vec![7; len];
+            bytes.truncate(len * 3 / 4);
+            super::wipe(&mut bytes);
+            assert!(bytes.iter().all(|b| *b == 0), "{len}");
+            assert_eq!(bytes.len(), len * 3 / 4);
+        }
+    }
+
     #[test]
     fn hardened_processes_leave_no_core() {
         use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
