@@ -181,7 +181,17 @@ pub struct Global {
     pub encryption_config: Vec<PathBuf>,
 
     /// Output format; which ones depends on the command
+    ///
+    /// The first is the default:
+    ///   scan                  table, json, jsonl, csv, prometheus, html
+    ///   history, keys         table, json, jsonl, csv
+    ///   residue               table, json, jsonl
+    ///   migrate, rewrite      table, json
+    ///   get, decode           yaml, json, fields
+    ///   export                yaml, json
+    ///   config check|explain  text, json
     #[arg(short = 'w', long, global = true, value_name = "FORMAT", help_heading = "Output")]
+    #[arg(verbatim_doc_comment)]
     pub write_out: Option<String>,
 
     /// Results and errors only

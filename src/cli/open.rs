@@ -157,6 +157,24 @@ impl Selection {
         Query { ranges: self.scope.ranges(&self.resources), revision, ordered }
     }
 
+    /// The resources, for a sentence.
+    #[must_use]
+    pub fn names(&self) -> String {
+        let names: Vec<_> = self.resources.iter().map(ToString::to_string).collect();
+        names.join(", ")
+    }
+
+    /// What is looked for, for a sentence.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let mut words = format!("{} under {}", self.names(), self.scope.prefix);
+        if !self.namespaces.is_empty() {
+            words += " in namespace ";
+            words += &self.namespaces.join(", ");
+        }
+        words
+    }
+
     /// Whether a key is selected, and where it belongs.
     #[must_use]
     pub fn locate<'k>(&self, key: &'k [u8]) -> Option<Location<'k>> {

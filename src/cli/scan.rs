@@ -83,7 +83,14 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     }
     let format = Format::choose(
         ctx.global.write_out.as_deref(),
-        &[Format::Table, Format::Json, Format::Jsonl, Format::Csv, Format::Prometheus],
+        &[
+            Format::Table,
+            Format::Json,
+            Format::Jsonl,
+            Format::Csv,
+            Format::Prometheus,
+            Format::Html,
+        ],
     )
     .map_err(Failure::usage)?;
     let configs = open::configs(ctx)?;
@@ -127,6 +134,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         config: configs.as_ref().map(open::config_wire),
         reads: configs.as_ref().map(|c| judge.reads(c)).unwrap_or_default(),
         counts: &counts,
+        looked_for: selection.words(),
+        verified: args.verify,
         entries: entries.as_deref(),
         timestamp: std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -168,10 +177,9 @@ pub(super) fn verify_needs_keys() -> Failure {
 }
 
 fn nothing_found(selection: &Selection) -> String {
-    let what: Vec<_> = selection.resources.iter().map(ToString::to_string).collect();
     format!(
         "no entries of {} under {}; another cluster may use another --prefix (OpenShift: /kubernetes.io/)",
-        what.join(", "),
+        selection.names(),
         selection.scope.prefix
     )
 }

@@ -64,6 +64,7 @@ pub fn run(ctx: &Ctx, args: &scan::Args) -> Result<Exit, Failure> {
         selection: &selection,
         judge: judge.as_ref(),
         configs: configs.as_ref(),
+        verified: args.verify,
         follower: Follower::default(),
         revision: 0,
     };
@@ -91,6 +92,7 @@ struct Watch<'a> {
     selection: &'a Selection,
     judge: &'a dyn Judge,
     configs: Option<&'a ConfigSet>,
+    verified: bool,
     follower: Follower,
     /// The newest revision that the counts hold.
     revision: i64,
@@ -173,6 +175,8 @@ impl Watch<'_> {
             config: self.configs.map(open::config_wire),
             reads: Vec::new(),
             counts: self.follower.counts(),
+            looked_for: self.selection.words(),
+            verified: self.verified,
             entries: None,
             timestamp: SystemTime::now()
                 .duration_since(SystemTime::UNIX_EPOCH)

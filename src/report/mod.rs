@@ -1,7 +1,8 @@
-//! Findings → table, JSON, CSV, Prometheus. Wire types of its own, so that the domain types can
+//! Findings → table, JSON, CSV, Prometheus, HTML. Wire types of its own, so that the domain types can
 //! change without changing what users script against. Never holds plaintext.
 
 pub mod history;
+mod html;
 pub mod keys;
 pub mod migrate;
 pub mod residue;
@@ -24,6 +25,8 @@ pub enum Format {
     Csv,
     /// Text exposition format, for a textfile collector.
     Prometheus,
+    /// One page to keep, print or send.
+    Html,
     /// YAML documents.
     Yaml,
     /// One `path: value` line per field.
@@ -40,6 +43,7 @@ impl Format {
             Self::Jsonl => "jsonl",
             Self::Csv => "csv",
             Self::Prometheus => "prometheus",
+            Self::Html => "html",
             Self::Yaml => "yaml",
             Self::Fields => "fields",
         }
@@ -69,6 +73,7 @@ impl FromStr for Format {
             "jsonl" => Self::Jsonl,
             "csv" => Self::Csv,
             "prometheus" => Self::Prometheus,
+            "html" => Self::Html,
             "yaml" => Self::Yaml,
             "fields" => Self::Fields,
             _ => return Err(()),

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::table::{self, Builder, Mark};
-use super::{Format, wire};
+use super::{Format, html, wire};
 use crate::envelope::{Provider, Version};
 use crate::scan::{Counts, Finding, GroupKey, Status, Tally};
 use crate::source::{SourceInfo, Visit};
@@ -22,6 +22,10 @@ pub struct Report<'a> {
     pub reads: Vec<KeyReads>,
     /// Counts.
     pub counts: &'a Counts,
+    /// What was looked for, in words.
+    pub looked_for: String,
+    /// Whether every entry was decrypted, and not judged by its prefix alone.
+    pub verified: bool,
     /// Entries, where a list was asked for.
     pub entries: Option<&'a [Finding]>,
     /// Seconds since the epoch.
@@ -128,6 +132,7 @@ impl Report<'_> {
             }
             Format::Csv => self.csv(out),
             Format::Prometheus => self.prometheus(out),
+            Format::Html => html::write(self, out),
             _ => self.table(color, out),
         }
     }
@@ -265,24 +270,7 @@ impl Report<'_> {
                 table::entries(read.entries)
             )?;
         }
-        let totals = self.counts.totals();
-        write!(
-            out,
-            "{}: {} plaintext, {} encrypted",
-            table::entries(totals.entries),
-            table::count(totals.plaintext),
-            table::count(totals.encrypted)
-        )?;
-        if with_status {
-            write!(
-                out,
-                "; {} current, {} stale, {} unreadable",
-                table::count(totals.current),
-                table::count(totals.stale),
-                table::count(totals.unreadable)
-            )?;
-        }
-        writeln!(out)?;
+        writeln!(out, "{}", sum(&self.counts.totals(), with_status))?;
         if self.counts.internal > 0 {
             writeln!(
                 out,
@@ -292,6 +280,26 @@ impl Report<'_> {
         }
         Ok(())
     }
+}
+
+/// The totals in a line.
+pub(super) fn sum(totals: &crate::scan::Totals, with_status: bool) -> String {
+    let count = table::count;
+    let mut parts = vec![format!(
+        "{}: {} plaintext, {} encrypted",
+        table::entries(totals.entries),
+        count(totals.plaintext),
+        count(totals.encrypted)
+    )];
+    parts.extend(with_status.then(|| {
+        format!(
+            "{} current, {} stale, {} unreadable",
+            count(totals.current),
+            count(totals.stale),
+            count(totals.unreadable)
+        )
+    }));
+    parts.join("; ")
 }
 
 fn dash(text: Option<&str>) -> String {
@@ -307,46 +315,77 @@ fn mark(provider: Provider, status: Option<Status>) -> Mark {
     }
 }
 
-fn group_table(groups: &[(&GroupKey, Tally)], with_status: bool, color: bool) -> Builder {
-    let with_id = groups.iter().any(|(k, _)| k.kms_key_id.is_some());
-    let mut columns = vec!["RESOURCE", "PROVIDER", "VERSION", "KEY"];
-    columns.extend(with_id.then_some("KMS KEY ID"));
-    columns.extend(with_status.then_some("STATUS"));
-    columns.extend([">ENTRIES", ">SIZE"]);
-    let mut t = Builder::new(color, &columns);
-    for (k, tally) in groups {
+/// Groups as rows of text; columns whose name begins with `>` hold numbers.
+pub(super) struct GroupRows {
+    with_id: bool,
+    with_status: bool,
+}
+
+impl GroupRows {
+    pub(super) fn new(groups: &[(&GroupKey, Tally)], with_status: bool) -> Self {
+        Self { with_id: groups.iter().any(|(k, _)| k.kms_key_id.is_some()), with_status }
+    }
+
+    pub(super) fn columns(&self) -> Vec<&'static str> {
+        let mut columns = vec!["RESOURCE", "PROVIDER", "VERSION", "KEY"];
+        columns.extend(self.with_id.then_some("KMS KEY ID"));
+        columns.extend(self.with_status.then_some("STATUS"));
+        columns.extend([">ENTRIES", ">SIZE"]);
+        columns
+    }
+
+    pub(super) fn row(&self, k: &GroupKey, tally: Tally) -> (Vec<String>, Mark) {
         let mut row = vec![
             k.resource.clone(),
             k.provider.to_string(),
             dash(k.version.map(Version::as_str)),
             dash(k.key_name.as_deref()),
         ];
-        row.extend(with_id.then(|| dash(k.kms_key_id.as_deref())));
-        row.extend(with_status.then(|| dash(k.status.map(Status::as_str))));
+        row.extend(self.with_id.then(|| dash(k.kms_key_id.as_deref())));
+        row.extend(self.with_status.then(|| dash(k.status.map(Status::as_str))));
         row.extend([table::count(tally.entries), table::bytes(tally.bytes)]);
-        t.row(row, mark(k.provider, k.status));
+        (row, mark(k.provider, k.status))
+    }
+}
+
+/// Columns of [`entry_row`].
+pub(super) fn entry_columns(with_status: bool) -> Vec<&'static str> {
+    let mut columns = vec!["ETCD KEY", "PROVIDER", "VERSION", "KEY"];
+    columns.extend(with_status.then_some("STATUS"));
+    columns.extend([">REVISION", ">SIZE"]);
+    columns.extend(with_status.then_some("REASON"));
+    columns
+}
+
+pub(super) fn entry_row(f: &Finding, with_status: bool) -> (Vec<String>, Mark) {
+    let j = &f.judged;
+    let mut row = vec![
+        String::from_utf8_lossy(&f.key).into_owned(),
+        j.provider.to_string(),
+        dash(j.version.map(Version::as_str)),
+        dash(j.key_name.as_deref()),
+    ];
+    row.extend(with_status.then(|| dash(j.status.map(Status::as_str))));
+    row.extend([f.mod_revision.to_string(), table::bytes(f.size)]);
+    row.extend(with_status.then(|| j.reason.clone().unwrap_or_default().into_owned()));
+    (row, mark(j.provider, j.status))
+}
+
+fn group_table(groups: &[(&GroupKey, Tally)], with_status: bool, color: bool) -> Builder {
+    let rows = GroupRows::new(groups, with_status);
+    let mut t = Builder::new(color, &rows.columns());
+    for (key, tally) in groups {
+        let (row, mark) = rows.row(key, *tally);
+        t.row(row, mark);
     }
     t
 }
 
 fn entry_table(entries: &[Finding], with_status: bool, color: bool) -> Builder {
-    let mut columns = vec!["ETCD KEY", "PROVIDER", "VERSION", "KEY"];
-    columns.extend(with_status.then_some("STATUS"));
-    columns.extend([">REVISION", ">SIZE"]);
-    columns.extend(with_status.then_some("REASON"));
-    let mut t = Builder::new(color, &columns);
+    let mut t = Builder::new(color, &entry_columns(with_status));
     for f in entries {
-        let j = &f.judged;
-        let mut row = vec![
-            String::from_utf8_lossy(&f.key).into_owned(),
-            j.provider.to_string(),
-            dash(j.version.map(Version::as_str)),
-            dash(j.key_name.as_deref()),
-        ];
-        row.extend(with_status.then(|| dash(j.status.map(Status::as_str))));
-        row.extend([f.mod_revision.to_string(), table::bytes(f.size)]);
-        row.extend(with_status.then(|| j.reason.clone().unwrap_or_default().into_owned()));
-        t.row(row, mark(j.provider, j.status));
+        let (row, mark) = entry_row(f, with_status);
+        t.row(row, mark);
     }
     t
 }

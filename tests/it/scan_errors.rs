@@ -15,7 +15,7 @@ fn wrong_usage_is_exit_2_with_a_reason() {
         ("--fail-on current", "says nothing without a configuration"),
         ("--fail-on plaintext,unreadable", "says nothing without a configuration"),
         ("--verify", "needs keys"),
-        ("-w yaml", "does not write `yaml`; it writes table, json, jsonl, csv, prometheus"),
+        ("-w yaml", "does not write `yaml`; it writes table, json, jsonl, csv, prometheus, html"),
         ("-w nonsense", "does not write `nonsense`"),
         ("--resource *secrets", "is not a resource"),
         ("--resource a/b", "is not a resource"),
@@ -183,9 +183,12 @@ fn a_file_that_may_not_be_read() {
     for path in [&path, &db] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
     }
-    // Modes do not bind root, who runs it as somebody else then, from where anyone may.
+    // Modes do not bind root, who runs it as somebody else then, from where anyone may. `cp`
+    // copies it: a process that a test beside this one starts would inherit what is open for
+    // writing here, and nothing runs a program that is ("text file busy").
     let program = dir.path().join("atrest");
-    fs::copy(env!("CARGO_BIN_EXE_atrest"), &program).unwrap();
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_atrest")).arg(&program).status();
+    assert!(copied.unwrap().success());
     let as_root = File::open(&path).is_ok();
     for (option, given) in [("--snapshot", &path), ("--data-dir", &dir.path().join("etcd"))] {
         let mut command = Command::new(&program);
@@ -266,7 +269,7 @@ fn bad_configurations_are_exit_1() {
 /// As `atrest … | head -1`: whatever it was still to write, it ends without a panic.
 #[test]
 fn a_closed_pipe_is_no_panic() {
-    for format in ["table", "json", "jsonl", "csv", "prometheus"] {
+    for format in ["table", "json", "jsonl", "csv", "prometheus", "html"] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_atrest"))
             .args(["scan", "--list", "--all-resources", "-w", format, "--snapshot"])
             .arg(corpus::db("p9-defragged"))
@@ -286,7 +289,7 @@ fn a_closed_pipe_is_no_panic() {
 
 #[test]
 fn a_full_disk_is_exit_1() {
-    for format in ["table", "json", "jsonl", "csv", "prometheus"] {
+    for format in ["table", "json", "jsonl", "csv", "prometheus", "html"] {
         for list in [false, true] {
             let mut command = Command::new(env!("CARGO_BIN_EXE_atrest"));
             command.args(["scan", "-w", format, "--snapshot"]).arg(corpus::db("p1-secretbox"));

@@ -124,6 +124,50 @@ fn prometheus_has_every_group_once() {
     assert_eq!(found, expected);
 }
 
+/// The cells of every table of a page, a list for each row, headings left out.
+fn html_rows(page: &str) -> Vec<Vec<String>> {
+    let rows = page.split("<tr class=").skip(1).map(|r| r.split("</tr>").next().unwrap());
+    let cell = |c: &str| c.split_once('>').unwrap().1.split("</td>").next().unwrap().to_owned();
+    rows.map(|r| r.split("<td").skip(1).map(cell).collect()).collect()
+}
+
+/// Every group and every entry of the document is in the page, and nothing else; the page loads
+/// nothing.
+#[test]
+fn the_page_has_the_groups_and_the_entries() {
+    let config = corpus::config("p6-sb2");
+    let words = format!("--list --encryption-config {}", config.display());
+    let json = run(&format!("-w json {words}")).json();
+    let done = run(&format!("-w html {words}"));
+    let page = done.text();
+    let rows = html_rows(page);
+    let groups = json["groups"].as_array().unwrap();
+    let entries = json["entries"].as_array().unwrap();
+    assert_eq!(rows.len(), groups.len() + entries.len());
+    let or_dash = |v: &Value| if v.is_null() { "-".to_owned() } else { flat(v) };
+    for (row, group) in rows.iter().zip(groups) {
+        let names = ["resource", "provider", "version", "key", "kms_key_id", "status", "entries"];
+        assert_eq!(row[..7], names.map(|n| or_dash(&group[n])), "{group}");
+    }
+    for (row, entry) in rows[groups.len()..].iter().zip(entries) {
+        let names = ["key", "provider", "version", "key_name", "status", "mod_revision"];
+        assert_eq!(row[..6], names.map(|n| or_dash(&entry[n])), "{entry}");
+        let reason = row[7].replace("&#39;", "'").replace("&quot;", "\"");
+        assert_eq!(reason, flat(&entry["reason"]), "{entry}");
+    }
+    let totals = &json["totals"];
+    assert!(page.contains(&format!("{} current, {} stale", totals["current"], totals["stale"])));
+    assert!(page.contains(&flat(&json["config"]["sha256"])));
+    for loads in ["http:", "https:", "src=", "href=", "url(", "<script"] {
+        assert!(!page.contains(loads), "{loads}");
+    }
+    for tag in ["table", "tr", "td", "th", "dl", "dd", "p", "body", "html"] {
+        let opened =
+            page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
+        assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
+    }
+}
+
 #[test]
 fn the_table_has_the_numbers() {
     let table = run("");
@@ -203,7 +247,7 @@ fn colour_only_where_it_is_wanted() {
     assert!(!escape(&run("")), "no terminal, no colour");
     assert!(!escape(&run("--color never")));
     assert!(escape(&run("--color always")));
-    for format in ["json", "jsonl", "csv", "prometheus"] {
+    for format in ["json", "jsonl", "csv", "prometheus", "html"] {
         assert!(!escape(&run(&format!("--color always -w {format}"))), "{format}");
     }
     let failed = bin().words("scan --color always --snapshot /nonexistent").run().code(1);

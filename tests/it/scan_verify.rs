@@ -172,7 +172,7 @@ fn nothing_decrypted_is_printed() {
         .collect();
     assert!(values.len() > 50);
     for config in [plugs.config("p6-sb2"), corpus::config("p1-secretbox")] {
-        for format in ["table", "json", "jsonl", "csv", "prometheus"] {
+        for format in ["table", "json", "jsonl", "csv", "prometheus", "html"] {
             let done = run(config.clone(), format);
             let shown = [done.stdout.as_slice(), done.stderr.as_bytes()].concat();
             for value in &values {

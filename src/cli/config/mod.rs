@@ -53,9 +53,9 @@ impl Format {
         match ctx.global.write_out.as_deref() {
             None | Some("text" | "table") => Ok(Self::Text),
             Some("json") => Ok(Self::Json),
-            Some(other) => {
-                Err(Failure::usage(format!("unknown output format `{other}`: text or json")))
-            }
+            Some(other) => Err(Failure::usage(format!(
+                "this command does not write `{other}`; it writes text, json"
+            ))),
         }
     }
 }

@@ -1,0 +1,302 @@
+//! A scan as one page: for the records of an audit, to print or to send. It loads nothing and
+//! runs nothing, which its policy says to the browser as well.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use super::scan::{self, GroupRows, Report};
+use super::table::{self, Mark};
+use crate::envelope::Provider;
+use crate::scan::{Status, Totals};
+
+const STYLE: &str = "\
+:root{color-scheme:light dark}
+body{font:15px/1.45 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em}
+h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.2em 1.5em}dd{margin:0;overflow-wrap:anywhere}
+table{border-collapse:collapse}th{font-size:.8em}th,td{padding:.25em 1em .25em 0;text-align:left;vertical-align:top;border-bottom:1px solid #8884}
+.n{text-align:right;font-variant-numeric:tabular-nums}
+td{overflow-wrap:break-word}
+.verdict{font-size:1.15em;border-left:.4em solid;padding-left:.8em}
+.good{color:light-dark(#176f2c,#5fd07a)}.warn{color:light-dark(#8a5a00,#f0b840)}.bad{color:light-dark(#b3261e,#ff8a80)}";
+
+/// Text of a page: what has a meaning in HTML is escaped, and so are control characters.
+struct Text<'a>(&'a str);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+        for c in table::visible(self.0).chars() {
+            match c {
+                '&' => f.write_str("&amp;"),
+                '<' => f.write_str("&lt;"),
+                '>' => f.write_str("&gt;"),
+                '"' => f.write_str("&quot;"),
+                '\'' => f.write_str("&#39;"),
+                c => f.write_char(c),
+            }?;
+        }
+        Ok(())
+    }
+}
+
+fn class(mark: Mark) -> &'static str {
+    match mark {
+        Mark::Plain => "",
+        Mark::Good => "good",
+        Mark::Warn => "warn",
+        Mark::Bad => "bad",
+    }
+}
+
+pub(super) fn write(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let title = Text(&report.source.location);
+    writeln!(
+        out,
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n\
+         <title>Encryption at rest: {title}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n\
+         <h1>Encryption at rest: {title}</h1>"
+    )?;
+    let totals = report.counts.totals();
+    for (mark, sentence) in verdict(report, &totals) {
+        writeln!(out, "<p class=\"verdict {}\">{}</p>", class(mark), Text(&sentence))?;
+    }
+    facts(report, &totals, out)?;
+
+    let with_status = report.config.is_some();
+    let groups = report.counts.groups();
+    if !groups.is_empty() {
+        let rows = GroupRows::new(&groups, with_status);
+        table(
+            "How they are stored",
+            &rows.columns(),
+            groups.iter().map(|(k, t)| rows.row(k, *t)),
+            out,
+        )?;
+    }
+    if report.config.as_ref().is_some_and(|c| !c.also.is_empty()) && !report.reads.is_empty() {
+        let rows = report.reads.iter().map(|r| {
+            let key = r.key.clone().unwrap_or_else(|| "-".to_owned());
+            (vec![r.config.clone(), r.provider.clone(), key, table::count(r.entries)], Mark::Plain)
+        });
+        table("Which file's key read them", &["FILE", "PROVIDER", "KEY", ">ENTRIES"], rows, out)?;
+    }
+    if !report.visit.damage.is_empty() {
+        let rows = report
+            .visit
+            .damage
+            .iter()
+            .map(|d| (vec![d.location.clone(), d.what.clone()], Mark::Bad));
+        table("What could not be read", &["WHERE", "WHAT"], rows, out)?;
+    }
+    if let Some(entries) = report.entries.filter(|e| !e.is_empty()) {
+        let rows = entries.iter().map(|f| scan::entry_row(f, with_status));
+        table("Entries", &scan::entry_columns(with_status), rows, out)?;
+    }
+    writeln!(out, "</body>\n</html>")
+}
+
+/// The sentences that matter most, worst first. What is partial never reads as a clean result.
+fn verdict(report: &Report<'_>, totals: &Totals) -> Vec<(Mark, String)> {
+    let mut out = Vec::new();
+    let parts = report.visit.damage.len() as u64;
+    if parts > 0 {
+        let (noun, verb) = if parts == 1 { ("part", "was") } else { ("parts", "were") };
+        let parts = table::count(parts);
+        out.push((
+            Mark::Bad,
+            format!(
+                "Incomplete: {parts} {noun} of the source could not be read and {verb} not judged."
+            ),
+        ));
+    }
+    let are = |n: u64| format!("{} {}", table::entries(n), if n == 1 { "is" } else { "are" });
+    if totals.unreadable > 0 {
+        let what = are(totals.unreadable);
+        out.push((Mark::Bad, format!("{what} unreadable with the configuration.")));
+    }
+    let groups = report.counts.groups();
+    let unknown = groups.iter().filter(|(k, _)| k.provider == Provider::Unknown);
+    let unknown = unknown.map(|(_, t)| t.entries).sum();
+    if report.config.is_none() && unknown > 0 {
+        out.push((Mark::Bad, format!("{} under no provider that is known.", are(unknown))));
+    }
+    let intended = groups
+        .iter()
+        .filter(|(k, _)| k.provider == Provider::Identity && k.status == Some(Status::Current));
+    let intended: u64 = intended.map(|(_, t)| t.entries).sum();
+    let plaintext = totals.plaintext.saturating_sub(intended);
+    if plaintext > 0 {
+        out.push((Mark::Warn, format!("{} stored unencrypted.", are(plaintext))));
+    }
+    if totals.stale > 0 {
+        let what = are(totals.stale);
+        out.push((Mark::Warn, format!("{what} stale: the API server would rewrite them.")));
+    }
+    if totals.entries == 0 {
+        out.push((Mark::Warn, "No entries were found.".to_owned()));
+    } else if out.is_empty() {
+        let all = if report.config.is_none() {
+            "Every entry found is encrypted."
+        } else if report.verified {
+            "Every entry found is current; the encrypted ones were decrypted to make sure."
+        } else {
+            "Every entry found is current, by its prefix."
+        };
+        out.push((Mark::Good, all.to_owned()));
+    }
+    if intended > 0 {
+        let what = format!("{} stored unencrypted, as the configuration says.", are(intended));
+        out.push((Mark::Plain, what));
+    }
+    out
+}
+
+/// What was looked at, with what, when.
+fn facts(report: &Report<'_>, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
+    let mut facts = vec![
+        ("Source", format!("{} {}", report.source.kind.as_str(), report.source.location)),
+        ("Revision", report.visit.revision.to_string()),
+        ("Looked for", report.looked_for.clone()),
+    ];
+    let also = report.config.iter().flat_map(|c| &c.also).map(|c| ("Reading also with", c));
+    for (name, c) in report.config.iter().map(|c| ("Configuration", c)).chain(also) {
+        facts.push((name, format!("{}, SHA-256 {}", c.location, c.sha256)));
+    }
+    let how = if report.verified { "decrypting every entry" } else { "the prefixes of the values" };
+    facts.push(("Judged by", how.to_owned()));
+    facts.push(("Found", scan::sum(totals, report.config.is_some())));
+    if report.counts.internal > 0 {
+        let besides = table::entries(report.counts.internal);
+        facts.push(("Besides", format!("{besides} that the API server never encrypts")));
+    }
+    let time =
+        i64::try_from(report.timestamp).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
+    facts.extend(time.map(|t| ("Time", t.to_string())));
+    facts.push(("Program", concat!("atrest ", env!("CARGO_PKG_VERSION")).to_owned()));
+    writeln!(out, "<dl>")?;
+    for (name, value) in facts {
+        writeln!(out, "<dt>{name}</dt><dd>{}</dd>", Text(&value))?;
+    }
+    writeln!(out, "</dl>")
+}
+
+/// A section with a table; columns whose name begins with `>` hold numbers.
+fn table(
+    title: &str,
+    columns: &[&str],
+    rows: impl Iterator<Item = (Vec<String>, Mark)>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let number = |i: usize| columns.get(i).is_some_and(|c| c.starts_with('>'));
+    let open = |tag: &str, i: usize| {
+        if number(i) { format!("<{tag} class=\"n\">") } else { format!("<{tag}>") }
+    };
+    writeln!(out, "<h2>{title}</h2>\n<table>\n<thead><tr>")?;
+    for (i, name) in columns.iter().enumerate() {
+        write!(out, "{}{}</th>", open("th", i), Text(name.trim_start_matches('>')))?;
+    }
+    writeln!(out, "</tr></thead>\n<tbody>")?;
+    for (cells, mark) in rows {
+        write!(out, "<tr class=\"{}\">", class(mark))?;
+        for (i, cell) in cells.iter().enumerate() {
+            write!(out, "{}{}</td>", open("td", i), Text(cell))?;
+        }
+        writeln!(out, "</tr>")?;
+    }
+    writeln!(out, "</tbody>\n</table>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::wire;
+    use crate::scan::{Counts, Judged};
+    use crate::source::{Damage, SourceInfo, SourceKind, Visit};
+
+    /// The page of entries that are each judged so, and the words of its verdict.
+    fn page(
+        entries: &[(Provider, Option<Status>)],
+        damage: usize,
+        verified: bool,
+    ) -> (String, Vec<String>) {
+        let mut counts = Counts::default();
+        for (provider, status) in entries {
+            let judged =
+                Judged { status: *status, provider: *provider, ..Judged::by_prefix(b"", []) };
+            counts.add("se<crets", &judged, 10);
+        }
+        let part = Damage { location: "page 17".into(), what: "a <b>& c\u{1b}".into() };
+        let visit = Visit { revision: 9, damage: vec![part; damage], ..Visit::default() };
+        let source = SourceInfo { kind: SourceKind::Snapshot, location: "\"a\".db".into() };
+        let config = wire::Config { location: "ec.yaml".into(), sha256: "ab".into(), also: vec![] };
+        let report = Report {
+            source: &source,
+            visit: &visit,
+            config: entries.iter().any(|(_, s)| s.is_some()).then_some(config),
+            reads: Vec::new(),
+            counts: &counts,
+            looked_for: "secrets under /registry/".into(),
+            verified,
+            entries: None,
+            timestamp: 1_800_000_000,
+        };
+        let mut out = Vec::new();
+        write(&report, &mut out).unwrap();
+        let words = verdict(&report, &counts.totals()).into_iter().map(|(_, s)| s).collect();
+        (String::from_utf8(out).unwrap(), words)
+    }
+
+    #[test]
+    fn only_what_is_whole_and_current_is_called_so() {
+        use Provider::{Identity, Secretbox, Unknown};
+        let current = (Secretbox, Some(Status::Current));
+        let all = |entries: &[_], damage, verified| page(entries, damage, verified).1.join(" ");
+        assert_eq!(all(&[], 0, false), "No entries were found.");
+        assert_eq!(all(&[(Secretbox, None)], 0, false), "Every entry found is encrypted.");
+        assert_eq!(all(&[current], 0, false), "Every entry found is current, by its prefix.");
+        assert_eq!(
+            all(&[current], 0, true),
+            "Every entry found is current; the encrypted ones were decrypted to make sure."
+        );
+        assert_eq!(
+            all(&[current, (Identity, Some(Status::Current))], 0, false),
+            "Every entry found is current, by its prefix. \
+             1 entry is stored unencrypted, as the configuration says."
+        );
+        assert_eq!(
+            all(&[current], 1, true),
+            "Incomplete: 1 part of the source could not be read and was not judged."
+        );
+        assert_eq!(
+            all(&[(Secretbox, None), (Unknown, None)], 0, false),
+            "1 entry is under no provider that is known."
+        );
+        assert_eq!(
+            all(
+                &[
+                    current,
+                    (Identity, Some(Status::Stale)),
+                    (Identity, Some(Status::Stale)),
+                    (Secretbox, Some(Status::Unreadable)),
+                ],
+                2,
+                false
+            ),
+            "Incomplete: 2 parts of the source could not be read and were not judged. \
+             1 entry is unreadable with the configuration. 2 entries are stored unencrypted. \
+             2 entries are stale: the API server would rewrite them."
+        );
+    }
+
+    #[test]
+    fn stored_text_is_text() {
+        let (page, _) = page(&[(Provider::Identity, None)], 1, false);
+        assert!(page.contains("<td>se&lt;crets</td>"), "{page}");
+        assert!(page.contains("<td>a &lt;b&gt;&amp; c\\u{1b}</td>"), "{page}");
+        assert!(page.contains("<h1>Encryption at rest: &quot;a&quot;.db</h1>"), "{page}");
+        assert!(page.contains("<dd>2027-01-15T08:00:00Z</dd>"), "{page}");
+    }
+}
