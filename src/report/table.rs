@@ -113,20 +113,20 @@ impl Mark {
     }
 }
 
-/// Escapes control characters.
+/// Escapes control characters, and those that change the order in which text is shown: names of
+/// roles, for one, may hold any of them.
 #[must_use]
 pub fn visible(text: &str) -> String {
-    if text.chars().any(char::is_control) {
-        text.chars()
-            .flat_map(|c| {
-                let escaped: Vec<char> =
-                    if c.is_control() { c.escape_default().collect() } else { vec![c] };
-                escaped
-            })
-            .collect()
-    } else {
-        text.to_owned()
+    let escaped = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
+            || matches!(c, '\u{2066}'..='\u{2069}')
+    };
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if escaped(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
+    out
 }
 
 /// Bytes for people: `912 B`, `1.4 KiB`.
@@ -183,6 +183,7 @@ mod tests {
     fn rows_are_plain_text_without_colour_and_escape_controls() {
         let mut t = Builder::new(false, &["NAME", ">N"]);
         t.row(vec!["a\u{1b}[31m".into(), "10".into()], Mark::Bad);
-        assert_eq!(t.to_string(), "NAME          N\na\\u{1b}[31m  10\n");
+        t.row(vec!["x\u{202e}é".into(), "1".into()], Mark::Bad);
+        assert_eq!(t.to_string(), "NAME          N\na\\u{1b}[31m  10\nx\\u{202e}é    1\n");
     }
 }
