@@ -251,7 +251,8 @@ impl Report<'_> {
         table::heading(self.source, self.visit, self.config.as_ref(), out)?;
         writeln!(out)?;
         if let Some(entries) = self.entries {
-            write!(out, "{}", entry_table(entries, with_status, color))?;
+            let rows = || entries.iter().map(|f| entry_row(f, with_status));
+            table::long(color, &entry_columns(with_status), rows, out)?;
             if !entries.is_empty() {
                 writeln!(out)?;
             }
@@ -376,15 +377,6 @@ fn group_table(groups: &[(&GroupKey, Tally)], with_status: bool, color: bool) ->
     let mut t = Builder::new(color, &rows.columns());
     for (key, tally) in groups {
         let (row, mark) = rows.row(key, *tally);
-        t.row(row, mark);
-    }
-    t
-}
-
-fn entry_table(entries: &[Finding], with_status: bool, color: bool) -> Builder {
-    let mut t = Builder::new(color, &entry_columns(with_status));
-    for f in entries {
-        let (row, mark) = entry_row(f, with_status);
         t.row(row, mark);
     }
     t

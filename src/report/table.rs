@@ -2,7 +2,11 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{
+    Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width,
+    presets,
+};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::wire::Config;
 use crate::source::{SourceInfo, Visit};
@@ -67,6 +71,17 @@ impl Builder {
         Self { table, color }
     }
 
+    /// Makes columns at least as wide as `widths`.
+    fn at_least(&mut self, widths: &[usize]) {
+        for (i, width) in widths.iter().enumerate() {
+            // The two spaces that follow a column belong to it.
+            let width = u16::try_from(width + 2).unwrap_or(u16::MAX);
+            if let Some(column) = self.table.column_mut(i) {
+                column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
+            }
+        }
+    }
+
     /// Adds a row; control characters in cells are escaped, so that a stored name cannot drive
     /// the terminal.
     pub fn row(&mut self, cells: Vec<String>, mark: Mark) {
@@ -87,6 +102,45 @@ impl std::fmt::Display for Builder {
         }
         Ok(())
     }
+}
+
+/// Rows laid out at a time by [`long`].
+const BLOCK: usize = 1024;
+/// Columns of text beyond which a cell no longer makes its column wider, but for its own block.
+const WIDEST: usize = 240;
+
+/// A table of any length, of which only a block is in memory at a time. The rows are asked for
+/// twice: for their widths first.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn long<R: Iterator<Item = (Vec<String>, Mark)>>(
+    color: bool,
+    columns: &[&str],
+    rows: impl Fn() -> R,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let mut widths: Vec<_> = columns.iter().map(|c| c.trim_start_matches('>').width()).collect();
+    for (row, _) in rows() {
+        for (width, cell) in widths.iter_mut().zip(&row) {
+            *width = (*width).max(visible(cell).width().min(WIDEST));
+        }
+    }
+    let mut rows = rows().peekable();
+    let mut first = true;
+    while first || rows.peek().is_some() {
+        let mut block = Builder::new(color, columns);
+        block.at_least(&widths);
+        for (row, mark) in rows.by_ref().take(BLOCK) {
+            block.row(row, mark);
+        }
+        let skip = usize::from(!first);
+        for line in block.table.lines().skip(skip) {
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        first = false;
+    }
+    Ok(())
 }
 
 /// What a row is to the reader.
@@ -177,6 +231,23 @@ mod tests {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(entries(1), "1 entry");
+    }
+
+    /// Laid out in blocks, a table looks as it does in one piece.
+    #[test]
+    fn long_tables_are_like_others() {
+        let row = |i: usize| {
+            let name = if i == 2 * BLOCK { "é".repeat(30) } else { format!("name-{}", i % 7) };
+            (vec![name, i.to_string(), "why\n".repeat(i % 2)], Mark::Plain)
+        };
+        for n in [0, 1, BLOCK, BLOCK + 1, 3 * BLOCK] {
+            let columns = ["NAME", ">N", "REASON"];
+            let mut whole = Builder::new(false, &columns);
+            (0..n).map(row).for_each(|(cells, mark)| whole.row(cells, mark));
+            let mut out = Vec::new();
+            long(false, &columns, || (0..n).map(row), &mut out).unwrap();
+            assert!(String::from_utf8(out).unwrap() == whole.to_string(), "{n} rows");
+        }
     }
 
     #[test]
