@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// The longest that Go knows: 2⁶³ − 1 nanoseconds, about 292 years. What is longer than clocks
+/// count would end in a panic where it is added to a time.
+const LONGEST: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
+
 /// Reads a Go duration (`time.ParseDuration`), without sign.
 ///
 /// # Errors
@@ -30,7 +34,8 @@ pub fn parse(text: &str) -> Result<Duration, String> {
             "h" => 3600.0,
             _ => return Err(err()),
         };
-        total += Duration::try_from_secs_f64(number * seconds).map_err(|_| err())?;
+        let part = Duration::try_from_secs_f64(number * seconds).map_err(|_| err())?;
+        total = total.checked_add(part).filter(|t| *t <= LONGEST).ok_or_else(err)?;
         rest = &after[unit_len..];
     }
     Ok(total)
@@ -47,7 +52,9 @@ mod tests {
         assert_eq!(parse("1.5h").unwrap(), Duration::from_mins(90));
         assert_eq!(parse("300ms").unwrap(), Duration::from_millis(300));
         assert_eq!(parse("0").unwrap(), Duration::ZERO);
-        for bad in ["", "5", "s", "-5s", "5x", "5 s", "1m30"] {
+        assert_eq!(parse("2562047h").unwrap(), Duration::from_hours(2_562_047));
+        let twice = ["10000000000000000000s"; 2].concat();
+        for bad in ["", "5", "s", "-5s", "5x", "5 s", "1m30", "2562048h", &twice] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }
