@@ -94,7 +94,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let interrupted = interrupt::tell();
 
     let job = Job { ctx, selection: &selection, transformers: &transformers, interrupted };
-    let (plan, visit) = job.plan(&mut live, &HashSet::new())?;
+    let (plan, visit) = job.plan(&mut live, &HashSet::new()).map_err(checks::no_plan)?;
     let alarms = checks::alarms(ctx, &live, args.apply)?;
     for note in &visit.notes {
         ctx.ui.note(note);
@@ -114,7 +114,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
 
     let mut outcome = Outcome { failed: plan.unreadable.clone(), ..Outcome::default() };
     let planned = plan.items.len() as u64;
-    let mut remaining = planned + plan.unreadable.len() as u64;
+    let mut remaining = plan.remaining(planned);
     let mut backup = None;
     let groups = plan.groups.clone();
     let (current, info) = (plan.current, live.info());
@@ -207,7 +207,7 @@ struct Job<'a> {
 
 impl Job<'_> {
     /// Looks at every selected entry.
-    fn plan(&self, live: &mut Live, except: &HashSet<Vec<u8>>) -> Result<(Plan, Visit), Failure> {
+    fn plan(&self, live: &mut Live, except: &HashSet<Vec<u8>>) -> Result<(Plan, Visit), Stop> {
         let query = self.selection.query(None, true);
         let progress = Progress::entries(&self.ctx.ui, || live.estimate(&query));
         let mut planner = Planner::new(self.transformers);
@@ -230,14 +230,14 @@ impl Job<'_> {
                 return ControlFlow::Break(());
             }
             ControlFlow::Continue(())
-        })?;
+        });
         planner.add(&batch);
         progress.advance(batch.len() as u64);
         progress.finish();
         if self.interrupted.load(Ordering::Relaxed) {
-            return Err(checks::interrupted());
+            return Err(Stop::Interrupted);
         }
-        Ok((planner.finish(except), visit))
+        Ok((planner.finish(except), visit.map_err(Stop::Source)?))
     }
 
     /// Rewrites, and looks again for what others wrote meanwhile; returns how many entries are
@@ -266,21 +266,21 @@ impl Job<'_> {
             failed.extend(done.failed.iter().map(|f| f.key.clone()));
             outcome.add(done);
             if outcome.stop.is_some() {
-                return Ok(left + plan.unreadable.len() as u64);
+                return Ok(plan.remaining(left));
             }
-            let Ok((next, _)) = self.plan(live, &failed) else {
-                // Stopped while looking: what was not written is known all the same.
-                outcome.stop = Some(Stop::Interrupted);
-                return Ok(left + plan.unreadable.len() as u64);
-            };
-            plan = next;
+            match self.plan(live, &failed) {
+                Ok((next, _)) => plan = next,
+                Err(stop) => {
+                    // What was not written is known all the same.
+                    outcome.stop = Some(stop);
+                    return Ok(plan.remaining(left));
+                }
+            }
             if plan.items.is_empty() || pass >= PASSES {
                 break;
             }
         }
-        let unreadable: HashSet<&[u8]> = plan.unreadable.iter().map(|f| &*f.key).collect();
-        let unwritten = failed.iter().filter(|k| !unreadable.contains(k.as_slice())).count();
-        Ok((plan.items.len() + plan.unreadable.len() + unwritten) as u64)
+        Ok(plan.remaining(plan.items.len() as u64))
     }
 }
 

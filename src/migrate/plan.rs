@@ -105,6 +105,8 @@ pub struct Plan {
     pub entries: u64,
     /// Entries that are current.
     pub current: u64,
+    /// Entries that are not, but were tried before and so are no items.
+    pub tried: u64,
     /// Bytes that the new revisions add to the database, its pages included, beside what
     /// encryption adds to each.
     growth: u64,
@@ -226,9 +228,11 @@ impl<'t> Planner<'t> {
     pub fn finish(mut self, except: &HashSet<Vec<u8>>) -> Plan {
         if !except.is_empty() {
             let mut gap = false;
+            let tried = &mut self.plan.tried;
             self.plan.items.retain_mut(|i| {
                 i.neighbour &= !gap;
                 gap = except.contains(&*i.key);
+                *tried += u64::from(gap);
                 !gap
             });
         }
@@ -262,6 +266,12 @@ impl Plan {
             tested.insert(t.resource().to_owned(), Written { by, overhead });
         }
         Ok(tested)
+    }
+
+    /// Entries that are not current when `left` of the items are not.
+    #[must_use]
+    pub fn remaining(&self, left: u64) -> u64 {
+        left + self.unreadable.len() as u64 + self.tried
     }
 
     /// About what the new revisions add to the database, bytes.

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Args, ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, table};
+use super::{Args, ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, Stop, table};
 use crate::envelope::Provider;
 use crate::migrate::plan::Written;
 use crate::source::live::kv::NO_SPACE;
@@ -172,8 +172,17 @@ pub fn every_api_server(written_by: &BTreeMap<String, Written>) -> String {
     )
 }
 
+/// Why there is no plan to begin with.
+pub fn no_plan(stop: Stop) -> Failure {
+    match stop {
+        Stop::Interrupted => interrupted(),
+        Stop::Source(e) => e.into(),
+        stop => Failure::new("the entries cannot be looked at").because(&stop),
+    }
+}
+
 /// Stopped by a signal early enough.
-pub fn interrupted() -> Failure {
+fn interrupted() -> Failure {
     let failure = Failure::new("interrupted before anything was written");
     Failure { exit: Exit::Interrupted, ..failure }
 }

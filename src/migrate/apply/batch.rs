@@ -22,9 +22,9 @@ struct Work<'p> {
     item: &'p Item,
     /// How often somebody else was faster.
     tries: u32,
-    /// What was sent before without anybody saying that it was written: the stored bytes and
-    /// their plaintext.
-    sent: Vec<(Vec<u8>, Plaintext)>,
+    /// What was sent before without anybody saying that it was written: the stored bytes, which
+    /// may be plaintext too, and their plaintext.
+    sent: Vec<(Plaintext, Plaintext)>,
 }
 
 impl<'p> Work<'p> {
@@ -78,7 +78,7 @@ impl<K: Keyspace> Run<'_, K> {
                 (self.advance)(1);
                 continue;
             };
-            if let Some((_, plaintext)) = work.sent.iter().find(|(v, _)| *v == entry.value) {
+            if let Some((_, plaintext)) = work.sent.iter().find(|(v, _)| v.expose() == entry.value) {
                 // The transaction whose answer was lost did happen.
                 self.outcome().written += 1;
                 self.check(work.item, &entry.value, plaintext)?;
@@ -197,7 +197,7 @@ impl<K: Keyspace> Run<'_, K> {
                 Ok(Commit::Conflict(now)) => {
                     for (mut ready, now) in batch.into_iter().zip(now) {
                         let changed = now != Some(ready.before.mod_revision);
-                        let value = std::mem::take(&mut ready.value);
+                        let value = Plaintext::new(std::mem::take(&mut ready.value));
                         let mut work = Work {
                             index: ready.work.index,
                             item: ready.work.item,
@@ -213,7 +213,7 @@ impl<K: Keyspace> Run<'_, K> {
                 Err(Asked::TooLarge(_)) if batch.len() > 1 => {
                     let mut left = batch;
                     let right = left.split_off(left.len() / 2);
-                    // Others learn from it only where the number was too large.
+                    // The others need not find out for themselves.
                     self.batch.fetch_min(left.len().max(1), Ordering::Relaxed);
                     waiting.extend([right, left]);
                 }
@@ -239,18 +239,21 @@ impl<K: Keyspace> Run<'_, K> {
             Err(Asked::Compacted) => self.read_all(&items)?,
             Err(asked) => return Err(asked.into()),
         };
+        let mut result = Ok(());
         for (ready, entry) in batch.iter().zip(entries) {
             match entry {
                 Some(e) if e.mod_revision == revision => {
                     if let Err(stop) = self.check(ready.work.item, &e.value, &ready.plaintext) {
-                        return Err(self.put_back(ready, &e.value, revision, stop));
+                        // What happened to one may have happened to those beside it.
+                        let stop = self.put_back(ready, &e.value, revision, stop);
+                        result = result.and(Err(stop));
                     }
                 }
                 // Changed by somebody else since, and our own revision is compacted already.
                 _ => self.outcome().conflicts += 1,
             }
         }
-        Ok(())
+        result
     }
 
     /// Decrypts a stored value and compares it with what it should hold.
@@ -262,6 +265,9 @@ impl<K: Keyspace> Run<'_, K> {
         }
         let reason = "what was written does not read back as what was read before";
         self.failed(item, reason.to_owned());
+        let mut outcome = self.outcome();
+        outcome.written = outcome.written.saturating_sub(1);
+        drop(outcome);
         Err(Stop::Mismatch(format!("{}: {reason}", String::from_utf8_lossy(&item.key))))
     }
 

@@ -285,3 +285,37 @@ fn a_readable_value_of_somebody_elses_is_left_alone_even_at_our_revision() {
     let store = fake.store.lock().unwrap();
     assert!(store.get(&key(0), store.revision).unwrap().value == b"k8s\0another");
 }
+
+#[test]
+fn every_damaged_value_of_a_transaction_gets_its_old_one_again() {
+    let damage: &Trouble = &|n, store, puts| {
+        if n == 0 {
+            for put in puts {
+                let rows = store.keys.get_mut(put.key).unwrap();
+                rows.last_mut().unwrap().1.as_mut().unwrap().push(0);
+            }
+        }
+        None
+    };
+    let (t, fake) = (transformers(), fake(3, NONE, damage));
+    let done = run(&t, &fake, &GO);
+    assert!(matches!(done.stop, Some(Stop::Mismatch(_))));
+    assert_eq!((done.failed.len(), done.written), (3, 0));
+    let store = fake.store.lock().unwrap();
+    for i in 0..3 {
+        assert!(store.get(&key(i), store.revision).unwrap().value == value(i), "{i}");
+    }
+}
+
+#[test]
+fn what_failed_before_is_not_planned_again_and_still_counted() {
+    let (t, fake) = (transformers(), fake(4, NONE, NONE));
+    let mut planner = Planner::new(&t);
+    let store = fake.store.lock().unwrap();
+    let entries = store.keys.keys().filter_map(|k| store.get(k, store.revision));
+    planner.add(&entries.map(|e| (e, "secrets".to_owned())).collect::<Vec<_>>());
+    let plan = planner.finish(&[key(1), b"/registry/secrets/a/gone".to_vec()].into());
+    let neighbours: Vec<_> = plan.items.iter().map(|i| i.neighbour).collect();
+    assert_eq!(neighbours, [false, false, true]);
+    assert_eq!((plan.tried, plan.remaining(2)), (1, 3));
+}

@@ -278,6 +278,30 @@ fn a_server_that_goes_for_good_ends_the_run() {
     assert_eq!(applied(&etcd, &[&config], "")["remaining"], 0);
 }
 
+/// The look at what others wrote meanwhile is a part of the run: nobody interrupted it.
+#[test]
+fn a_server_that_goes_after_the_last_write_is_an_error() {
+    let etcd = Etcd::plain(Version::V35);
+    let value = "v".repeat(200_000);
+    etcd.put_many((0..20).map(|i| (format!("/registry/secrets/a/s{i:03}"), value.clone())));
+    let config = corpus::private_config("p1-secretbox");
+    let proxy = Proxy::new(&etcd.endpoint());
+    // Everything is read four times: to plan, to encrypt, to verify, and to look again.
+    proxy.hold_after(70 * value.len());
+    let words = "migrate --apply --no-backup -w json --command-timeout 1s --endpoints";
+    let child =
+        bin().words(words).arg(&proxy.endpoint).arg("--encryption-config").arg(&config).spawn();
+    proxy.wait_until_held();
+    proxy.cut();
+    let done = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("the migration stopped"), "{stderr}");
+    let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(report["interrupted"], false);
+    assert_eq!(["written", "remaining"].map(|n| number(&report, n)), [20, 0]);
+}
+
 #[test]
 fn members_of_a_cluster_go_and_come_and_every_entry_is_written_once() {
     let mut cluster = Cluster::start(Version::V34);
