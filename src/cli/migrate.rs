@@ -19,7 +19,7 @@ use crate::migrate::plan::{Plan, Planner};
 use crate::report::migrate::{Database, Report};
 use crate::report::{Format, table};
 use crate::source::live::Live;
-use crate::source::{Source as _, Visit};
+use crate::source::{Source as _, SourceError, Visit};
 use crate::transform::Transformers;
 
 /// Options of `migrate`.
@@ -176,9 +176,16 @@ fn conclude(ctx: &Ctx, args: &Args, outcome: &Outcome, remaining: u64) -> Exit {
         Some(stop) => {
             let failure = match stop {
                 Stop::NoSpace => checks::no_space(),
-                stop => Failure::new("the migration stopped")
-                    .because(stop)
-                    .hint("nothing is half-written; run it again to continue"),
+                stop => {
+                    const AGAIN: &str = "nothing is half-written; run it again to continue";
+                    let hint = match stop {
+                        Stop::Source(SourceError { hint: Some(hint), .. }) => {
+                            format!("{hint}; {AGAIN}")
+                        }
+                        _ => AGAIN.to_owned(),
+                    };
+                    Failure::new("the migration stopped").because(stop).hint(hint)
+                }
             };
             ctx.ui.failure(&failure);
             return Exit::Failed;

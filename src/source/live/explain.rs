@@ -67,6 +67,34 @@ pub(super) fn refusal(session: &Session, refusal: &Refusal) -> SourceError {
     error
 }
 
+/// As [`refusal`], for a request that needs more than the right to read: `wish` says what, and
+/// `hint` what to do when the server denies it.
+pub(super) fn refusal_to(
+    session: &Session,
+    refused: &Refusal,
+    wish: &str,
+    hint: &str,
+) -> SourceError {
+    // A snapshot is denied by the auth store itself (etcd `server/auth/store.go`).
+    const DENIED: [&str; 2] = ["etcdserver: permission denied", "auth: permission denied"];
+    match refused.failures.as_slice() {
+        [(index, _)] if refused.message().is_some_and(|m| DENIED.contains(&m)) => {
+            let member = &session.members[*index].target.text;
+            SourceError::new(format!("etcd at {member}: {} may not {wish}", who(session)))
+                .hint(hint)
+        }
+        _ => refusal(session, refused),
+    }
+}
+
+/// Whose rights the server looks at.
+fn who(session: &Session) -> String {
+    match &session.credentials {
+        Some(credentials) => format!("user {:?}", credentials.user()),
+        None => "the client certificate's user".to_owned(),
+    }
+}
+
 /// Several causes, each on its own line of a chain.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
@@ -308,10 +336,7 @@ fn status(session: &Session, status: &tonic::Status) -> Story {
             "give --user NAME:PASSWORD, or a client certificate whose common name is an etcd user",
         ),
         (_, "permission denied") => Story::request(
-            match user {
-                Some(user) => format!("user {user:?} may not read the requested keys"),
-                None => "the client certificate's user may not read the requested keys".to_owned(),
-            },
+            format!("{} may not read the requested keys", who(session)),
             "etcdctl role grant-permission ROLE read --prefix=true /registry/ allows it; or narrow --prefix and --resource to what is allowed",
         ),
         (_, "mvcc: required revision is a future revision") => Story::request(
@@ -326,13 +351,10 @@ fn status(session: &Session, status: &tonic::Status) -> Story {
             "the member is a learner, which serves the current state only",
             "name a voting member with --endpoints",
         ),
-        (_, "no leader" | "leader changed") => Story {
-            connection: false,
-            ..Story::request(
-                format!("the cluster has no leader ({text})"),
-                "check the health of the members: etcdctl endpoint status --cluster",
-            )
-        },
+        (_, "no leader" | "leader changed") => Story::request(
+            format!("the cluster has no leader ({text})"),
+            "check the health of the members: etcdctl endpoint status --cluster",
+        ),
         (Code::Unimplemented, _) => Story::request(
             format!("this is not an etcd v3 server ({text})"),
             "check the port of --endpoints",

@@ -154,11 +154,23 @@ impl Kv {
                 Err(e) if e.is_passing() => {}
                 Err(e) => {
                     let index = self.session.current.load(Ordering::Relaxed);
-                    return Err(self.classify(&Refusal { failures: vec![(index, e)] }));
+                    return Err(self.unwritten(&Refusal { failures: vec![(index, e)] }));
                 }
             }
-            self.session.call(TXN, body, LIMIT).await.map_err(|refusal| self.classify(&refusal))
+            self.session.call(TXN, body, LIMIT).await.map_err(|refusal| self.unwritten(&refusal))
         })
+    }
+
+    fn unwritten(&self, refusal: &Refusal) -> KvError {
+        match self.classify(refusal) {
+            KvError::Refused(_) => KvError::Refused(explain::refusal_to(
+                &self.session,
+                refusal,
+                "write the keys",
+                "etcdctl role grant-permission ROLE readwrite --prefix=true /registry/ allows it",
+            )),
+            other => other,
+        }
     }
 
     fn classify(&self, refusal: &Refusal) -> KvError {
@@ -326,7 +338,15 @@ impl Live {
     /// # Errors
     /// When the member does not send it all, its digest does not fit, or `out` cannot be written.
     pub fn backup(&self, out: &mut dyn Write) -> Result<u64, SourceError> {
-        let failed = |refusal: Refusal| explain::refusal(&self.session, &refusal);
+        let failed = |refusal: Refusal| {
+            explain::refusal_to(
+                &self.session,
+                &refusal,
+                "save a snapshot",
+                "only users with the role root may",
+            )
+        };
+        let patience = self.session.command_timeout.max(PART);
         self.runtime()?.block_on(async {
             let mut stream = self.session.snapshot().await.map_err(failed)?;
             let index = self.session.current.load(Ordering::Relaxed);
@@ -336,16 +356,13 @@ impl Live {
             let mut digest = Sha256::new();
             let mut total = 0u64;
             loop {
-                let part =
-                    tokio::time::timeout(self.session.command_timeout.max(PART), stream.message())
-                        .await;
-                let part = match part {
+                let part = match tokio::time::timeout(patience, stream.message()).await {
                     Ok(Ok(part)) => part,
                     Ok(Err(e)) => {
                         return Err(failed(Refusal { failures: vec![(index, e.into())] }));
                     }
                     Err(_) => {
-                        let failures = vec![(index, CallError::Timeout(PART))];
+                        let failures = vec![(index, CallError::Timeout(patience))];
                         return Err(failed(Refusal { failures }));
                     }
                 };

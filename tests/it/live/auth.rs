@@ -128,6 +128,30 @@ fn expires_in_the_middle(args: &[&str]) {
 }
 
 #[test]
+fn who_may_read_but_not_write_is_told_so() {
+    let etcd = with_users(Version::V35, None, &[]);
+    for command in ["user add writer:w", "role add writer", "user grant-role writer writer"] {
+        let words: Vec<_> = ["--user=root:toor"].into_iter().chain(command.split(' ')).collect();
+        etcd.ctl(&words);
+    }
+    let grant = "--user=root:toor role grant-permission writer readwrite --prefix=true /registry/";
+    etcd.ctl(&grant.split(' ').collect::<Vec<_>>());
+    let config = crate::support::corpus::private_config("p1-secretbox");
+    let migrate = |user: &str, words: &str| {
+        let bin = bin().words("migrate --apply --user").arg(user).words(words);
+        bin.args(etcd.args()).arg("--encryption-config").arg(&config).run()
+    };
+    let done = migrate("reader:read:er", "--no-backup").code(1);
+    done.says("user \"reader\" may not write the keys").says("readwrite").says("half-written");
+    let dir = tempfile::tempdir().unwrap();
+    let backup = format!("--backup {}", dir.path().join("b.db").display());
+    let done = migrate("writer:w", &backup).fails_with_hint(1);
+    done.says("user \"writer\" may not save a snapshot").says("the role root");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    migrate("writer:w", "--no-backup").ok();
+}
+
+#[test]
 fn a_watch_outlives_its_token() {
     use std::io::BufRead as _;
     let etcd = with_users(Version::V35, None, &["--auth-token-ttl=1"]);
