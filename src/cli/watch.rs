@@ -113,11 +113,11 @@ impl Watch<'_> {
         self.follower.counts().groups().into_iter().map(|(k, t)| (k.clone(), t)).collect()
     }
 
-    /// Counts everything anew.
+    /// Counts everything anew. Stopped or failed, the counts are those from before.
     fn scan(&mut self, live: &mut Live, stop: &AtomicBool) -> Result<(), Failure> {
         let query = self.selection.query(None, false);
         let progress = Progress::entries(&self.ctx.ui, || live.estimate(&query));
-        self.follower = Follower::default();
+        let before = (std::mem::take(&mut self.follower), std::mem::take(&mut self.revision));
         let visit = live.visit(&query, &mut |entry| {
             progress.advance(1);
             self.put(entry);
@@ -125,7 +125,15 @@ impl Watch<'_> {
                 return ControlFlow::Break(());
             }
             ControlFlow::Continue(())
-        })?;
+        });
+        let stopped = stop.load(Ordering::Relaxed);
+        if stopped || visit.is_err() {
+            (self.follower, self.revision) = before;
+        }
+        if stopped {
+            return Ok(());
+        }
+        let visit = visit?;
         self.revision = visit.revision;
         for note in &visit.notes {
             self.ctx.ui.note(note);
@@ -197,6 +205,7 @@ impl Watch<'_> {
         loop {
             view.update(self)?;
             if until_done && self.remaining() == 0 {
+                view.flush(self)?;
                 return Ok(Exit::Ok);
             }
             let compacted = {
@@ -234,6 +243,9 @@ impl Watch<'_> {
             });
             view.hide();
             self.rescan(live, interrupted)?;
+            if interrupted.load(Ordering::Relaxed) {
+                return Ok(Exit::Interrupted);
+            }
             view.dirty = true;
         }
     }
@@ -242,9 +254,8 @@ impl Watch<'_> {
     fn rescan(&mut self, live: &mut Live, interrupted: &AtomicBool) -> Result<(), Failure> {
         let mut tries = 0;
         loop {
-            self.revision = 0;
             match self.scan(live, interrupted) {
-                Err(e) if tries == RESCANS || interrupted.load(Ordering::Relaxed) => return Err(e),
+                Err(e) if tries == RESCANS => return Err(e),
                 Err(_) => {
                     tries += 1;
                     std::thread::sleep(Duration::from_secs(1));

@@ -289,6 +289,34 @@ fn a_compacted_watch_leads_to_a_new_scan() {
     }
 }
 
+/// Part of a scan is no state of the cluster: nothing says that it is done.
+#[test]
+fn a_new_scan_that_is_interrupted_is_no_result() {
+    let etcd = Etcd::plain(Version::V35);
+    let sealed = format!("k8s:enc:secretbox:v1:k:{}", "s".repeat(10_000));
+    etcd.put_many((0..300).map(|i| (format!("/registry/secrets/a/{i:03}"), sealed.clone())));
+    etcd.put("/registry/secrets/b/plain", PLAIN);
+    let proxy = Proxy::new(&etcd.endpoint());
+    let w = watch(bin().words("scan --watch --until-done --endpoints").arg(&proxy.endpoint));
+    assert_eq!(counts(&w.line()), (301, 1, 1));
+    proxy.hold_after(0);
+    etcd.put("/registry/secrets/c/plain", PLAIN);
+    etcd.put("/registry/secrets/d/plain", PLAIN);
+    proxy.wait_until_held();
+    let status: Value = serde_json::from_slice(&etcd.ctl(&["get", "x", "-w", "json"])).unwrap();
+    etcd.ctl(&["compact", &status["header"]["revision"].to_string()]);
+    proxy.drop_connections();
+    // A page of sealed values has come, what is left lies beyond.
+    proxy.hold_after(1_500_000);
+    proxy.wait_until_held();
+    w.interrupt();
+    thread::sleep(Duration::from_millis(200));
+    proxy.release();
+    let (code, lines, stderr) = w.end();
+    assert!(stderr.contains("scanning again"), "{stderr}");
+    assert_eq!((code, lines), (Some(130), vec![]), "{stderr}");
+}
+
 #[test]
 fn quiet_ranges_move_on_with_the_progress_of_the_server() {
     let etcd = Etcd::builder(Version::V35)
