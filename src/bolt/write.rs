@@ -156,10 +156,17 @@ impl<W: Write + Seek> BucketWriter<'_, W> {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Elements {
     table: Vec<Slot>,
     data: Vec<u8>,
+}
+
+impl std::fmt::Debug for Elements {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // They may hold plaintext.
+        write!(f, "<{} elements, {} bytes>", self.table.len(), self.data.len())
+    }
 }
 
 #[derive(Debug)]
