@@ -20,8 +20,8 @@ pub struct Recovery {
     tree: Tree,
     scope: Scope,
     clean: bool,
-    /// Contents that were written, by key: copies are written once.
-    seen: HashMap<Option<Vec<u8>>, Vec<[u8; 32]>>,
+    /// Contents that were written, with their revisions, by key: copies are written once.
+    seen: HashMap<Option<Vec<u8>>, Vec<([u8; 32], Option<i64>)>>,
     /// Whole objects.
     pub objects: u64,
     /// Parts, and what cannot be decoded.
@@ -49,12 +49,14 @@ impl Recovery {
         let value = bytes.value();
         let digest: [u8; 32] = Sha256::digest(&*value).into();
         let known = self.seen.entry(finding.key.clone()).or_default();
-        if known.contains(&digest) {
+        if known.iter().any(|(d, _)| *d == digest) {
             return;
         }
-        known.push(digest);
+        // A cluster that was restored from a backup gives revisions out again.
+        let again = finding.revision.is_some() && known.iter().any(|(_, r)| *r == finding.revision);
+        known.push((digest, finding.revision));
         let copy = known.len();
-        if let Err(failure) = self.write(finding, &value, copy) {
+        if let Err(failure) = self.write(finding, &value, copy, again) {
             self.failure = Some(failure);
         }
     }
@@ -78,7 +80,14 @@ impl Recovery {
         format!("{text} written to {}", dir.display())
     }
 
-    fn write(&mut self, finding: &Finding, value: &[u8], copy: usize) -> Result<(), Failure> {
+    /// `again`: another content of this key and revision was written before.
+    fn write(
+        &mut self,
+        finding: &Finding,
+        value: &[u8],
+        copy: usize,
+        again: bool,
+    ) -> Result<(), Failure> {
         let location = finding.key.as_deref().map(|key| self.scope.locate(key));
         let resource = finding.resource.split('.').next().unwrap_or_default();
         let group = match group_of(&finding.resource) {
@@ -89,6 +98,7 @@ impl Recovery {
         directories.extend(location.as_ref().and_then(|l| l.namespace.as_deref()));
         // Names of objects have no underscore, so the suffix cannot be taken for a part of one.
         let name = match (&location, finding.revision) {
+            (Some(l), Some(revision)) if again => format!("{}_r{revision}_c{copy}", l.name),
             (Some(l), Some(revision)) => format!("{}_r{revision}", l.name),
             (Some(l), None) => format!("{}_c{copy}", l.name),
             (None, _) => finding.location.replace(' ', "-"),
@@ -105,9 +115,47 @@ impl Recovery {
             self.tree.write(&directories, &name, ".yaml", text.as_bytes())
         } else {
             self.parts += 1;
-            let name = format!("{name}_c{copy}");
+            let copy = format!("_c{copy}");
+            let name = if name.ends_with(&copy) { name } else { name + &copy };
             self.tree.write(&directories, &name, ".partial", value)
         };
         path.map(|_| ()).map_err(|e| export_failure(&e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forensics::residue::Place;
+
+    #[test]
+    fn unlike_contents_of_one_revision_are_both_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let scope = Scope::new("/registry/");
+        let mut recovery = Recovery::new(dir.path(), false, false, scope).unwrap();
+        let finding = |partial| Finding {
+            place: Place::LeftoverFile,
+            location: "page 3 offset 20".to_owned(),
+            key: Some(b"/registry/secrets/a/b".to_vec()),
+            resource: "secrets".to_owned(),
+            revision: Some(7),
+            size: 0,
+            partial,
+        };
+        let mut take = |text: &str, partial| {
+            let value = format!(r#"{{"apiVersion":"v1","kind":"Widget","x":"{text}"}}"#);
+            let whole = 0..value.len();
+            let bytes = Bytes::new(value.as_bytes(), 0, std::slice::from_ref(&whole));
+            recovery.take(&finding(partial), bytes);
+        };
+        for (text, partial) in [("1", false), ("2", false), ("1", false), ("3", true)] {
+            take(text, partial);
+        }
+        recovery.finish().unwrap();
+        assert_eq!((recovery.objects, recovery.parts), (2, 1));
+        let files = std::fs::read_dir(dir.path().join("core/secrets/a")).unwrap();
+        let mut names: Vec<_> = files.map(|f| f.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["b_r7.yaml", "b_r7_c2.yaml", "b_r7_c3.partial"]);
     }
 }
