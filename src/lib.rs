@@ -18,6 +18,7 @@
 //! | [`kms`] | KMS plugins: unwrapping data keys |
 //! | [`transform`] | decrypting and encrypting values; providers in order, staleness |
 //! | [`secret`] | key material and plaintext: wiped, without `Debug` |
+//! | [`temporary`] | files of them that go when the program ends, however it does |
 //! | [`profile`] | an API server's manifest → where it keeps its objects |
 //! | [`proto`] | bounded protobuf wire reading |
 //! | [`storage`] | decrypted bytes ↔ objects as kubectl prints them |
@@ -49,6 +50,7 @@ pub mod scan;
 pub mod secret;
 pub mod source;
 pub mod storage;
+pub mod temporary;
 pub mod transform;
 pub mod wal;
 

@@ -34,6 +34,7 @@ pub fn watch() {
         });
         // Whoever asks twice does not want to wait.
         if TOLD.get().is_none_or(|flag| flag.swap(true, Ordering::Relaxed)) {
+            crate::temporary::remove_all();
             std::process::exit(code);
         }
     };

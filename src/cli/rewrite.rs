@@ -15,6 +15,7 @@ use crate::report::{Format, table};
 use crate::resource::Scope;
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
 use crate::source::{Query, Source as _};
+use crate::temporary;
 use crate::transform::Transformers;
 
 /// Options of `rewrite`.
@@ -79,7 +80,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         Failure::new(format!("cannot write {}", args.out.display())).because(e)
     };
     // Private from the start, and gone again unless everything went well.
-    let temporary = tempfile::NamedTempFile::new_in(directory).map_err(|e| cannot(&e))?;
+    let (temporary, _noted) =
+        temporary::make(|| tempfile::NamedTempFile::new_in(directory)).map_err(|e| cannot(&e))?;
     let scope = open::scope(ctx);
     let mut decide = |key: &[u8], value: &[u8]| fate(&scope, &reader, &writer, key, value);
     let out = BufWriter::with_capacity(1 << 20, temporary);

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::failure::Failure;
 use crate::secret::KeyMaterial;
+use crate::temporary;
 
 /// Length of new keys in bytes: the only one that every static provider takes.
 const KEY_LEN: usize = 32;
@@ -61,11 +62,10 @@ pub fn write(path: &Path, content: impl AsRef<[u8]>, force: bool) -> Result<(), 
         _ => Path::new("."),
     };
     // Made with O_EXCL and mode 0600 beside the target, and removed again on any error.
-    let mut file = tempfile::Builder::new()
-        .prefix(".atrest-")
-        .suffix(".tmp")
-        .tempfile_in(parent)
-        .map_err(|e| cannot(&e))?;
+    let (mut file, _noted) = temporary::make(|| {
+        tempfile::Builder::new().prefix(".atrest-").suffix(".tmp").tempfile_in(parent)
+    })
+    .map_err(|e| cannot(&e))?;
     file.write_all(content.as_ref())
         .and_then(|()| file.as_file().sync_all())
         .map_err(|e| cannot(&e))?;

@@ -9,6 +9,7 @@ use super::{Args, ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, Stop, tab
 use crate::envelope::Provider;
 use crate::migrate::plan::Written;
 use crate::source::live::kv::NO_SPACE;
+use crate::temporary;
 
 /// etcd's quota where none is set (etcd `server/storage/quota.go`: `DefaultQuotaBytes`).
 const DEFAULT_QUOTA: u64 = 2 << 30;
@@ -227,7 +228,8 @@ pub fn backup(ctx: &Ctx, live: &Live, path: &Path, stop: &AtomicBool) -> Result<
         |e: &std::io::Error| Failure::new(format!("cannot write {}", path.display())).because(e);
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // 0600.
-    let temporary = tempfile::NamedTempFile::new_in(directory).map_err(|e| cannot(&e))?;
+    let (temporary, _noted) =
+        temporary::make(|| tempfile::NamedTempFile::new_in(directory)).map_err(|e| cannot(&e))?;
     let mut out = BufWriter::with_capacity(1 << 20, temporary);
     let written = live.backup(&mut Until { stop, out: &mut out });
     if stop.load(Ordering::Relaxed) {

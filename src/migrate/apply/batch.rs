@@ -78,7 +78,8 @@ impl<K: Keyspace> Run<'_, K> {
                 (self.advance)(1);
                 continue;
             };
-            if let Some((_, plaintext)) = work.sent.iter().find(|(v, _)| v.expose() == entry.value) {
+            if let Some((_, plaintext)) = work.sent.iter().find(|(v, _)| v.expose() == entry.value)
+            {
                 // The transaction whose answer was lost did happen.
                 self.outcome().written += 1;
                 self.check(work.item, &entry.value, plaintext)?;

@@ -20,6 +20,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::SourceError;
+use crate::temporary;
 
 /// First bytes of every `SQLite` database (sqlite.org/fileformat2.html §1.3.1).
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -40,7 +41,14 @@ pub(super) struct Opened {
     /// What the files were when they were opened in a way that needs them to stay so.
     pub(super) unlocked: Option<Stamp>,
     /// The private copy that the connection reads; removed when dropped.
-    pub(super) copy: Option<tempfile::TempDir>,
+    pub(super) copy: Option<Copy>,
+}
+
+/// A private copy of the files.
+#[derive(Debug)]
+pub(super) struct Copy {
+    pub(super) dir: tempfile::TempDir,
+    _noted: temporary::Noted,
 }
 
 /// What changes when a file is written to.
@@ -220,7 +228,7 @@ fn copied(path: &Path, real: &Path) -> Result<Opened, SourceError> {
             .hint("point TMPDIR to a directory with room for it")
     };
     let copy = private_dir().map_err(failed)?;
-    let target = copy.path().join("kine.db");
+    let target = copy.dir.path().join("kine.db");
     for _ in 0..COPY_ATTEMPTS {
         let before = Stamp::of(real);
         for suffix in ["", "-wal", "-journal"] {
@@ -249,15 +257,14 @@ fn copied(path: &Path, real: &Path) -> Result<Opened, SourceError> {
 
 /// A directory for the copy: `$TMPDIR` if set, else in memory if the system has such a place, so
 /// that no plaintext reaches a disk.
-fn private_dir() -> std::io::Result<tempfile::TempDir> {
+fn private_dir() -> std::io::Result<Copy> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("atrest-kine-");
-    if std::env::var_os("TMPDIR").is_none()
-        && let Ok(dir) = builder.tempdir_in("/dev/shm")
-    {
-        return Ok(dir);
-    }
-    builder.tempdir()
+    let (dir, noted) = temporary::make(|| match std::env::var_os("TMPDIR") {
+        None => builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir()),
+        Some(_) => builder.tempdir(),
+    })?;
+    Ok(Copy { dir, _noted: noted })
 }
 
 /// An error of `SQLite`, in words.

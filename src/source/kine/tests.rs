@@ -374,7 +374,7 @@ fn what_a_crash_leaves_is_read_and_not_touched() {
         let mut kine = Kine::open(&dir.path().join("state.db")).unwrap();
         assert_eq!(kine.opened.copy.is_some(), copied, "{names:?}");
         assert_eq!(seen(&mut kine, None), small_head(), "{names:?}");
-        let place = kine.opened.copy.as_ref().map(|c| c.path().to_owned());
+        let place = kine.opened.copy.as_ref().map(|c| c.dir.path().to_owned());
         drop(kine);
         assert!(files(dir.path()) == before, "{names:?}: a file was changed");
         assert!(place.is_none_or(|p| !p.exists()), "the copy is left");
