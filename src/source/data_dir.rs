@@ -208,7 +208,8 @@ impl Source for DataDir {
         });
         let (newest, compacted) = replayed.bounds(newest);
         visit.compacted = compacted.max(0);
-        visit.revision = query.revision.filter(|r| *r > 0).unwrap_or(newest);
+        // What was compacted, the log may still tell: that is no reason to refuse.
+        visit.revision = revision(&self.dir, query, newest, 0)?;
         for change in replayed.changes(query) {
             if flow.is_break() {
                 break;

@@ -188,7 +188,7 @@ impl Source for Snapshot {
         note_metas(store.db(), &mut visit.notes);
         visit.compacted = store.bookkeeping.compacted();
         let newest = records(&store, query, self.options.salvage, &mut visit, sink);
-        visit.revision = query.revision.filter(|r| *r > 0).unwrap_or(newest);
+        visit.revision = revision(&self.path, query, newest, visit.compacted)?;
         Ok(visit)
     }
 }

@@ -120,6 +120,23 @@ fn a_log_that_began_on_restored_data_is_not_believed() {
     assert_eq!((&of_log[0]["key"], &of_log[0]["revision"]), (&key.into(), &Value::Null));
 }
 
+/// As `scan` and a server have it.
+#[test]
+fn a_revision_that_is_not_there_is_no_empty_history() {
+    let of = |option: &str, path: &std::path::Path, revision: &str| {
+        let words = format!("history secrets/team-a/ --revision {revision}");
+        bin().words(&words).arg(option).arg(path).run()
+    };
+    let (whole, compacted) =
+        (corpus::db("p7-migrated-uncompacted"), corpus::db("p8-compacted-not-defragged"));
+    of("--snapshot", &whole, "676").ok();
+    of("--snapshot", &whole, "677").fails_with_hint(1).says("future");
+    of("--snapshot", &compacted, "250").fails_with_hint(1).says("compacted");
+    let dir = corpus::data_dir();
+    of("--data-dir", dir.path(), "250").ok();
+    of("--data-dir", dir.path(), "100000").fails_with_hint(1).says("future");
+}
+
 fn live(etcd: &Etcd, words: &str) -> Vec<Value> {
     bin().words(words).args(etcd.args()).run().ok().jsonl()
 }

@@ -144,8 +144,10 @@ fn revisions_deletions_and_history() {
     assert_eq!(told, [(&Value::from(id), false), (&Value::from(before + 1), true)]);
     bin().words("get --kine").arg(&path).arg(key).run().fails(1);
 
-    let late = format!("scan --revision {} --kine", before + 2);
-    bin().words(&late).arg(&path).run().fails_with_hint(1).says("future");
+    for command in ["scan", "history secrets/", "get secrets/a/b"] {
+        let late = format!("{command} --revision {} --kine", before + 2);
+        bin().words(&late).arg(&path).run().fails_with_hint(1).says("future");
+    }
 }
 
 #[test]

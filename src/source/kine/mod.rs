@@ -107,7 +107,8 @@ impl Kine {
     pub fn rows(&mut self, query: &Query, sink: &mut RowSink<'_>) -> Result<Visit, SourceError> {
         self.transaction(|path, c, visit| {
             let newest = rows::newest(c).map_err(|e| unreadable(path, e))?;
-            visit.revision = query.revision.filter(|r| *r > 0).unwrap_or(newest);
+            // Of what was compacted, later rows may still have a copy.
+            visit.revision = revision(path, query, newest, 0)?;
             rows::read(c, query, &mut visit.damage, sink).map_err(|e| unreadable(path, e))
         })
     }
@@ -183,7 +184,8 @@ impl Source for Kine {
     fn held(&mut self, query: &Query, sink: &mut HeldSink<'_>) -> Result<Visit, SourceError> {
         self.transaction(|path, c, visit| {
             let newest = rows::newest(c).map_err(|e| unreadable(path, e))?;
-            visit.revision = query.revision.filter(|r| *r > 0).unwrap_or(newest);
+            // Of what was compacted, later rows may still have a copy.
+            visit.revision = revision(path, query, newest, 0)?;
             held::read(path, c, query, visit, sink)
         })
     }
