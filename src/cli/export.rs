@@ -101,10 +101,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if let Some(dir) = &args.out {
         ctx.ui.note(&format!(
             "{} written to {}",
-            match writer.written {
-                1 => "1 object".to_owned(),
-                n => format!("{} objects", table::count(n)),
-            },
+            table::counted(writer.written, "object", "objects"),
             dir.display()
         ));
     }

@@ -70,10 +70,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if unread > 0 {
         ctx.ui.note(&format!(
             "the data of {} could not be read, and so not be compared{}",
-            match unread {
-                1 => "1 revision".to_owned(),
-                n => format!("{n} revisions"),
-            },
+            table::counted(unread, "revision", "revisions"),
             if ctx.global.encryption_config.is_empty() {
                 "; --encryption-config decrypts"
             } else {

@@ -104,7 +104,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
 }
 
 fn values(n: u64) -> String {
-    format!("{} {}", table::count(n), if n == 1 { "value" } else { "values" })
+    table::counted(n, "value", "values")
 }
 
 fn one_config(ctx: &Ctx, path: &Path) -> Result<ConfigSet, Failure> {

@@ -278,7 +278,8 @@ impl Report<'_> {
         }
         writeln!(out, "{rows}")?;
         let deletions = self.revisions.len() - puts().count();
-        write!(out, "{} revisions", table::count(self.revisions.len() as u64))?;
+        let all = table::counted(self.revisions.len() as u64, "revision", "revisions");
+        write!(out, "{all}")?;
         if deletions > 0 {
             write!(out, ", {} of them deletions", table::count(deletions as u64))?;
         }

@@ -111,10 +111,6 @@ struct Copies<'a> {
     count: u64,
 }
 
-fn plural(n: u64, noun: &str) -> String {
-    format!("{} {noun}{}", table::count(n), if n == 1 { "" } else { "s" })
-}
-
 impl Report<'_> {
     /// `clean` or `residue`.
     #[must_use]
@@ -204,7 +200,7 @@ impl Report<'_> {
             }
             writeln!(out, "{rows}")?;
             if shown < copies.len() {
-                let more = plural((copies.len() - shown) as u64, "more row");
+                let more = table::counted((copies.len() - shown) as u64, "more row", "more rows");
                 writeln!(out, "and {more}; --list shows all\n")?;
             }
             let mut sums = Builder::new(color, &["WHERE", ">FINDINGS"]);
@@ -230,8 +226,8 @@ impl Report<'_> {
             writeln!(
                 out,
                 "verdict: residue, plaintext of {} in {}",
-                plural(self.objects(), "object"),
-                plural(self.totals.sum(), "place")
+                table::counted(self.objects(), "object", "objects"),
+                table::counted(self.totals.sum(), "place", "places")
             )?;
         }
         if !self.remedy.is_empty() {

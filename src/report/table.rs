@@ -217,7 +217,13 @@ pub fn count(n: u64) -> String {
 /// `1 entry`, `2 entries`.
 #[must_use]
 pub fn entries(n: u64) -> String {
-    format!("{} {}", count(n), if n == 1 { "entry" } else { "entries" })
+    counted(n, "entry", "entries")
+}
+
+/// A count with its noun: `1 value`, `2 values`.
+#[must_use]
+pub fn counted(n: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(n), if n == 1 { one } else { many })
 }
 
 #[cfg(test)]
@@ -231,6 +237,7 @@ mod tests {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(entries(1), "1 entry");
+        assert_eq!(counted(1000, "value", "values"), "1,000 values");
     }
 
     /// Laid out in blocks, a table looks as it does in one piece.

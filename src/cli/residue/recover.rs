@@ -68,14 +68,10 @@ impl Recovery {
 
     /// What was written, in words.
     pub fn summary(&self, dir: &Path) -> String {
-        let count = |n: u64, one: &str, many: &str| match n {
-            1 => format!("1 {one}"),
-            n => format!("{} {many}", table::count(n)),
-        };
-        let mut text = count(self.objects, "object", "different objects or revisions");
+        let mut text = table::counted(self.objects, "object", "different objects or revisions");
         if self.parts > 0 {
             text.push_str(" and ");
-            text.push_str(&count(self.parts, "part of one", "parts"));
+            text.push_str(&table::counted(self.parts, "part of one", "parts"));
         }
         format!("{text} written to {}", dir.display())
     }
