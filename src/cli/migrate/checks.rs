@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Args, ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, Stop, table};
+use crate::cli::config::read::{self, Reader};
 use crate::envelope::Provider;
 use crate::migrate::plan::Written;
 use crate::source::live::kv::NO_SPACE;
@@ -40,20 +41,11 @@ pub fn options(ctx: &Ctx) -> Result<(), Failure> {
 
 /// Whether the other API servers have the same configuration.
 pub fn confirm(configs: &ConfigSet, others: &[PathBuf]) -> Result<(), Failure> {
-    use sha2::Digest as _;
-    use std::fmt::Write as _;
     let ours = configs.current();
+    let mut reader = Reader::default();
     for path in others {
-        let bytes =
-            zeroize::Zeroizing::new(std::fs::read(path).map_err(|e| {
-                Failure::new(format!("cannot read {}", path.display())).because(&e)
-            })?);
-        let mut digest = String::new();
-        for byte in sha2::Sha256::digest(&*bytes) {
-            // Writing to a String does not fail.
-            let _ = write!(digest, "{byte:02x}");
-        }
-        if digest != ours.sha256 {
+        let theirs = read::load(&reader.read(path)?)?;
+        if theirs.first().is_none_or(|theirs| theirs.sha256 != ours.sha256) {
             return Err(Failure::new(format!("{} differs from {}", path.display(), ours.location))
                 .hint(
                     "give every API server the same configuration and restart it before migrating",
