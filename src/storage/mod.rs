@@ -170,8 +170,13 @@ fn recognise(bytes: &[u8]) -> Option<Encoding> {
 /// When the bytes are no object or are damaged. Kinds and fields that are merely unknown are no
 /// error: see [`Object::unknown`].
 pub fn decode(bytes: &[u8]) -> Result<Object, DecodeError> {
+    decode_inside(bytes, 0)
+}
+
+/// As [`decode`], of an object that lies inside that many others.
+fn decode_inside(bytes: &[u8], others: usize) -> Result<Object, DecodeError> {
     match recognise(bytes) {
-        Some(Encoding::Protobuf) => protobuf::decode(&bytes[PROTOBUF_MAGIC.len()..]),
+        Some(Encoding::Protobuf) => protobuf::decode(&bytes[PROTOBUF_MAGIC.len()..], others),
         Some(Encoding::Json) => {
             let json = raw::parse_json(bytes)
                 .map_err(|e| DecodeError::Json { line: e.line(), column: e.column() })?;

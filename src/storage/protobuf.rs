@@ -15,9 +15,13 @@ use crate::proto::{Field, Fields, Wire};
 
 /// Deepest nesting of messages accepted; the deepest real kind stays below 20.
 const MAX_DEPTH: usize = 100;
+/// Most objects inside one another: a value has room for more than the stack. Real ones have one
+/// in them.
+const MAX_INSIDE: usize = 8;
 
-/// Decodes what follows the magic: `runtime.Unknown` (apimachinery `pkg/runtime/generated.proto`).
-pub(super) fn decode(envelope: &[u8]) -> Result<Object, DecodeError> {
+/// Decodes what follows the magic: `runtime.Unknown` (apimachinery `pkg/runtime/generated.proto`),
+/// inside that many `others`.
+pub(super) fn decode(envelope: &[u8], others: usize) -> Result<Object, DecodeError> {
     let damaged = |_| DecodeError::Protobuf { path: "the envelope".into() };
     let (mut type_meta, mut body, mut encoding, mut media) = (&[][..], &[][..], &[][..], &[][..]);
     for field in Fields::new(envelope) {
@@ -44,7 +48,8 @@ pub(super) fn decode(envelope: &[u8]) -> Result<Object, DecodeError> {
             _ => {}
         }
     }
-    let mut decoder = Decoder { schema: Schema::get(), path: Vec::new(), unknown: Vec::new() };
+    let mut decoder =
+        Decoder { schema: Schema::get(), path: Vec::new(), unknown: Vec::new(), others };
     let mut json = match decoder.schema.kind(&api_version, &kind) {
         Some(message) => decoder.message(message, body)?,
         None => decoder.unknown_kind(body)?,
@@ -106,6 +111,8 @@ struct Decoder<'a> {
     schema: &'static Schema,
     path: Vec<Step<'a>>,
     unknown: Vec<UnknownField>,
+    /// Objects that this one lies inside of.
+    others: usize,
 }
 
 impl<'a> Decoder<'a> {
@@ -340,7 +347,9 @@ impl<'a> Decoder<'a> {
         }
         let parsed =
             if bytes.starts_with(super::PROTOBUF_MAGIC) || bytes.starts_with(super::CBOR_MAGIC) {
-                super::decode(bytes).ok().map(|object| {
+                let inside = self.others + 1;
+                let object = (inside <= MAX_INSIDE).then(|| super::decode_inside(bytes, inside));
+                object.and_then(Result::ok).map(|object| {
                     let path = self.path();
                     self.unknown.extend(object.unknown.into_iter().map(|mut field| {
                         field.path = format!("{path}.{}", field.path);

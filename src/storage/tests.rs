@@ -121,3 +121,17 @@ mod never_panics {
         }
     }
 }
+
+#[test]
+fn objects_inside_objects_end_somewhere() {
+    let inside =
+        |value: &[u8]| stored("apps/v1", "ControllerRevision", &field(2, &field(1, value)));
+    let nested = |levels: usize| (0..levels).fold(b"{}".to_vec(), |value, _| inside(&value));
+    let few = decode(&nested(3)).unwrap();
+    assert_eq!(few.json["data"]["data"]["data"], json!({}));
+    assert_eq!(few.unknown, []);
+    // As many as the largest value that etcd takes holds.
+    let many = decode(&nested(20_000)).unwrap();
+    assert_eq!(many.unknown.len(), 1);
+    assert_eq!(many.unknown[0].why, Why::Opaque);
+}
