@@ -6,7 +6,7 @@ use base64::Engine as _;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::table::{self, Builder, Mark};
+use super::table::{self, Mark};
 use super::{Format, wire};
 use crate::envelope::{Provider, Version};
 use crate::forensics::changes::Change;
@@ -230,53 +230,19 @@ impl Report<'_> {
                 Revision::Delete { .. } => None,
             })
         };
-        let with_id = puts().any(|f| f.judged.kms_key_id.is_some());
-        let with_status = puts().any(|f| f.judged.status.is_some());
-        let mut columns = vec![">REVISION", "ETCD KEY", "PROVIDER", "VERSION", "KEY"];
-        columns.extend(with_id.then_some("KMS KEY ID"));
-        columns.extend(with_status.then_some("STATUS"));
-        let with_changes =
-            self.revisions.iter().any(|r| matches!(r, Revision::Put { changes: Some(_), .. }));
-        columns.extend([">SIZE", ">WRITE"]);
-        columns.extend(with_changes.then_some("DATA"));
         let buried = self.revisions.iter().filter(|r| r.held() != Holder::KeySpace).count();
-        columns.extend((buried > 0).then_some("HELD IN"));
-        let mut rows = Builder::new(color, &columns);
-        let dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
-        for r in self.revisions {
-            let number = r.number().to_string();
-            match r {
-                Revision::Put { finding: f, changes, .. } => {
-                    let j = &f.judged;
-                    let mut row = vec![
-                        number,
-                        String::from_utf8_lossy(&f.key).into_owned(),
-                        j.provider.to_string(),
-                        dash(j.version.map(Version::as_str)),
-                        dash(j.key_name.as_deref()),
-                    ];
-                    row.extend(with_id.then(|| dash(j.kms_key_id.as_deref())));
-                    row.extend(with_status.then(|| dash(j.status.map(Status::as_str))));
-                    row.extend([table::bytes(f.size), f.version_count.to_string()]);
-                    row.extend(with_changes.then(|| in_words(changes.as_deref())));
-                    row.extend((buried > 0).then(|| r.held().as_str().to_owned()));
-                    let mark = match (j.status, j.provider) {
-                        (Some(Status::Unreadable), _) => Mark::Bad,
-                        (Some(Status::Stale), _) | (None, Provider::Identity) => Mark::Warn,
-                        _ => Mark::Plain,
-                    };
-                    rows.row(row, mark);
-                }
-                Revision::Delete { key, .. } => {
-                    let key = String::from_utf8_lossy(key).into_owned();
-                    let mut row = vec![number, key, "deleted".to_owned()];
-                    row.resize(columns.len() - usize::from(buried > 0), "-".to_owned());
-                    row.extend((buried > 0).then(|| r.held().as_str().to_owned()));
-                    rows.row(row, Mark::Plain);
-                }
-            }
-        }
-        writeln!(out, "{rows}")?;
+        let columns = Columns {
+            id: puts().any(|f| f.judged.kms_key_id.is_some()),
+            status: puts().any(|f| f.judged.status.is_some()),
+            changes: self
+                .revisions
+                .iter()
+                .any(|r| matches!(r, Revision::Put { changes: Some(_), .. })),
+            holder: buried > 0,
+        };
+        let rows = || self.revisions.iter().map(|r| columns.row(r));
+        table::long(color, &columns.names(), rows, out)?;
+        writeln!(out)?;
         let deletions = self.revisions.len() - puts().count();
         let all = table::counted(self.revisions.len() as u64, "revision", "revisions");
         write!(out, "{all}")?;
@@ -288,5 +254,60 @@ impl Report<'_> {
             write!(out, ", {} of them compacted and not yet gone", table::count(buried as u64))?;
         }
         writeln!(out, "; {} stored unencrypted", table::count(plain as u64))
+    }
+}
+
+/// Which columns a table has, besides those that every one has.
+#[allow(clippy::struct_excessive_bools)] // they are no states: any of them may be there
+#[derive(Clone, Copy)]
+struct Columns {
+    id: bool,
+    status: bool,
+    changes: bool,
+    holder: bool,
+}
+
+impl Columns {
+    fn names(self) -> Vec<&'static str> {
+        let mut names = vec![">REVISION", "ETCD KEY", "PROVIDER", "VERSION", "KEY"];
+        names.extend(self.id.then_some("KMS KEY ID"));
+        names.extend(self.status.then_some("STATUS"));
+        names.extend([">SIZE", ">WRITE"]);
+        names.extend(self.changes.then_some("DATA"));
+        names.extend(self.holder.then_some("HELD IN"));
+        names
+    }
+
+    fn row(self, revision: &Revision) -> (Vec<String>, Mark) {
+        let dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
+        let key = |key| String::from_utf8_lossy(key).into_owned();
+        let mut row = vec![revision.number().to_string()];
+        let mark = match revision {
+            Revision::Put { finding: f, changes, .. } => {
+                let j = &f.judged;
+                row.extend([
+                    key(&f.key),
+                    j.provider.to_string(),
+                    dash(j.version.map(Version::as_str)),
+                    dash(j.key_name.as_deref()),
+                ]);
+                row.extend(self.id.then(|| dash(j.kms_key_id.as_deref())));
+                row.extend(self.status.then(|| dash(j.status.map(Status::as_str))));
+                row.extend([table::bytes(f.size), f.version_count.to_string()]);
+                row.extend(self.changes.then(|| in_words(changes.as_deref())));
+                match (j.status, j.provider) {
+                    (Some(Status::Unreadable), _) => Mark::Bad,
+                    (Some(Status::Stale), _) | (None, Provider::Identity) => Mark::Warn,
+                    _ => Mark::Plain,
+                }
+            }
+            Revision::Delete { key: deleted, .. } => {
+                row.extend([key(deleted), "deleted".to_owned()]);
+                row.resize(self.names().len() - usize::from(self.holder), "-".to_owned());
+                Mark::Plain
+            }
+        };
+        row.extend(self.holder.then(|| revision.held().as_str().to_owned()));
+        (row, mark)
     }
 }

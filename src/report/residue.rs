@@ -178,27 +178,23 @@ impl Report<'_> {
         if !self.findings.is_empty() {
             let copies = self.copies();
             let shown = if self.list { copies.len() } else { TOP.min(copies.len()) };
-            let mut rows = Builder::new(
-                color,
-                &["WHERE", "LOCATION", "ETCD KEY", ">REVISION", ">SIZE", ">COPIES"],
-            );
-            for c in &copies[..shown] {
+            let row = |c: &Copies<'_>| {
                 let f = c.first;
                 let key = f.key.as_deref().map_or("(overwritten)".into(), String::from_utf8_lossy);
                 let size = table::bytes(f.size);
-                rows.row(
-                    vec![
-                        f.place.as_str().to_owned(),
-                        f.location.clone(),
-                        key.into_owned(),
-                        f.revision.map_or_else(|| "-".to_owned(), |r| r.to_string()),
-                        if f.partial { format!("{size} partial") } else { size },
-                        table::count(c.count),
-                    ],
-                    Mark::Bad,
-                );
-            }
-            writeln!(out, "{rows}")?;
+                let cells = vec![
+                    f.place.as_str().to_owned(),
+                    f.location.clone(),
+                    key.into_owned(),
+                    f.revision.map_or_else(|| "-".to_owned(), |r| r.to_string()),
+                    if f.partial { format!("{size} partial") } else { size },
+                    table::count(c.count),
+                ];
+                (cells, Mark::Bad)
+            };
+            let columns = ["WHERE", "LOCATION", "ETCD KEY", ">REVISION", ">SIZE", ">COPIES"];
+            table::long(color, &columns, || copies[..shown].iter().map(row), out)?;
+            writeln!(out)?;
             if shown < copies.len() {
                 let more = table::counted((copies.len() - shown) as u64, "more row", "more rows");
                 writeln!(out, "and {more}; --list shows all\n")?;
