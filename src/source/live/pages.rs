@@ -156,7 +156,7 @@ impl Reader {
 
     /// Sends the pages of one range; false when nobody wants more.
     async fn range(&mut self, range: KeyRange) -> Result<bool, SourceError> {
-        let mut stride = Stride::default();
+        let mut stride = Stride::new(&range);
         let mut parts = VecDeque::from([Part::new(range, None)]);
         // Keys that the first page promised, and those that came.
         let (mut total, mut seen) = (None, 0);
@@ -199,7 +199,9 @@ impl Reader {
                     parts.push_front(Part::new(left, Some(count - entries)));
                 }
                 // What the guesses of an earlier time found is no news.
-                _ if part.guess == Some(stride.number()) => stride.reached(count, aim),
+                _ if part.guess == Some(stride.number()) => {
+                    stride.reached(part.range.end.as_deref().unwrap_or_default(), count, aim);
+                }
                 _ => {}
             }
         }
