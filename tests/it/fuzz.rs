@@ -286,9 +286,10 @@ fn sqlite() -> Target {
         run: Box::new(move |data| {
             for file in [KineFile::Database, KineFile::Wal, KineFile::Other] {
                 let known = KnownRows::default();
-                examine_kine(file, "x", data, &targets, &known, &mut |_, bytes| {
+                examine_kine(file, "x", &data, &targets, &known, &mut |_, bytes| {
                     drop(bytes.value());
-                });
+                })
+                .unwrap();
             }
             // SQLite itself, a few times.
             if data.iter().fold(0u8, |h, b| h.wrapping_mul(31).wrapping_add(*b)) % 8 == 0 {

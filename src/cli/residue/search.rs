@@ -230,16 +230,14 @@ fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Se
             _ if name.ends_with("-wal") => KineFile::Wal,
             _ => KineFile::Other,
         };
-        // Read, not mapped: a running k3s may shorten them.
-        match std::fs::read(path).map(zeroize::Zeroizing::new) {
-            Ok(data) => {
-                let mut sink = |f: Finding, b: Bytes<'_>| found.take(f, b);
-                residue::examine_kine(kind, &name, &data, targets, &known, &mut sink);
-            }
-            Err(e) => visit.damage.push(Damage {
+        let mut sink = |f: Finding, b: Bytes<'_>| found.take(f, b);
+        let examined = std::fs::File::open(path)
+            .and_then(|file| residue::examine_kine(kind, &name, &file, targets, &known, &mut sink));
+        if let Err(e) = examined {
+            visit.damage.push(Damage {
                 location: path.display().to_string(),
                 what: format!("it cannot be read: {e}"),
-            }),
+            });
         }
     }
     Ok(Searched {

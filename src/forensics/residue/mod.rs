@@ -17,7 +17,7 @@ mod terrain;
 
 pub use database::{Database, Newer, examine, examine_leftover};
 pub use log::{examine_bytes, examine_log};
-pub use sqlite::{File as KineFile, KnownRows, examine_kine};
+pub use sqlite::{File as KineFile, KnownRows, Parts, examine_kine};
 
 use std::ops::Range;
 
