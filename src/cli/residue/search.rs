@@ -170,7 +170,20 @@ fn leftover(
 /// A kine database: its rows, kine's copies of superseded values, and what `SQLite` did not erase.
 fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Searched, Failure> {
     let mut known = KnownRows::default();
-    let mut newest: hashbrown::HashMap<Vec<u8>, Entry> = hashbrown::HashMap::new();
+    // Which row of a key is the newest is known before values are looked at, so that none need be
+    // kept. Rows that k3s adds meanwhile are none of these.
+    let mut newest: hashbrown::HashMap<Vec<u8>, i64> = hashbrown::HashMap::new();
+    let mut last = 0;
+    let revision = source
+        .rows(targets.query(), &mut |row| {
+            last = row.id.max(last);
+            if targets.locate(row.name).is_some() {
+                newest.insert(row.name.to_vec(), row.id);
+            }
+            ControlFlow::Continue(())
+        })?
+        .revision;
+    let mut head_plaintext = 0;
     let mut report = |place, row: i64, revision: i64, key: &[u8], value: &[u8]| {
         let Some(location) = targets.locate(key) else { return };
         let finding = Finding {
@@ -186,15 +199,11 @@ fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Se
         found.take(finding, Bytes::new(value, 0, std::slice::from_ref(&whole)));
     };
     let mut visit = source.rows(targets.query(), &mut |row| {
-        if targets.locate(row.name).is_none() {
+        if row.id > last || targets.locate(row.name).is_none() {
             return ControlFlow::Continue(());
         }
         // An empty value is a deletion's, or no object at all.
         let plain = |v: &[u8]| !v.is_empty() && Envelope::of(v).is_plaintext();
-        if let Some(old) = newest.remove(row.name) {
-            let at = old.mod_revision;
-            report(Place::SupersededRevision, at, at, &old.key, &old.value);
-        }
         let (value, old_value) = (row.value.0, row.old_value.0);
         if plain(value) || plain(old_value) {
             known.add(&row);
@@ -202,23 +211,16 @@ fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Se
         if plain(old_value) {
             report(Place::KineOldValue, row.id, row.prev_revision, row.name, old_value);
         }
-        if plain(value) && row.deleted {
-            report(Place::SupersededRevision, row.id, row.id, row.name, value);
-        } else if plain(value) {
-            newest.insert(
-                row.name.to_vec(),
-                Entry {
-                    key: row.name.to_vec(),
-                    value: value.to_vec(),
-                    create_revision: row.create_revision,
-                    mod_revision: row.id,
-                    version: 0,
-                    lease: row.lease,
-                },
-            );
+        if plain(value) {
+            if row.deleted || newest.get(row.name) != Some(&row.id) {
+                report(Place::SupersededRevision, row.id, row.id, row.name, value);
+            } else {
+                head_plaintext += 1;
+            }
         }
         ControlFlow::Continue(())
     })?;
+    visit.revision = revision;
     let info = source.info();
     let files = source.files();
     // Closing a file that SQLite has open would give up its locks.
@@ -243,7 +245,7 @@ fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Se
     Ok(Searched {
         info,
         visit,
-        head_plaintext: newest.len() as u64,
+        head_plaintext,
         examined: Examined { pages: true, wal: true, kine: true },
         not_examined: Vec::new(),
     })
