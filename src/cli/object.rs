@@ -91,7 +91,14 @@ impl Reader {
         location: &Location<'_>,
     ) -> Result<(Plaintext, Judged<'static>), NotShown> {
         let value = entry.stored();
-        let mut judged = self.judge(&location.resource, entry.key, value);
+        // A value from stdin may come without its key. Its resource is then unknown: nobody can
+        // say what the API server would do, but secretbox and AES-CBC need no key to be read.
+        let keyless = entry.key.is_empty();
+        let mut judged = if keyless {
+            Prefixes.judge(&location.resource, entry.key, value).into_owned()
+        } else {
+            self.judge(&location.resource, entry.key, value)
+        };
         let envelope = crate::envelope::Envelope::of(value);
         // Plaintext needs no configuration: what identity would refuse is still readable bytes.
         if envelope.is_plaintext() {
@@ -101,6 +108,15 @@ impl Reader {
             let reason = "encrypted, and no --encryption-config was given".to_owned();
             return Err(NotShown { judged, reason });
         };
+        if keyless {
+            return match transformers.for_any_resource().read(entry.key, value) {
+                Ok(opened) => {
+                    judged.key_name = opened.used.key.map(|name| name.to_string().into());
+                    Ok((opened.plaintext, judged))
+                }
+                Err(e) => Err(NotShown { judged, reason: super::failure::chain(&e) }),
+            };
+        }
         match transformers.for_resource(&location.resource).read(entry.key, value) {
             Ok(opened) => {
                 judged.status = Some(if opened.stale { Status::Stale } else { Status::Current });

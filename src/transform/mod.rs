@@ -90,6 +90,24 @@ impl Transformers {
         Arc::clone(held.entry(resource.to_owned()).or_insert(made))
     }
 
+    /// Every provider of every entry, for a value that came without its etcd key, so that nobody
+    /// knows its resource. Good for reading; what is current cannot be told from it.
+    #[must_use]
+    pub fn for_any_resource(&self) -> ResourceTransformers {
+        let list = |(config, entries): (usize, &Vec<Vec<Arc<Prepared>>>)| List {
+            config,
+            location: Arc::clone(&self.locations[config]),
+            implied: false,
+            providers: entries.iter().flatten().map(Arc::clone).collect(),
+        };
+        ResourceTransformers {
+            resource: "any resource".to_owned(),
+            lists: self.prepared.iter().enumerate().map(list).collect(),
+            kms: Arc::clone(&self.kms),
+            write_key_id: RwLock::default(),
+        }
+    }
+
     fn make(&self, resource: &str) -> ResourceTransformers {
         let list = |(config, file): (usize, &crate::config::Loaded)| {
             let serving = file.config.serving(resource);

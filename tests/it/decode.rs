@@ -61,6 +61,41 @@ fn every_form_of_etcdctl_get_for_every_provider() {
     }
 }
 
+/// AES-CBC and secretbox do not authenticate the etcd key, so nobody has to give it.
+#[test]
+fn a_value_that_needs_no_key_is_read_without_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("encryption.yaml");
+    std::fs::write(
+        &config,
+        "apiVersion: apiserver.config.k8s.io/v1\n\
+         kind: EncryptionConfiguration\n\
+         resources:\n\
+         - resources: [configmaps]\n\
+         \x20 providers: [{identity: {}}]\n\
+         - resources: [secrets]\n\
+         \x20 providers:\n\
+         \x20 - aescbc: {keys: [{name: 'k:1', secret: AAECAwQFBgcICQoLDA0ODw==}]}\n\
+         \x20 - identity: {}\n",
+    )
+    .unwrap();
+    let manifest = r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a","namespace":"b"},"data":{"c":"ZA=="}}"#;
+    let value = bin()
+        .words("encode --key /registry/secrets/b/a --encryption-config")
+        .arg(&config)
+        .stdin(manifest)
+        .run()
+        .ok()
+        .stdout;
+    let read = bin()
+        .words("decode -w json --reveal --encryption-config")
+        .arg(&config)
+        .stdin(value)
+        .run()
+        .ok();
+    assert_eq!(read.json()["data"]["c"], "ZA==");
+}
+
 #[test]
 fn a_value_that_a_terminal_garbled_is_recognised() {
     let value = "k8s:enc:aesgcm:v1:gcm-a:\u{FFFD}\u{FFFD}xyz";
