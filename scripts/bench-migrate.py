@@ -72,6 +72,19 @@ def load(etcd, entries):
         etcd.call("/v3/kv/txn", {"success": ops})
 
 
+def watch(process):
+    """Waits for the end; the most resident megabytes until then."""
+    most = 0
+    while process.poll() is None:
+        try:
+            with open(f"/proc/{process.pid}/status") as status:
+                most = max([most] + [int(line.split()[1]) for line in status if line.startswith("VmHWM")])
+        except OSError:
+            pass
+        time.sleep(0.01)
+    return most / 1000
+
+
 def main():
     entries = sys.argv[1] if len(sys.argv) > 1 else "60000"
     if not entries.isdigit():
@@ -86,11 +99,11 @@ def main():
     try:
         load(etcd, entries)
         print(f"{entries} entries of {SIZE} bytes, {os.cpu_count()} CPUs, data in {folder}")
-        print(f"{'':24}{'seconds':>10}{'entries/s':>11}   other client, ms:{'median':>8}{'99 %':>8}{'most':>8}")
+        print(f"{'':24}{'seconds':>10}{'entries/s':>11}{'MB':>8}   other client, ms:{'median':>8}{'99 %':>8}{'most':>8}")
         other = Other(etcd.client)
         other.start()
         time.sleep(5)
-        print(f"{'nothing':24}{'':21}{'':20}{other.end()}")
+        print(f"{'nothing':24}{'':21}{'':8}{'':20}{other.end()}")
         keys = []
         for qps in (None, None, 5000, 2000):
             secret = base64.b64encode(os.urandom(32)).decode()
@@ -103,15 +116,16 @@ def main():
             other = Other(etcd.client)
             other.start()
             begin = time.perf_counter()
-            done = subprocess.run(command + (["--qps", str(qps)] if qps else []), stdout=subprocess.PIPE,
-                                  stderr=subprocess.PIPE)
+            process = subprocess.Popen(command + (["--qps", str(qps)] if qps else []),
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            most = watch(process)
+            out, errors = process.communicate()
             seconds = time.perf_counter() - begin
             latency = other.end()
-            report = json.loads(done.stdout)
-            if done.returncode != 0 or report["verified"] != entries:
-                raise SystemExit(f"error: {done.stderr.decode()}")
+            if process.returncode != 0 or json.loads(out)["verified"] != entries:
+                raise SystemExit(f"error: {errors.decode()}")
             name = f"migrate --qps {qps}" if qps else "migrate"
-            print(f"{name:24}{seconds:10.1f}{entries / seconds:11.0f}{'':20}{latency}", flush=True)
+            print(f"{name:24}{seconds:10.1f}{entries / seconds:11.0f}{most:8.1f}{'':20}{latency}", flush=True)
     finally:
         etcd.kill()
         shutil.rmtree(folder)
