@@ -276,6 +276,9 @@ impl<'c> Writer<'c> {
             let tail = if self.written == 0 { EMPTY_LIST } else { LIST_TAIL };
             write!(self.out, "{tail}").map_err(|e| ui::write_failure(&e))?;
         }
+        if let Some(tree) = &self.tree {
+            tree.sync().map_err(|e| export_failure(&e))?;
+        }
         self.out.flush().map_err(|e| ui::write_failure(&e))
     }
 }

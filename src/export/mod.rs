@@ -81,7 +81,7 @@ impl Tree {
         rustix::fs::fstat(&self.root).is_ok_and(|s| s.st_mode & 0o077 != 0)
     }
 
-    /// Writes `content` to `directories…/file`; each part is made safe by [`file_name`].
+    /// Writes `content` to `directories…/file`, to stay after [`Tree::sync`]; each part is made safe by [`file_name`].
     /// Returns the path of the file.
     ///
     /// # Errors
@@ -121,6 +121,20 @@ impl Tree {
         Ok(path)
     }
 
+    /// Waits until everything that was written is on the disk, names and all: once, because for
+    /// each file it takes far longer than writing it.
+    ///
+    /// # Errors
+    /// When the system could not write it.
+    pub fn sync(&self) -> Result<(), ExportError> {
+        #[cfg(target_os = "linux")]
+        rustix::fs::syncfs(&self.root)
+            .map_err(|e| ExportError::Io { path: self.path.clone(), source: e.into() })?;
+        #[cfg(not(target_os = "linux"))]
+        rustix::fs::sync();
+        Ok(())
+    }
+
     /// Writes a temporary file beside the target, then gives it its name in one step: a hard
     /// link fails where the name is taken, a rename replaces it.
     fn place(
@@ -145,8 +159,9 @@ impl Tree {
         let errno =
             |e: io::Error| rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO);
         let placed = handle.write_all(content).map_err(errno).and_then(|()| {
-            handle.sync_data().map_err(errno)?;
             if self.force {
+                // What it replaces is not lost before it is there.
+                handle.sync_data().map_err(errno)?;
                 renameat(directory, &temporary, directory, file)
             } else {
                 match linkat(directory, &temporary, directory, file, AtFlags::empty()) {

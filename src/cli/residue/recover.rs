@@ -63,6 +63,7 @@ impl Recovery {
 
     /// How it ended.
     pub fn finish(&mut self) -> Result<(), Failure> {
+        self.tree.sync().map_err(|e| export_failure(&e))?;
         self.failure.take().map_or(Ok(()), Err)
     }
 
