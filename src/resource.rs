@@ -109,6 +109,19 @@ pub struct Location<'a> {
     pub object_at: usize,
 }
 
+impl Location<'_> {
+    /// Namespace and name with the bytes that `key` has, which need not be text; `key` is the one
+    /// that was located.
+    #[must_use]
+    pub fn exactly<'k>(&self, key: &'k [u8]) -> (Option<&'k [u8]>, &'k [u8]) {
+        let object = key.get(self.object_at..).unwrap_or_default();
+        match object.iter().position(|b| *b == b'/').filter(|_| self.namespace.is_some()) {
+            Some(slash) => (Some(&object[..slash]), &object[slash + 1..]),
+            None => (None, object),
+        }
+    }
+}
+
 /// Storage segment → group, for the segments whose group is not the core group.
 /// Sorted by segment; `builtin_group` searches it.
 const GROUPED: &[(&str, &str)] = &[

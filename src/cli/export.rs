@@ -233,10 +233,10 @@ impl<'c> Writer<'c> {
         if self.clean {
             clean(json);
         }
-        self.object(json, location)
+        self.object(json, location, entry.key)
     }
 
-    fn object(&mut self, json: &Value, location: &Location<'_>) -> Result<(), Failure> {
+    fn object(&mut self, json: &Value, location: &Location<'_>, key: &[u8]) -> Result<(), Failure> {
         let text = zeroize::Zeroizing::new(match self.format {
             Format::Json => format!("{json:#}\n"),
             _ => storage::yaml::to_string(json),
@@ -247,13 +247,15 @@ impl<'c> Writer<'c> {
                 "" => "core",
                 group => group,
             };
-            let mut directories = vec![group, resource];
-            directories.extend(location.namespace.as_deref());
+            // By the key's own bytes: as text, names that are none would be alike.
+            let (namespace, name) = location.exactly(key);
+            let mut directories = vec![group.as_bytes(), resource.as_bytes()];
+            directories.extend(namespace);
             if FIRST.contains(&location.resource.as_ref()) {
                 self.first.insert(PathBuf::from_iter([group, resource]));
             }
             let extension = if self.format == Format::Json { ".json" } else { ".yaml" };
-            tree.write(&directories, &location.name, extension, text.as_bytes())
+            tree.write(&directories, name, extension, text.as_bytes())
                 .map_err(|e| export_failure(&e))?;
             self.written += 1;
             return Ok(());

@@ -12,7 +12,7 @@ use crate::forensics::changes::Contents;
 use crate::report::history::{Report, Revision};
 use crate::report::{Format, table};
 use crate::resource::{Location, Scope};
-use crate::scan::Finding;
+use crate::scan::{Finding, Status};
 use crate::source::{KeyRange, Query, Record, Source, Visit};
 
 /// Options of `history`.
@@ -67,16 +67,17 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     for note in &visit.notes {
         ctx.ui.note(note);
     }
+    let with_keys = !ctx.global.encryption_config.is_empty();
     if unread > 0 {
-        ctx.ui.note(&format!(
-            "the data of {} could not be read, and so not be compared{}",
-            table::counted(unread, "revision", "revisions"),
-            if ctx.global.encryption_config.is_empty() {
-                "; --encryption-config decrypts"
-            } else {
-                ""
-            }
-        ));
+        let what = format!(
+            "the data of {} could not be read, and so not be compared",
+            table::counted(unread, "revision", "revisions")
+        );
+        if with_keys {
+            ctx.ui.warn(&what);
+        } else {
+            ctx.ui.note(&format!("{what}; --encryption-config decrypts"));
+        }
     }
     if let (true, Some(target), true) = (revisions.is_empty(), missing, visit.damage.is_empty()) {
         return Err(Failure::new(format!("no revision of {} is held", target.text)).hint(
@@ -90,7 +91,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         let names: Vec<_> = targets.iter().map(|t| table::visible(&t.text)).collect();
         ctx.ui.note(&format!("no revision of {} is held", names.join(", ")));
     }
-    Ok(if visit.damage.is_empty() { Exit::Ok } else { Exit::Partial })
+    let unreadable = revisions.iter().any(|r| {
+        matches!(r, Revision::Put { finding, .. } if finding.judged.status == Some(Status::Unreadable))
+    });
+    let partial = unreadable || (with_keys && unread > 0) || !visit.damage.is_empty();
+    Ok(if partial { Exit::Partial } else { Exit::Ok })
 }
 
 struct Reader<'a> {

@@ -88,8 +88,8 @@ impl Tree {
     /// See [`ExportError`]; then no part of the file is left behind.
     pub fn write(
         &self,
-        directories: &[&str],
-        name: &str,
+        directories: &[impl AsRef<[u8]>],
+        name: impl AsRef<[u8]>,
         extension: &str,
         content: &[u8],
     ) -> Result<PathBuf, ExportError> {
@@ -230,7 +230,7 @@ mod tests {
         let target = elsewhere.join("victim");
         std::fs::write(&target, b"old").unwrap();
         std::os::unix::fs::symlink(&target, root.join("b.yaml")).unwrap();
-        tree.write(&[], "b", ".yaml", b"new").unwrap();
+        tree.write(&[""; 0], "b", ".yaml", b"new").unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"old", "the link is replaced, not followed");
         std::os::unix::fs::symlink(&elsewhere, dir.path().join("link")).unwrap();
         assert!(matches!(

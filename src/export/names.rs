@@ -12,9 +12,10 @@ const LONGEST: usize = 255;
 /// apart on file systems that ignore it, and no name is special to any system. Names too long
 /// for a file are cut and told apart by a hash of the whole name.
 #[must_use]
-pub fn file_name(name: &str, extension: &str) -> String {
+pub fn file_name(name: impl AsRef<[u8]>, extension: &str) -> String {
+    let name = name.as_ref();
     let mut out = String::new();
-    for (i, byte) in name.bytes().enumerate() {
+    for (i, &byte) in name.iter().enumerate() {
         match byte {
             b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => out.push(char::from(byte)),
             b'.' if i > 0 => out.push('.'),
@@ -30,7 +31,7 @@ pub fn file_name(name: &str, extension: &str) -> String {
     }
     if out.len() + extension.len() > LONGEST {
         let mut hash = String::from("%~");
-        for byte in &digest(&SHA256, name.as_bytes()).as_ref()[..16] {
+        for byte in &digest(&SHA256, name).as_ref()[..16] {
             let _ = write!(hash, "{byte:02x}");
         }
         out.truncate(LONGEST - extension.len() - hash.len());
@@ -54,12 +55,13 @@ mod tests {
         assert_eq!(file_name("..", ""), "%2E.");
         assert_eq!(file_name("Foo", ""), "%46oo");
         assert_eq!(file_name("a%41", ""), "a%2541");
+        assert_eq!(file_name(b"\xFFa", ""), "%FFa");
     }
 
     #[test]
     fn long_names_fit_and_differ() {
-        let a = file_name(&"x".repeat(300), ".yaml");
-        let b = file_name(&"x".repeat(301), ".yaml");
+        let a = file_name("x".repeat(300), ".yaml");
+        let b = file_name("x".repeat(301), ".yaml");
         assert_eq!((a.len(), b.len()), (255, 255));
         assert_ne!(a, b);
     }

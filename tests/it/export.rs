@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::support::plugs::{PHASES, Plugs};
+use crate::support::snapshot::Crafted;
 use crate::support::{bin, corpus};
 
 type Objects = BTreeMap<(String, String, String), Value>;
@@ -271,4 +272,22 @@ fn every_resource_equals_kubectls_where_the_stored_version_is_shown() {
     let stored_older = BTreeMap::from([((crd, "apiextensions.k8s.io/v1beta1".to_owned()), 1)]);
     assert_eq!(other_version, stored_older);
     assert_eq!(equal, 457);
+}
+
+/// Names that are no text do not become the same file.
+#[test]
+fn names_that_are_no_text_stay_apart() {
+    let value = r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"}}"#;
+    let key = |tail: &[u8]| [b"/registry/secrets/", tail].concat();
+    let snapshot = Crafted::new()
+        .put(key(b"ns/\xFF\xFE"), value)
+        .put(key(b"ns/\xFE\xFF"), value)
+        .put(key(b"\xFF/a"), value)
+        .put(key(b"\xFE/a"), value)
+        .file();
+    let dir = tempfile::tempdir().unwrap();
+    bin().words("export --snapshot").arg(snapshot.path()).arg("--out").arg(dir.path()).run().ok();
+    let names: Vec<_> = files(dir.path()).into_keys().collect();
+    let under = |path: &str| format!("core/secrets/{path}.yaml");
+    assert_eq!(names, ["%FE/a", "%FF/a", "ns/%FE%FF", "ns/%FF%FE"].map(under));
 }

@@ -245,3 +245,21 @@ fn migrated_secrets_have_the_same_data() {
     assert_eq!(rows[1]["changes"], serde_json::json!([]));
     assert_eq!((&rows[0]["status"], &rows[1]["status"]), (&"stale".into(), &"current".into()));
 }
+
+/// What the configuration cannot read is told by the exit code as well; without one, nothing was
+/// to be read.
+#[test]
+fn revisions_that_cannot_be_read_are_no_success() {
+    let history = |config: Option<&str>| {
+        let mut run = bin().words("history -w jsonl secrets/default/login1 --snapshot");
+        run = run.arg(corpus::db("p7-migrated-uncompacted"));
+        if let Some(config) = config {
+            run = run.arg("--encryption-config").arg(corpus::config(config));
+        }
+        run.run()
+    };
+    assert!(history(None).ok().stderr.contains("note: the data of 1 revision"));
+    let done = history(Some("p2-aescbc")).code(4);
+    assert!(done.stderr.contains("warning: the data of 1 revision"), "{done}");
+    assert_eq!(done.jsonl()[1]["status"], "unreadable");
+}
