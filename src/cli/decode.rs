@@ -9,6 +9,7 @@ use super::failure::{Exit, Failure};
 use super::object::Reader;
 use super::{Ctx, get};
 use crate::entry::Entry;
+use crate::envelope::{Envelope, Provider};
 use crate::report::Format;
 
 /// Options of `decode`. The etcd key comes as `--key`, which the connection options hold.
@@ -89,7 +90,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             Err(reason) => {
                 let mut failure = Failure::new(format!("cannot decode the value: {reason}"));
                 failure.exit = Exit::Partial;
-                if let Some(hint) = hint(&input, entry) {
+                if let Some(hint) = hint(ctx, &input, entry) {
                     failure = failure.hint(hint);
                 }
                 ctx.ui.failure(&failure);
@@ -102,12 +103,16 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
 }
 
 /// What may be wrong with input that could not be decoded.
-fn hint(input: &[u8], entry: &Entry) -> Option<&'static str> {
+fn hint(ctx: &Ctx, input: &[u8], entry: &Entry) -> Option<&'static str> {
+    let envelope = Envelope::of(&entry.value);
     // The first words of `etcdctl get -w fields`, and of its keys with --hex.
     let other_form = input.starts_with(b"\"ClusterID\"") || input.starts_with(br"\x");
     if other_form {
         Some("of etcdctl's forms, give `-w json`, the simple one or --print-value-only")
-    } else if entry.key.is_empty() {
+    } else if !envelope.is_plaintext() && ctx.global.encryption_config.is_empty() {
+        Some("give the API server's file with --encryption-config")
+    } else if entry.key.is_empty() && matches!(envelope.provider, Provider::AesGcm | Provider::Kms)
+    {
         Some("give the etcd key with --key; AES-GCM and KMS values cannot be decrypted without it")
     } else if entry.mod_revision == 0 && entry.value.len() < input.len() {
         Some("if the input holds several entries, give them as `etcdctl get -w json` prints them")

@@ -138,7 +138,10 @@ fn what_cannot_be_told_apart_is_explained() {
 #[test]
 fn nothing_and_nonsense_are_errors() {
     bin().arg("decode").run().fails_with_hint(1).says("nothing on stdin");
-    bin().arg("decode").stdin("hello").run().code(4).says("not a Kubernetes object");
+    let hello = bin().arg("decode").stdin("hello").run().code(4).says("not a Kubernetes object");
+    assert!(!hello.stderr.contains("--key"), "it is not encrypted: {hello}");
+    let sealed = bin().arg("decode").stdin("k8s:enc:secretbox:v1:k:0123456789").run().code(4);
+    assert!(!sealed.says("--encryption-config").stderr.contains("--key"));
     bin()
         .arg("decode")
         .stdin(r#"{"header":{"cluster_id":1,"revision":3}}"#)
