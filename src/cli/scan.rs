@@ -95,16 +95,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     .map_err(Failure::usage)?;
     let configs = open::configs(ctx)?;
     if configs.is_none() {
-        if let Some(f) = args.fail_on.iter().find(|f| f.needs_config()) {
-            let word = f.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
-            return Err(Failure::usage(format!(
-                "--fail-on {word} says nothing without a configuration"
-            ))
-            .hint("give the API server's file with --encryption-config"));
-        }
-        if args.verify {
-            return Err(verify_needs_keys());
-        }
+        needs_no_config(args)?;
     }
     let selection = Selection::new(ctx, configs.as_ref().map(ConfigSet::resources))?;
     let mut source = open::source(ctx)?;
@@ -147,19 +138,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if totals.entries == 0 {
         ctx.ui.note(&nothing_found(&selection));
     }
-    for f in &bad {
-        ctx.ui.warn(&format!(
-            "unreadable: {}: {}",
-            table::visible(&String::from_utf8_lossy(&f.key)),
-            f.judged.reason.as_deref().unwrap_or("no configured provider can read it")
-        ));
-    }
-    if bad_total > bad.len() as u64 {
-        ctx.ui.warn(&format!(
-            "and {} more that are unreadable; --list names them all",
-            table::count(bad_total - bad.len() as u64)
-        ));
-    }
+    name_unreadable(ctx, &bad, bad_total);
     super::report_damage(ctx, &visit.damage);
     if args.fail_on.iter().any(|f| f.count(&totals) > 0) {
         return Ok(Exit::Found);
@@ -168,6 +147,35 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         return Ok(Exit::Partial);
     }
     Ok(Exit::Ok)
+}
+
+/// Options that mean nothing without a configuration are not ignored.
+fn needs_no_config(args: &Args) -> Result<(), Failure> {
+    if let Some(f) = args.fail_on.iter().find(|f| f.needs_config()) {
+        let word = f.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
+        return Err(Failure::usage(format!(
+            "--fail-on {word} says nothing without a configuration"
+        ))
+        .hint("give the API server's file with --encryption-config"));
+    }
+    if args.verify { Err(verify_needs_keys()) } else { Ok(()) }
+}
+
+/// Of `total` unreadable entries, the first ones.
+fn name_unreadable(ctx: &Ctx, bad: &[Finding], total: u64) {
+    for f in bad {
+        ctx.ui.warn(&format!(
+            "unreadable: {}: {}",
+            table::visible(&String::from_utf8_lossy(&f.key)),
+            f.judged.reason.as_deref().unwrap_or("no configured provider can read it")
+        ));
+    }
+    if total > bad.len() as u64 {
+        ctx.ui.warn(&format!(
+            "and {} more that are unreadable; --list names them all",
+            table::count(total - bad.len() as u64)
+        ));
+    }
 }
 
 /// `--verify` without a configuration.

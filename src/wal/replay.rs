@@ -105,7 +105,7 @@ impl<'a> Machine<'a> {
             _ => {}
         }
         if self.sub > 0 {
-            self.revision += 1;
+            self.revision = self.revision.saturating_add(1);
             self.unchecked += u64::from(self.auth);
         }
     }
@@ -117,7 +117,7 @@ impl<'a> Machine<'a> {
     }
 
     fn next_revision(&mut self, tombstone: bool) -> Revision {
-        let revision = Revision { main: self.revision + 1, sub: self.sub, tombstone };
+        let revision = Revision { main: self.revision.saturating_add(1), sub: self.sub, tombstone };
         self.sub += 1;
         revision
     }
@@ -129,7 +129,7 @@ impl<'a> Machine<'a> {
             value: old.filter(|_| put.ignore_value).map_or(put.value, |o| o.value),
             create_revision: old.map_or(revision.main, |o| o.create_revision),
             mod_revision: revision.main,
-            version: old.map_or(0, |o| o.version) + 1,
+            version: old.map_or(0, |o| o.version).saturating_add(1),
             lease: old.filter(|_| put.ignore_lease).map_or(put.lease, |o| o.lease),
         };
         self.keys.insert(put.key, live);

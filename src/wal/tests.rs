@@ -366,6 +366,15 @@ mod machine {
         assert_eq!((live.create_revision, live.version, m.revision), (6, 1, 6));
     }
 
+    /// A crafted database may say that it is at the last revision there is.
+    #[test]
+    fn revisions_do_not_overflow() {
+        let mut m = Machine::new(i64::MAX, -1);
+        m.apply(&Request::Put(put(b"a", b"1")));
+        m.apply(&Request::Delete(key(b"a")));
+        assert_eq!(m.revision, i64::MAX);
+    }
+
     #[test]
     fn transactions() {
         let mut m = machine();

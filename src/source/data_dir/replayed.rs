@@ -96,12 +96,12 @@ impl DataDir {
         let applied = store.bookkeeping.consistent_index.unwrap_or(0);
         let commit = self.committed(store, log, applied, visit);
         let mut pending = Vec::new();
-        let mut next = applied + 1;
+        let mut next = applied.saturating_add(1);
         for entry in log.effective().filter(|e| e.index > applied && e.index <= commit) {
             if entry.index != next {
                 self.gap(next, entry.index, visit)?;
             }
-            next = entry.index + 1;
+            next = entry.index.saturating_add(1);
             let what = match (entry.kind, request::decode(entry.data)) {
                 (EntryKind::ConfChange, _) => continue,
                 (EntryKind::Normal, Ok(request)) => {
