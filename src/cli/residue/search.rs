@@ -167,22 +167,62 @@ fn leftover(
     }
 }
 
+/// Which row of a key is the newest: known before values are looked at, none of them needs to be
+/// kept.
+struct Newest {
+    /// Row numbers by key.
+    rows: hashbrown::HashMap<Vec<u8>, i64>,
+    /// The last row there was; those that k3s adds meanwhile are not looked at.
+    last: i64,
+    revision: i64,
+}
+
+impl Newest {
+    fn of(source: &mut Kine, targets: &Targets) -> Result<Self, Failure> {
+        let mut newest = Self { rows: hashbrown::HashMap::new(), last: 0, revision: 0 };
+        let visit = source.rows(targets.query(), &mut |row| {
+            newest.last = newest.last.max(row.id);
+            if targets.locate(row.name).is_some() {
+                newest.rows.insert(row.name.to_vec(), row.id);
+            }
+            ControlFlow::Continue(())
+        })?;
+        newest.revision = visit.revision;
+        Ok(newest)
+    }
+}
+
+/// What `SQLite` did not erase in the files of a database.
+fn kine_files(
+    files: &[std::path::PathBuf],
+    targets: &Targets,
+    known: &KnownRows,
+    found: &mut Found<'_>,
+    visit: &mut Visit,
+) {
+    for (path, kind) in files.iter().zip([KineFile::Database, KineFile::Wal, KineFile::Other]) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let kind = match kind {
+            KineFile::Database => KineFile::Database,
+            _ if name.ends_with("-wal") => KineFile::Wal,
+            _ => KineFile::Other,
+        };
+        let mut sink = |f: Finding, b: Bytes<'_>| found.take(f, b);
+        let examined = std::fs::File::open(path)
+            .and_then(|file| residue::examine_kine(kind, &name, &file, targets, known, &mut sink));
+        if let Err(e) = examined {
+            visit.damage.push(Damage {
+                location: path.display().to_string(),
+                what: format!("it cannot be read: {e}"),
+            });
+        }
+    }
+}
+
 /// A kine database: its rows, kine's copies of superseded values, and what `SQLite` did not erase.
 fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Searched, Failure> {
     let mut known = KnownRows::default();
-    // Which row of a key is the newest is known before values are looked at, so that none need be
-    // kept. Rows that k3s adds meanwhile are none of these.
-    let mut newest: hashbrown::HashMap<Vec<u8>, i64> = hashbrown::HashMap::new();
-    let mut last = 0;
-    let revision = source
-        .rows(targets.query(), &mut |row| {
-            last = row.id.max(last);
-            if targets.locate(row.name).is_some() {
-                newest.insert(row.name.to_vec(), row.id);
-            }
-            ControlFlow::Continue(())
-        })?
-        .revision;
+    let Newest { rows: newest, last, revision } = Newest::of(&mut source, targets)?;
     let mut head_plaintext = 0;
     let mut report = |place, row: i64, revision: i64, key: &[u8], value: &[u8]| {
         let Some(location) = targets.locate(key) else { return };
@@ -225,23 +265,7 @@ fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Se
     let files = source.files();
     // Closing a file that SQLite has open would give up its locks.
     drop(source);
-    for (path, kind) in files.iter().zip([KineFile::Database, KineFile::Wal, KineFile::Other]) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let kind = match kind {
-            KineFile::Database => KineFile::Database,
-            _ if name.ends_with("-wal") => KineFile::Wal,
-            _ => KineFile::Other,
-        };
-        let mut sink = |f: Finding, b: Bytes<'_>| found.take(f, b);
-        let examined = std::fs::File::open(path)
-            .and_then(|file| residue::examine_kine(kind, &name, &file, targets, &known, &mut sink));
-        if let Err(e) = examined {
-            visit.damage.push(Damage {
-                location: path.display().to_string(),
-                what: format!("it cannot be read: {e}"),
-            });
-        }
-    }
+    kine_files(&files, targets, &known, found, &mut visit);
     Ok(Searched {
         info,
         visit,
