@@ -23,6 +23,17 @@ apt_install() {
     apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null
 }
 
+# Whether protoc finds Google's own definitions.
+google_protos() {
+  have protoc || return 1
+  local dir; dir=$(mktemp -d)
+  printf 'syntax = "proto3"; import "google/protobuf/descriptor.proto";' >"$dir/probe.proto"
+  local status=0
+  protoc -I "$dir" -o /dev/null "$dir/probe.proto" 2>/dev/null || status=1
+  rm -rf "$dir"
+  return "$status"
+}
+
 # The toolchain and what the build scripts of the dependencies call.
 need_build_tools() {
   have cargo || die "cargo is missing" \
@@ -30,6 +41,8 @@ need_build_tools() {
   local missing=()
   have cc || missing+=(gcc libc6-dev)
   have protoc || missing+=(protobuf-compiler)
+  # Debian's compiler comes without the definitions that etcd's import.
+  google_protos || missing+=(libprotobuf-dev)
   have zstd || missing+=(zstd)
   [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
 }
