@@ -24,6 +24,7 @@
 //! | [`storage`] | decrypted bytes ↔ objects as kubectl prints them |
 //! | [`scan`] | entries → counts and findings |
 //! | [`report`] | findings → table, JSON, CSV, Prometheus |
+//! | [`jobs`] | what the program can do: options → outcome, told to an observer |
 //! | `cli` | the only room that prints, prompts or reads the environment |
 //!
 //! `envelope`, `config`, `transform`, `storage`, `bolt`, `mvcc` and `wal` are synchronous and
@@ -39,6 +40,7 @@ pub mod entry;
 pub mod envelope;
 pub mod export;
 pub mod forensics;
+pub mod jobs;
 pub mod kms;
 pub mod migrate;
 pub mod mvcc;

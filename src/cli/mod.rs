@@ -5,6 +5,7 @@ pub mod config;
 pub mod duration;
 pub mod failure;
 pub mod interrupt;
+pub mod observer;
 pub mod open;
 pub mod profile;
 pub mod progress;
