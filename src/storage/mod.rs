@@ -9,6 +9,7 @@
 mod cbor;
 mod encode;
 pub mod fields;
+mod object;
 mod protobuf;
 mod raw;
 mod redact;
@@ -16,6 +17,7 @@ mod schema;
 pub mod yaml;
 
 pub use encode::{EncodeError, encode};
+pub use object::{NoObject, TypeMeta, is_object, type_meta};
 pub use redact::{redact, wipe};
 
 use serde_json::Value;

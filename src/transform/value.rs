@@ -1,5 +1,7 @@
 //! Recognising what the API server stores.
 
+use crate::storage;
+
 /// Whether decrypted bytes begin as something the API server stores: the protobuf magic
 /// `k8s\0`, a JSON object after optional white space, or the CBOR self-description tag
 /// (apimachinery `pkg/runtime/serializer/{protobuf/protobuf,json/json,cbor/cbor}.go`).
@@ -13,10 +15,10 @@ pub fn is_kubernetes_value(bytes: &[u8]) -> bool {
 
 /// Whether decrypted bytes that no tag vouches for are a stored object. Stricter than
 /// [`is_kubernetes_value`], because one random value in 256 begins with a brace: JSON must go on
-/// with a name or end, and end with a brace; CBOR must be a map.
+/// with a name or end, and end with a brace; CBOR must be a map. YAML is text that says its type.
 pub(super) fn is_plausible_object(bytes: &[u8]) -> bool {
     if !is_kubernetes_value(bytes) {
-        return false;
+        return storage::is_object(bytes);
     }
     match bytes {
         [0xD9, 0xD9, 0xF7, rest @ ..] => matches!(rest.first(), Some(0xA0..=0xBF)),
@@ -45,9 +47,15 @@ mod tests {
 
     #[test]
     fn what_no_tag_vouches_for_is_looked_at_more_closely() {
-        for yes in
-            [&b"k8s\0"[..], b"{}", b" {\n} \n", b"{\"a\":1}\n", b"{ \"a\":{}}", b"\xd9\xd9\xf7\xa0"]
-        {
+        for yes in [
+            &b"k8s\0"[..],
+            b"{}",
+            b" {\n} \n",
+            b"{\"a\":1}\n",
+            b"{ \"a\":{}}",
+            b"\xd9\xd9\xf7\xa0",
+            b"apiVersion: v1\nkind: Secret\n",
+        ] {
             assert!(is_plausible_object(yes), "{}", yes.escape_ascii());
         }
         for no in [&b"{"[..], b"{garbage}", b"{\"a\"", b"\xd9\xd9\xf7", b"\xd9\xd9\xf7\x01", b""] {

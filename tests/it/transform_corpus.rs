@@ -11,6 +11,7 @@ use atrest::kms::{NoPlugins, Plugins, Unwrap};
 use atrest::resource::{DEFAULT_PREFIX, Scope, Selector};
 use atrest::source::snapshot::{Snapshot, SnapshotOptions};
 use atrest::source::{Query, Source as _};
+use atrest::storage::type_meta;
 use atrest::transform::{Status, Transformers, is_kubernetes_value};
 
 use crate::support::kms_plugin::{Behaviour, Listen, Running};
@@ -82,6 +83,10 @@ fn read_all(phase: &str, set: &ConfigSet, kms: Arc<dyn Unwrap>) -> BTreeMap<Stat
         assert_eq!(verdict.status, status, "{phase} {name}: the prefix says otherwise");
         assert_eq!(verdict.reason.as_deref(), opened.reason.as_deref(), "{phase} {name}");
         assert_eq!(verdict.provider, opened.used.provider);
+        if key.starts_with(b"/registry/") {
+            let type_meta = type_meta(opened.plaintext.expose());
+            assert!(type_meta.is_ok(), "{phase} {name}: {type_meta:?}");
+        }
         if verdict.provider != Provider::Identity {
             assert!(is_kubernetes_value(opened.plaintext.expose()), "{phase} {name}");
             assert_eq!(verdict.key_name.as_deref(), opened.used.key.as_deref());
