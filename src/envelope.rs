@@ -109,7 +109,9 @@ impl<'a> Envelope<'a> {
     }
 
     /// Key (or KMS plugin) name and payload. `known` are configured names of this provider and
-    /// version: the longest that fits wins; without one the name ends at the first colon.
+    /// version: the longest that fits wins; without one the name ends at the first colon, or, where
+    /// that colon is inside an RFC 3339 time (k3s and RKE2 name rotated keys
+    /// `aescbckey-2024-05-01T10:11:12+02:00`), at the colon after the time.
     ///
     /// `None` when there is no name, as in a truncated value.
     #[must_use]
@@ -121,9 +123,11 @@ impl<'a> Envelope<'a> {
         let fits = |name: &&str| {
             self.body.get(name.len()) == Some(&b':') && self.body.starts_with(name.as_bytes())
         };
-        let end = match known.into_iter().filter(fits).map(str::len).max() {
-            Some(len) => len,
-            None => memchr::memchr(b':', self.body)?,
+        let end = if let Some(len) = known.into_iter().filter(fits).map(str::len).max() {
+            len
+        } else {
+            let colon = memchr::memchr(b':', self.body)?;
+            time_end(self.body, colon).unwrap_or(colon)
         };
         Some((&self.body[..end], &self.body[end + 1..]))
     }
@@ -144,6 +148,42 @@ impl<'a> Envelope<'a> {
         }
         id.map(String::from_utf8_lossy)
     }
+}
+
+/// Where an RFC 3339 time ends whose first colon is at `colon`, if there is one and a colon
+/// follows it. Times are written by Go's `time.RFC3339` (k3s-io/k3s
+/// `pkg/server/handlers/secrets-encrypt.go`).
+fn time_end(body: &[u8], colon: usize) -> Option<usize> {
+    let fits = |at: usize, pattern: &[u8]| {
+        let text = body.get(at..at + pattern.len())?;
+        let same = text.iter().zip(pattern).all(|(b, p)| match p {
+            b'0' => b.is_ascii_digit(),
+            b'T' => b.eq_ignore_ascii_case(&b'T'),
+            p => b == p,
+        });
+        same.then_some(at + pattern.len())
+    };
+    let number = |at: usize| 10 * u32::from(body[at] - b'0') + u32::from(body[at + 1] - b'0');
+    let start = colon.checked_sub(b"2024-05-01T10".len())?;
+    let mut end = fits(start, b"0000-00-00T00:00:00")?;
+    let in_range = (1..=12).contains(&number(start + 5))
+        && (1..=31).contains(&number(start + 8))
+        && number(start + 11) < 24
+        && number(start + 14) < 60
+        && number(start + 17) <= 60;
+    if !in_range {
+        return None;
+    }
+    if body.get(end) == Some(&b'.') {
+        let digits = body[end + 1..].iter().take_while(|b| b.is_ascii_digit()).count();
+        end = (digits > 0).then_some(end + 1 + digits)?;
+    }
+    end = match body.get(end)? {
+        b'Z' | b'z' => end + 1,
+        b'+' | b'-' => fits(end + 1, b"00:00")?,
+        _ => return None,
+    };
+    (body.get(end) == Some(&b':')).then_some(end)
 }
 
 #[cfg(test)]
@@ -200,6 +240,34 @@ mod tests {
             parts(dated, &["aescbckey", "aescbckey-2024-05-01T10:11:12+02:00"]).2.unwrap(),
             "aescbckey-2024-05-01T10:11:12+02:00"
         );
+    }
+
+    #[test]
+    fn a_name_keeps_the_colons_of_the_time_it_ends_in() {
+        for name in [
+            "aescbckey-2026-03-09T09:46:54+01:00",
+            "aescbckey-2026-03-09T08:58:02Z",
+            "secretboxkey-2026-12-31T23:59:60.123-09:30",
+            "2026-03-09T08:58:02Z",
+        ] {
+            let value = format!("k8s:enc:aescbc:v1:{name}:\u{1}:2:");
+            assert_eq!(parts(value.as_bytes(), &[]).2.unwrap(), name);
+            assert_eq!(parts(value.as_bytes(), &["other"]).2.unwrap(), name);
+            let shorter = &name[..name.find(':').unwrap()];
+            assert_eq!(parts(value.as_bytes(), &[shorter]).2.unwrap(), shorter, "configured");
+        }
+        for (body, name) in [
+            // No time, an impossible one, and one that does not end the name.
+            ("key-2026-03-09T09:payload", "key-2026-03-09T09"),
+            ("key-2026-13-09T09:46:54Z:x", "key-2026-13-09T09"),
+            ("key-2026-03-09T09:46:54Zx:x", "key-2026-03-09T09"),
+            ("key-2026-03-09T09:46:54+01:x", "key-2026-03-09T09"),
+            ("a:key-2026-03-09T09:46:54Z:x", "a"),
+            ("key-2026-03-09T09:46:54Z", "key-2026-03-09T09"),
+            ("T09:46:54Z:x", "T09"),
+        ] {
+            assert_eq!(parts(format!("k8s:enc:aescbc:v1:{body}").as_bytes(), &[]).2.unwrap(), name);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | [`wal`] | etcd's write-ahead log and what its requests do |
 //! | [`entry`] | one stored entry: exact bytes and revisions |
 //! | [`resource`] | etcd key ↔ resource, namespace, name |
+//! | [`pasted`] | what people copy out of other tools → stored bytes |
 //! | [`envelope`] | value prefix → provider, version, key name |
 //! | [`config`] | `EncryptionConfiguration`: validation, which providers serve a resource |
 //! | [`kms`] | KMS plugins: unwrapping data keys |
@@ -44,6 +45,7 @@ pub mod jobs;
 pub mod kms;
 pub mod migrate;
 pub mod mvcc;
+pub mod pasted;
 pub mod profile;
 pub mod proto;
 pub mod report;

@@ -2,22 +2,28 @@
 
 use std::io::{IsTerminal as _, Read as _};
 
-use base64::Engine as _;
 use zeroize::Zeroizing;
 
 use super::failure::{Exit, Failure};
 use super::object::Reader;
 use super::{Ctx, get};
-use crate::entry::Entry;
 use crate::envelope::{Envelope, Provider};
+use crate::pasted::{self, Form, Pasted};
 use crate::report::Format;
 
 /// Options of `decode`. The etcd key comes as `--key`, which the connection options hold.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Reads a stored value, or what `etcdctl get KEY` prints (simple, -w json or --print-value-only).
+Reads a stored value in any of these forms:
+  etcdctl get KEY       as it is, or with -w json, -w fields, --hex, --print-value-only
+  jq                    .kvs, .kvs[0] or .kvs[0].value of etcdctl's JSON
+  -w fields             the line that begins with \"Value\", or the quoted string alone
+  hexdump -C, xxd       whole, from offset 0; plain digits as xxd -p prints them
+  base64                bare or in quotes, as in a file of a rancher-backup archive
+  sqlite3               quote(value), hex(value), value or * of a row of kine
 --key gives the etcd key of a value that comes without one; AES-GCM and KMS need it, because the
-API server authenticates it with the value.")]
+API server authenticates it with the value. rancher-backup authenticates NAMESPACE#NAME, or NAME
+for what has no namespace: give that.")]
 pub struct Args {
     /// Show secret data instead of their lengths
     #[arg(long)]
@@ -60,10 +66,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         use std::os::unix::ffi::OsStringExt as _;
         path.into_os_string().into_vec()
     });
-    let candidates = read_input(&input, given.as_deref())?;
-    if input.windows(3).any(|w| w == "\u{FFFD}".as_bytes())
-        && candidates.iter().any(|e| e.value.starts_with(crate::envelope::ENCRYPTED_PREFIX))
-    {
+    let (form, all) = pasted::read(&input, given.as_deref())
+        .map_err(|e| Failure::new(format!("no stored value on stdin, but {e}")).hint(e.give))?;
+    let encrypted =
+        |one: &Pasted| one.readings[0].value.starts_with(crate::envelope::ENCRYPTED_PREFIX);
+    if input.windows(3).any(|w| w == "\u{FFFD}".as_bytes()) && all.iter().any(encrypted) {
         ctx.ui.warn(
             "the value contains replacement characters, as a terminal leaves them: bytes were lost; pipe it instead of copying it, or use `etcdctl get -w json`",
         );
@@ -71,16 +78,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let reader = Reader::new(ctx, args.show_managed_fields)?;
     let mut items = Vec::new();
     let mut exit = Exit::Ok;
-    for entry in &candidates {
-        let shown = get::show(ctx, &reader, entry, args.reveal).or_else(|first| {
-            // `--print-value-only` and the simple form add a line feed. It is taken off only
-            // when the exact bytes are no value, because ciphertext may end in one itself.
-            let Some(shorter) = entry.value.strip_suffix(b"\n") else { return Err(first) };
-            let mut trimmed = entry.clone();
-            trimmed.value = shorter.to_vec();
-            get::show(ctx, &reader, &trimmed, args.reveal).map_err(|_| first)
-        });
-        match shown {
+    for one in &all {
+        match show(ctx, &reader, one, given.as_deref(), args.reveal) {
             Ok((json, header, whole)) => {
                 if !whole {
                     exit = Exit::Partial;
@@ -90,7 +89,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             Err(reason) => {
                 let mut failure = Failure::new(format!("cannot decode the value: {reason}"));
                 failure.exit = Exit::Partial;
-                if let Some(hint) = hint(ctx, &input, entry) {
+                if let Some(hint) = hint(ctx, form, one, given.is_some()) {
                     failure = failure.hint(hint);
                 }
                 ctx.ui.failure(&failure);
@@ -102,137 +101,61 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-/// What may be wrong with input that could not be decoded.
-fn hint(ctx: &Ctx, input: &[u8], entry: &Entry) -> Option<&'static str> {
-    let envelope = Envelope::of(&entry.value);
-    // The first words of `etcdctl get -w fields`, and of its keys with --hex.
-    let other_form = input.starts_with(b"\"ClusterID\"") || input.starts_with(br"\x");
-    if other_form {
-        Some("of etcdctl's forms, give `-w json`, the simple one or --print-value-only")
-    } else if !envelope.is_plaintext() && ctx.global.encryption_config.is_empty() {
+/// The object of the first reading that is one.
+fn show(
+    ctx: &Ctx,
+    reader: &Reader,
+    one: &Pasted,
+    key: Option<&[u8]>,
+    reveal: bool,
+) -> Result<(serde_json::Value, String, bool), String> {
+    let mut first = None;
+    for reading in &one.readings {
+        let shown = if pasted::is_value(&reading.value) {
+            get::show(ctx, reader, &one.entry(reading, key), reveal)
+        } else {
+            let len = reading.value.len();
+            Err(format!("{len} bytes that begin as nothing the API server stores as an object"))
+        };
+        match shown {
+            Ok(shown) => {
+                if reading.carriage_returns {
+                    ctx.ui.warn(
+                        "a terminal had put carriage returns into the value; they were taken out (`kubectl exec` and `docker exec` without -t leave the bytes as they are)",
+                    );
+                }
+                return Ok(shown);
+            }
+            Err(reason) => {
+                first.get_or_insert(reason);
+            }
+        }
+    }
+    Err(first.unwrap_or_default())
+}
+
+/// What may be wrong with a value that could not be decoded.
+fn hint(ctx: &Ctx, form: Form, one: &Pasted, key_given: bool) -> Option<&'static str> {
+    let value = &one.readings[0].value;
+    let envelope = Envelope::of(value);
+    let authenticated = matches!(envelope.provider, Provider::AesGcm | Provider::Kms);
+    if envelope.is_plaintext() {
+        None
+    } else if ctx.global.encryption_config.is_empty() {
         Some("give the API server's file with --encryption-config")
-    } else if entry.key.is_empty() && matches!(envelope.provider, Provider::AesGcm | Provider::Kms)
-    {
-        Some("give the etcd key with --key; AES-GCM and KMS values cannot be decrypted without it")
-    } else if entry.mod_revision == 0 && entry.value.len() < input.len() {
+    } else if authenticated && one.key.is_none() && !key_given {
+        Some(if form == Form::QuotedBase64 {
+            "give the etcd key with --key, or NAMESPACE#NAME for a file of a rancher-backup archive: AES-GCM and KMS values cannot be decrypted without it"
+        } else {
+            "give the etcd key with --key; AES-GCM and KMS values cannot be decrypted without it"
+        })
+    } else if form == Form::SqlRow {
+        Some(
+            "sqlite3 prints a value only up to its first zero byte, and several rows run into one another: give what `select name, hex(value) from kine` prints",
+        )
+    } else if form == Form::Lines && memchr::memmem::find(value, b"\n/").is_some() {
         Some("if the input holds several entries, give them as `etcdctl get -w json` prints them")
     } else {
         None
-    }
-}
-
-/// Recognises the form of the input, always at offset 0.
-fn read_input(input: &[u8], key: Option<&[u8]>) -> Result<Vec<Entry>, Failure> {
-    if let Some(entries) = etcdctl_json(input)? {
-        return Ok(entries);
-    }
-    let is_value = input.starts_with(crate::envelope::ENCRYPTED_PREFIX)
-        || crate::transform::is_kubernetes_value(input);
-    if !is_value
-        && let Some(end) = memchr::memchr(b'\n', input)
-        && end > 0
-        && std::str::from_utf8(&input[..end]).is_ok()
-        && (input[0] == b'/' || key == Some(&input[..end]))
-    {
-        return Ok(vec![entry(&input[..end], &input[end + 1..])]);
-    }
-    Ok(vec![entry(key.unwrap_or_default(), input)])
-}
-
-fn entry(key: &[u8], value: &[u8]) -> Entry {
-    Entry {
-        key: key.to_vec(),
-        value: value.to_vec(),
-        create_revision: 0,
-        mod_revision: 0,
-        version: 0,
-        lease: 0,
-    }
-}
-
-#[derive(serde::Deserialize)]
-struct RangeResponse {
-    #[serde(default)]
-    kvs: Vec<KeyValue>,
-}
-
-#[derive(serde::Deserialize)]
-struct KeyValue {
-    key: String,
-    #[serde(default)]
-    value: String,
-    #[serde(default)]
-    create_revision: i64,
-    #[serde(default)]
-    mod_revision: i64,
-    #[serde(default)]
-    version: i64,
-}
-
-/// `etcdctl get -w json`: a document with `header` and base64 keys and values.
-fn etcdctl_json(input: &[u8]) -> Result<Option<Vec<Entry>>, Failure> {
-    if input.first() != Some(&b'{') {
-        return Ok(None);
-    }
-    let Ok(document) = serde_json::from_slice::<serde_json::Value>(input) else { return Ok(None) };
-    if document.get("header").is_none_or(|h| h.get("cluster_id").is_none())
-        || document.get("kind").is_some()
-    {
-        return Ok(None);
-    }
-    let bad = || {
-        Failure::new("the input looks like `etcdctl get -w json`, but its entries are not base64")
-    };
-    let response: RangeResponse = serde_json::from_value(document).map_err(|_| bad())?;
-    if response.kvs.is_empty() {
-        return Err(Failure::new("etcdctl found no entry")
-            .hint("the key may be misspelt or in another --prefix"));
-    }
-    let decode =
-        |text: &str| base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| bad());
-    response
-        .kvs
-        .iter()
-        .map(|kv| {
-            Ok(Entry {
-                key: decode(&kv.key)?,
-                value: decode(&kv.value)?,
-                create_revision: kv.create_revision,
-                mod_revision: kv.mod_revision,
-                version: kv.version,
-                lease: 0,
-            })
-        })
-        .collect::<Result<_, _>>()
-        .map(Some)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parts(input: &[u8], key: Option<&[u8]>) -> Vec<(Vec<u8>, Vec<u8>)> {
-        read_input(input, key)
-            .unwrap()
-            .into_iter()
-            .map(|e| (e.key.clone(), e.value.clone()))
-            .collect()
-    }
-
-    #[test]
-    fn forms_are_recognised_and_nothing_is_trimmed() {
-        let v = b"k8s:enc:aescbc:v1:k:\n\n".as_slice();
-        assert_eq!(parts(v, None), [(vec![], v.to_vec())]);
-        assert_eq!(parts(v, Some(b"/a")), [(b"/a".to_vec(), v.to_vec())]);
-        assert_eq!(parts(b"/a\nk8s\0x\n", None), [(b"/a".to_vec(), b"k8s\0x\n".to_vec())]);
-        let json = br#"{"header":{"cluster_id":1},"kvs":[{"key":"L2E=","value":"eHkK","mod_revision":7}],"count":1}"#;
-        assert_eq!(parts(json, None), [(b"/a".to_vec(), b"xy\n".to_vec())]);
-        let object = br#"{"kind":"Widget","header":{"cluster_id":1}}"#;
-        assert_eq!(parts(object, None), [(vec![], object.to_vec())]);
-    }
-
-    #[test]
-    fn an_empty_etcdctl_answer_is_an_error() {
-        assert!(read_input(br#"{"header":{"cluster_id":1}}"#, None).is_err());
     }
 }

@@ -91,10 +91,11 @@ impl Reader {
         location: &Location<'_>,
     ) -> Result<(Plaintext, Judged<'static>), NotShown> {
         let value = entry.stored();
-        // A value from stdin may come without its key. Its resource is then unknown: nobody can
-        // say what the API server would do, but secretbox and AES-CBC need no key to be read.
-        let keyless = entry.key.is_empty();
-        let mut judged = if keyless {
+        // A value from stdin may come without its key, or with one that is not etcd's (rancher-backup
+        // authenticates `namespace#name`). Its resource is then unknown: nobody can say what the
+        // API server would do, but whatever key opens it may be used.
+        let placeless = location.resource.is_empty();
+        let mut judged = if placeless {
             Prefixes.judge(&location.resource, entry.key, value).into_owned()
         } else {
             self.judge(&location.resource, entry.key, value)
@@ -108,7 +109,7 @@ impl Reader {
             let reason = "encrypted, and no --encryption-config was given".to_owned();
             return Err(NotShown { judged, reason });
         };
-        if keyless {
+        if placeless {
             return match transformers.for_any_resource().read(entry.key, value) {
                 Ok(opened) => {
                     judged.key_name = opened.used.key.map(|name| name.to_string().into());

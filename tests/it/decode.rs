@@ -54,6 +54,12 @@ fn every_form_of_etcdctl_get_for_every_provider() {
                 decode(etcd.ctl(&["get", &key, "-w", "json"]), false) == expected,
                 "{phase} {name} json"
             );
+            assert!(
+                decode(etcd.ctl(&["get", &key, "-w", "fields"]), false) == expected,
+                "{phase} {name} fields"
+            );
+            let hex = etcd.ctl(&["get", &key, "--hex", "--print-value-only"]);
+            assert!(decode(hex, true) == expected, "{phase} {name} hex");
             let value = etcd.ctl(&["get", &key, "--print-value-only"]);
             assert!(decode(value.clone(), true) == expected, "{phase} {name} value");
             assert!(decode(etcd.get(&key).unwrap(), true) == expected, "{phase} {name} raw");
@@ -131,15 +137,26 @@ fn what_cannot_be_told_apart_is_explained() {
     // Where the first value ends and the second key begins is not in the simple form.
     let two = [b"/registry/secrets/a/b\n".as_slice(), &value, b"\n/registry/secrets/a/c\n", &value];
     decode(two.concat()).says("-w json");
-    decode(b"\"ClusterID\" : 1234\n\"Key\" : \"/registry\"\n".to_vec()).says("-w json");
-    decode(br"\x2f\x72\x65".to_vec()).says("-w json");
 }
 
 #[test]
 fn nothing_and_nonsense_are_errors() {
     bin().arg("decode").run().fails_with_hint(1).says("nothing on stdin");
-    let hello = bin().arg("decode").stdin("hello").run().code(4).says("not a Kubernetes object");
-    assert!(!hello.stderr.contains("--key"), "it is not encrypted: {hello}");
+    // The hint of each says what to give; none of them is called a stored value.
+    for (input, looks) in [
+        (&b"hello"[..], "text of 5 bytes"),
+        (b"\"ClusterID\" : 1234\n\"Key\" : \"/registry\"\n", "without the line \"Value\""),
+        (br"\x2f\x72\x65", "text of 12 bytes"),
+        (br#"{"health":"true"}"#, "lacks apiVersion or kind"),
+        (b"0000000 386b 3a73\n", "which swaps bytes"),
+    ] {
+        let done = bin().arg("decode").stdin(input).run().fails_with_hint(1);
+        assert!(done.stdout.is_empty() && !done.stderr.contains("unencrypted"), "{done}");
+        done.says(looks);
+    }
+    let health =
+        bin().arg("decode").stdin("/registry/health\n{\"health\":\"true\"}\n").run().code(4);
+    assert!(!health.stderr.contains("unencrypted"), "{health}");
     let sealed = bin().arg("decode").stdin("k8s:enc:secretbox:v1:k:0123456789").run().code(4);
     assert!(!sealed.says("--encryption-config").stderr.contains("--key"));
     bin()
@@ -157,4 +174,92 @@ fn a_plain_object_of_any_kind() {
         .run()
         .ok();
     assert_eq!(done.json()["spec"]["size"], 3);
+}
+
+fn fixture(name: &str) -> std::path::PathBuf {
+    corpus::fixtures("decode").join(name)
+}
+
+/// What people paste, as the tools printed it.
+#[test]
+fn what_people_paste() {
+    let dump = std::fs::read(fixture("dump.txt")).unwrap();
+    let fields = std::fs::read_to_string(fixture("fields.txt")).unwrap();
+    let base64 = std::fs::read_to_string(fixture("value.b64")).unwrap();
+    let base64 = base64.trim_end();
+    let line = fields.lines().find(|l| l.starts_with("\"Value\"")).unwrap();
+    let string = line.split_once(" : ").unwrap().1;
+    let entry = format!(
+        r#"{{"key":"L3JlZ2lzdHJ5L3NlY3JldHMvZGVmYXVsdC9kYg==","create_revision":5,"mod_revision":5,"version":1,"value":"{base64}"}}"#
+    );
+    for (form, input) in [
+        ("-w fields", fields.clone().into_bytes()),
+        ("-w fields through a terminal", fields.replace('\n', "\r\n").into_bytes()),
+        ("its Value line", line.as_bytes().to_vec()),
+        ("the string", string.as_bytes().to_vec()),
+        ("hexdump -C", dump),
+        ("base64", format!("{base64}\n").into_bytes()),
+        ("base64 in quotes", format!("\"{base64}\"\n").into_bytes()),
+        ("jq .kvs[0]", entry.clone().into_bytes()),
+        ("jq .kvs", format!("[\n{entry}\n]\n").into_bytes()),
+        ("select *", std::fs::read(fixture("row.bin")).unwrap()),
+        ("select quote(value)", std::fs::read(fixture("quote.txt")).unwrap()),
+    ] {
+        let done = bin()
+            .words("decode -w json --reveal --encryption-config")
+            .arg(fixture("enc.yaml"))
+            .stdin(input)
+            .run()
+            .ok();
+        assert_eq!(done.json()["metadata"]["name"], "db", "{form}");
+    }
+}
+
+/// A terminal turns each line feed into two bytes, also those inside ciphertext.
+#[test]
+fn carriage_returns_of_a_terminal_are_undone() {
+    let etcd = Etcd::builder(Version::V35).restore(corpus::db("p1-secretbox")).start();
+    let (key, value) = (0..)
+        .find_map(|i| {
+            let key = format!("/registry/secrets/default/crlf-{i}");
+            let manifest = format!(r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"crlf-{i}","namespace":"default"}}}}"#);
+            let value = bin()
+                .words("encode --encryption-config")
+                .arg(corpus::private_config("p1-secretbox"))
+                .stdin(manifest)
+                .run()
+                .ok()
+                .stdout;
+            value.contains(&b'\n').then_some((key, value))
+        })
+        .unwrap();
+    etcd.put(&key, &value);
+    let output = etcd.ctl(&["get", &key]);
+    let changed: Vec<u8> = output
+        .iter()
+        .flat_map(|b| if *b == b'\n' { vec![b'\r', b'\n'] } else { vec![*b] })
+        .collect();
+    bin()
+        .words("decode -w json --encryption-config")
+        .arg(corpus::private_config("p1-secretbox"))
+        .stdin(changed)
+        .run()
+        .ok()
+        .says("carriage returns");
+}
+
+/// rancher-backup writes `"<base64>"`, and authenticates `namespace#name`.
+#[test]
+fn a_file_of_a_rancher_backup() {
+    let file = std::fs::read(fixture("rancher.json")).unwrap();
+    let decode = |words: &str| {
+        bin()
+            .words(words)
+            .arg("--encryption-config")
+            .arg(fixture("rancher-enc.yaml"))
+            .stdin(file.clone())
+            .run()
+    };
+    decode("decode").code(4).says("NAMESPACE#NAME");
+    assert_eq!(decode("decode -w json --key default#db").ok().json()["metadata"]["name"], "db");
 }
