@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::failure::{Exit, Failure};
+use super::failure::{self, Exit, Failure};
 use super::open::{self, Selection};
 use super::progress::Progress;
 use super::{Ctx, interrupt, ui};
@@ -19,7 +19,7 @@ use crate::migrate::plan::{Plan, Planner};
 use crate::report::migrate::{Database, Report};
 use crate::report::{Format, table};
 use crate::source::live::Live;
-use crate::source::{Source as _, SourceError, Visit};
+use crate::source::{Source as _, Visit};
 use crate::transform::Transformers;
 
 /// Options of `migrate`.
@@ -178,12 +178,11 @@ fn conclude(ctx: &Ctx, args: &Args, outcome: &Outcome, remaining: u64) -> Exit {
                 Stop::NoSpace => checks::no_space(),
                 stop => {
                     const AGAIN: &str = "nothing is half-written; run it again to continue";
-                    let hint = match stop {
-                        Stop::Source(SourceError { hint: Some(hint), .. }) => {
-                            format!("{hint}; {AGAIN}")
-                        }
-                        _ => AGAIN.to_owned(),
+                    let advice = match stop {
+                        Stop::Source(e) => failure::hint(e),
+                        _ => None,
                     };
+                    let hint = advice.map_or(AGAIN.to_owned(), |hint| format!("{hint}; {AGAIN}"));
                     Failure::new("the migration stopped").because(stop).hint(hint)
                 }
             };

@@ -16,8 +16,8 @@ use super::fold::fold;
 use super::snapshot::{SnapshotOptions, checked, open_store, records, revision};
 use super::trail::Trail;
 use super::{
-    EntrySink, HeldSink, Query, Record, RecordSink, Source, SourceError, SourceInfo, SourceKind,
-    Visit,
+    DataDirError, EntrySink, FileError, HeldSink, Query, Record, RecordSink, Source, SourceError,
+    SourceInfo, SourceKind, Visit,
 };
 use crate::entry::{EntryRef, Value};
 use crate::mvcc::Store;
@@ -53,12 +53,7 @@ impl DataDir {
         let member = member_dir(dir)?;
         let db_path = member.join("snap").join("db");
         if !db_path.exists() {
-            return Err(SourceError::new(format!(
-                "{} has no database: {} does not exist",
-                dir.display(),
-                db_path.display()
-            ))
-            .hint("--data-dir takes the directory that etcd was started with"));
+            return Err(DataDirError::NoDatabase { path: dir.to_owned(), db: db_path }.into());
         }
         let in_use = if options.salvage { InUse::Allow } else { InUse::Refuse };
         let db = read(&db_path, in_use)?;
@@ -72,13 +67,8 @@ impl DataDir {
         let opened = Self { dir: dir.to_owned(), member, db_path, db, segments, salvage };
         let store = opened.store()?;
         if store.db().is_truncated() && !salvage {
-            return Err(SourceError::new(format!(
-                "{} is cut short: its database needs {} bytes, the file has {}",
-                opened.db_path.display(),
-                store.db().needed_bytes(),
-                opened.db.len()
-            ))
-            .hint("take a whole copy; --salvage reads what is there"));
+            let (needs, has) = (store.db().needed_bytes(), opened.db.len());
+            return Err(FileError::CutShort { path: opened.db_path.clone(), needs, has }.into());
         }
         Ok(opened)
     }
@@ -109,7 +99,7 @@ impl DataDir {
         Log::read(&segments)
     }
 
-    fn store(&self) -> Result<Store<'_>, SourceError> {
+    fn store(&self) -> Result<Store<'_>, FileError> {
         open_store(&self.db_path, &self.db, self.salvage)
     }
 

@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::SourceError;
 use super::map::Mapped;
+use super::{FileError, Foreign};
 use crate::bolt::BoltError;
 
 /// Unpacked, a compressed snapshot lies in memory; nobody has one this large (etcd's own limit
@@ -54,32 +54,21 @@ pub(super) enum InUse {
 }
 
 /// Opens and maps a file, after looking at what it is.
-pub(super) fn read(path: &Path, in_use: InUse) -> Result<Bytes, SourceError> {
-    let name = path.display();
-    let cannot = |e: std::io::Error| {
-        let hint = match e.kind() {
-            std::io::ErrorKind::NotFound => "check the path",
-            std::io::ErrorKind::PermissionDenied => "run as a user who may read it, such as root",
-            _ => return SourceError::new(format!("cannot read {name}")).because(e),
-        };
-        SourceError::new(format!("cannot read {name}")).because(e).hint(hint)
-    };
+pub(super) fn read(path: &Path, in_use: InUse) -> Result<Bytes, FileError> {
+    let cannot = |cause| FileError::Unreadable { path: path.to_owned(), cause };
     let mut file = File::open(path).map_err(cannot)?;
     let metadata = file.metadata().map_err(cannot)?;
     if metadata.is_dir() {
-        return Err(SourceError::new(format!("{name} is a directory"))
-            .hint("a member's data directory is opened with --data-dir"));
+        return Err(FileError::Directory { path: path.to_owned() });
     }
     if !metadata.is_file() {
-        return Err(SourceError::new(format!("{name} is not a regular file"))
-            .hint("save it to a file first; the pages of a database are not read in order"));
+        return Err(FileError::NotRegular { path: path.to_owned() });
     }
     if metadata.len() == 0 {
-        return Err(SourceError::new(format!("{name} is empty"))
-            .hint("`etcdctl snapshot save` leaves a .part file behind when it fails"));
+        return Err(FileError::Empty { path: path.to_owned() });
     }
-    if in_use == InUse::Refuse {
-        not_in_use(&file, path)?;
+    if in_use == InUse::Refuse && self::in_use(&file) {
+        return Err(FileError::InUse { path: path.to_owned() });
     }
     let mut magic = [0; 4];
     if file.read_exact(&mut magic).is_ok() && magic == *b"PK\x03\x04" {
@@ -87,16 +76,6 @@ pub(super) fn read(path: &Path, in_use: InUse) -> Result<Bytes, SourceError> {
     }
     file.rewind().map_err(cannot)?;
     Ok(Bytes::Mapped(Arc::new(Mapped::new(&file).map_err(cannot)?)))
-}
-
-fn not_in_use(file: &File, path: &Path) -> Result<(), SourceError> {
-    if in_use(file) {
-        return Err(SourceError::new(format!("{} is in use by a running etcd", path.display()))
-            .hint(
-            "read the running etcd with --endpoints, or take a copy with `etcdctl snapshot save`",
-        ));
-    }
-    Ok(())
 }
 
 /// etcd holds an exclusive `flock` for its lifetime. A shared one is tried, and given back at
@@ -115,27 +94,16 @@ pub(super) fn in_use(file: &File) -> bool {
 }
 
 /// k3s and RKE2 can compress snapshots: a zip file with one member.
-fn unzip(file: File, path: &Path) -> Result<Bytes, SourceError> {
-    let bad = |e: zip::result::ZipError| {
-        SourceError::new(format!("cannot unpack {}", path.display())).because(e)
-    };
+fn unzip(file: File, path: &Path) -> Result<Bytes, FileError> {
+    let bad =
+        |e: zip::result::ZipError| FileError::Unpack { path: path.to_owned(), cause: e.into() };
     let mut archive = zip::ZipArchive::new(file).map_err(bad)?;
     if archive.len() != 1 {
-        return Err(SourceError::new(format!(
-            "{} is a zip file with {} members, not a compressed snapshot",
-            path.display(),
-            archive.len()
-        ))
-        .hint("unpack it and give the snapshot file"));
+        return Err(FileError::Members { path: path.to_owned(), members: archive.len() });
     }
     let mut member = archive.by_index(0).map_err(bad)?;
     if member.size() > LARGEST_UNPACKED {
-        return Err(SourceError::new(format!(
-            "{} says it unpacks to {} bytes",
-            path.display(),
-            member.size()
-        ))
-        .hint("unpack it and give the snapshot file"));
+        return Err(FileError::Bomb { path: path.to_owned(), bytes: member.size() });
     }
     let mut bytes = Vec::new();
     // No more than it says, whatever it unpacks to.
@@ -143,33 +111,24 @@ fn unzip(file: File, path: &Path) -> Result<Bytes, SourceError> {
     (&mut member)
         .take(limit)
         .read_to_end(&mut bytes)
-        .map_err(|e| SourceError::new(format!("cannot unpack {}", path.display())).because(e))?;
+        .map_err(|e| FileError::Unpack { path: path.to_owned(), cause: e.into() })?;
     Ok(Bytes::Owned(Arc::new(bytes)))
 }
 
-pub(super) fn not_a_database(path: &Path, bytes: &[u8], e: &BoltError) -> SourceError {
-    let name = path.display();
-    let known: [(&[u8], &str, &str); 4] = [
-        (
-            b"SQLite format 3\0",
-            "an SQLite database",
-            "a k3s or kine database is opened with --kine",
-        ),
-        (b"\x1f\x8b", "gzip-compressed", "unpack it with gunzip first"),
-        (b"\x28\xb5\x2f\xfd", "zstd-compressed", "unpack it with `zstd -d` first"),
-        (b"k8s:enc:", "a stored value", "pipe a single value into `atrest decode`"),
+/// Why a file is no database, by its first bytes.
+pub(super) fn not_a_database(path: &Path, bytes: &[u8], cause: BoltError) -> FileError {
+    const KNOWN: [(&[u8], Foreign); 4] = [
+        (b"SQLite format 3\0", Foreign::Sqlite),
+        (b"\x1f\x8b", Foreign::Gzip),
+        (b"\x28\xb5\x2f\xfd", Foreign::Zstd),
+        (b"k8s:enc:", Foreign::Value),
     ];
-    if let Some((_, what, hint)) = known.iter().find(|(magic, ..)| bytes.starts_with(magic)) {
-        return SourceError::new(format!("{name} is {what}, not an etcd snapshot")).hint(*hint);
+    let path = path.to_owned();
+    if let Some((_, what)) = KNOWN.iter().find(|(magic, _)| bytes.starts_with(magic)) {
+        return FileError::Foreign { path, what: *what };
     }
-    match e {
-        BoltError::NotBolt | BoltError::TooShort(_) => {
-            SourceError::new(format!("{name} is not an etcd snapshot"))
-                .because(e.clone())
-                .hint("give a file that `etcdctl snapshot save` wrote, or a copy of member/snap/db")
-        }
-        BoltError::NoMeta { .. } => SourceError::new(format!("{name} is a damaged etcd snapshot"))
-            .because(e.clone())
-            .hint("take another copy; --salvage reads what is left"),
+    match cause {
+        BoltError::NotBolt | BoltError::TooShort(_) => FileError::NotSnapshot { path, cause },
+        BoltError::NoMeta { .. } => FileError::Damaged { path, cause },
     }
 }

@@ -2,6 +2,7 @@
 //! they are never written to, locked exclusively or repaired.
 
 pub mod data_dir;
+mod error;
 mod file;
 mod fold;
 pub mod kine;
@@ -13,6 +14,11 @@ mod trail;
 use std::ops::ControlFlow;
 
 use crate::entry::EntryRef;
+
+pub use error::{
+    Cause, DataDirError, EtcdError, FileError, Foreign, KineError, MemberStory, RevisionError,
+    SourceError, Story, TlsFileError, TlsStory, Trials, Wish,
+};
 
 /// A half-open range of etcd keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,41 +252,6 @@ impl Holder {
             Self::Wal => "wal",
             Self::KineOldValue => "kine-old-value",
         }
-    }
-}
-
-/// Why a source cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct SourceError {
-    /// One line, without stored bytes.
-    pub message: String,
-    /// What to do about it.
-    pub hint: Option<String>,
-    /// The underlying error.
-    #[source]
-    pub cause: Option<Box<dyn std::error::Error + Send + Sync>>,
-}
-
-impl SourceError {
-    /// An error without cause or hint.
-    #[must_use]
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, cause: None }
-    }
-
-    /// Adds what the user can do.
-    #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    /// Adds the underlying error.
-    #[must_use]
-    pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.cause = Some(cause.into());
-        self
     }
 }
 

@@ -12,8 +12,8 @@ use super::file::{InUse, not_a_database, read};
 use super::fold::{broken_record, damages, fold, limit, swept};
 use super::trail::{Pace, Trail};
 use super::{
-    Census, Damage, EntrySink, Query, Record, RecordSink, Source, SourceError, SourceInfo,
-    SourceKind, Visit,
+    Census, Damage, EntrySink, FileError, Query, Record, RecordSink, RevisionError, Source,
+    SourceError, SourceInfo, SourceKind, Visit,
 };
 use crate::bolt::Db;
 use crate::entry::EntryRef;
@@ -100,11 +100,7 @@ impl Snapshot {
             && !hash.join().unwrap_or(false)
         {
             if !self.options.tolerant() {
-                return Err(SourceError::new(format!(
-                    "{} does not match its own SHA-256: it was cut short or changed after it was saved",
-                    self.path.display()
-                ))
-                .hint("take a whole copy; --skip-hash-check reads it all the same"));
+                return Err(FileError::Digest { path: self.path.clone() }.into());
             }
             notes.push("the file does not match its own SHA-256; what follows may be wrong".into());
         }
@@ -247,21 +243,13 @@ pub(super) fn revision(
     query: &Query,
     newest: i64,
     compacted: i64,
-) -> Result<i64, SourceError> {
+) -> Result<i64, RevisionError> {
     let Some(wanted) = query.revision.filter(|r| *r > 0) else { return Ok(newest) };
     if wanted > newest {
-        return Err(SourceError::new(format!(
-            "revision {wanted} is in the future of {}, which ends at {newest}",
-            path.display()
-        ))
-        .hint(format!("--revision takes {} to {newest} here", compacted.max(1))));
+        return Err(RevisionError::Future { wanted, compacted, newest, path: path.to_owned() });
     }
     if wanted < compacted {
-        return Err(SourceError::new(format!(
-            "revision {wanted} has been compacted: {} goes back to {compacted}",
-            path.display()
-        ))
-        .hint(format!("--revision takes {compacted} to {newest} here")));
+        return Err(RevisionError::Compacted { wanted, compacted, newest, path: path.to_owned() });
     }
     Ok(wanted)
 }
@@ -334,28 +322,17 @@ fn sums_up(bytes: &Bytes, pace: &Pace) -> bool {
 }
 
 /// Refuses a file that has lost its end, wherever it was cut.
-fn whole(path: &Path, db: &Db<'_>, has_trailer: bool) -> Result<(), SourceError> {
-    let (size, name) = (db.data().len(), path.display());
-    let again = "take a whole copy; --skip-hash-check reads it all the same";
+fn whole(path: &Path, db: &Db<'_>, has_trailer: bool) -> Result<(), FileError> {
+    let (size, path) = (db.data().len(), path.to_owned());
     if db.is_truncated() {
-        return Err(SourceError::new(format!(
-            "{name} is cut short: its database needs {} bytes, the file has {size}",
-            db.needed_bytes()
-        ))
-        .hint("take a whole copy; --salvage reads what is there"));
+        return Err(FileError::CutShort { path, needs: db.needed_bytes(), has: size });
     }
     // A bare copy ends at a page; anything else has lost part of its trailer.
     if !has_trailer && size % db.page_size() != 0 {
-        return Err(SourceError::new(format!(
-            "{name} has {size} bytes, which are neither whole pages nor a snapshot with its SHA-256"
-        ))
-        .hint(again));
+        return Err(FileError::Size { path, bytes: size });
     }
     if !has_trailer && is_copy(db) && size as u64 == db.needed_bytes() {
-        return Err(SourceError::new(format!(
-            "{name} is cut short: it is a snapshot without its SHA-256"
-        ))
-        .hint(again));
+        return Err(FileError::NoDigest { path });
     }
     Ok(())
 }
@@ -376,9 +353,9 @@ fn is_copy(db: &Db<'_>) -> bool {
     }
 }
 
-fn open_db<'b>(path: &Path, bytes: &'b Bytes, salvage: bool) -> Result<Db<'b>, SourceError> {
+fn open_db<'b>(path: &Path, bytes: &'b Bytes, salvage: bool) -> Result<Db<'b>, FileError> {
     let db = if salvage { Db::salvage(bytes) } else { Db::open(bytes) };
-    db.map_err(|e| not_a_database(path, bytes, &e))
+    db.map_err(|e| not_a_database(path, bytes, e))
 }
 
 /// Opens etcd's view of the file.
@@ -386,15 +363,11 @@ pub(super) fn open_store<'b>(
     path: &Path,
     bytes: &'b Bytes,
     salvage: bool,
-) -> Result<Store<'b>, SourceError> {
+) -> Result<Store<'b>, FileError> {
     let store = Store::open(open_db(path, bytes, salvage)?);
     // A damaged list of buckets may have held it; that is told as damage.
     if store.has_keys() || !store.damage().is_empty() {
         return Ok(store);
     }
-    Err(SourceError::new(format!(
-        "{} is a bbolt file, but not etcd's: it has no bucket `key`",
-        path.display()
-    ))
-    .hint("give a file that `etcdctl snapshot save` wrote, or a copy of member/snap/db"))
+    Err(FileError::NotEtcd { path: path.to_owned() })
 }

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::data_dir::{DataDir, leftovers};
 use super::snapshot::{Snapshot, SnapshotOptions};
 use super::*;
+use crate::cli::failure::hint;
 use crate::entry::Entry;
 
 const STRICT: SnapshotOptions = SnapshotOptions { skip_hash_check: false, salvage: false };
@@ -189,24 +190,24 @@ fn the_log_alone_holds_the_whole_history() {
 fn data_directories_that_are_none() {
     let dir = TempDir::new().unwrap();
     let open = |path: &Path| DataDir::open(path, &STRICT).unwrap_err();
-    assert!(open(&dir.path().join("nowhere")).message.contains("cannot read"));
-    assert!(open(dir.path()).message.contains("no etcd data directory"));
+    assert!(open(&dir.path().join("nowhere")).to_string().contains("cannot read"));
+    assert!(open(dir.path()).to_string().contains("no etcd data directory"));
     let file = write(&dir, "a-file", b"x");
-    assert!(open(&file).hint.unwrap().contains("--snapshot"));
+    assert!(hint(&open(&file)).unwrap().contains("--snapshot"));
     std::fs::create_dir_all(dir.path().join("d/member/wal")).unwrap();
-    assert!(open(&dir.path().join("d")).message.contains("no database"));
+    assert!(open(&dir.path().join("d")).to_string().contains("no database"));
     let db = corpus("p8-member-snap-db.zst");
     let held = write(&dir, "e/member/snap/db", &db);
     let no_log = open(&dir.path().join("e"));
-    assert!(no_log.message.contains("no write-ahead log"), "{no_log}");
-    assert!(no_log.hint.unwrap().contains("--snapshot"));
+    assert!(no_log.to_string().contains("no write-ahead log"), "{no_log}");
+    assert!(hint(&no_log).unwrap().contains("--snapshot"));
     DataDir::open(&dir.path().join("e"), &SALVAGE).unwrap();
     // etcd holds its database with an exclusive lock.
     write(&dir, "e/member/wal/0000000000000000-0000000000000000.wal", &[0; 64]);
     let lock = std::fs::File::open(held).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let used = open(&dir.path().join("e"));
-    assert!(used.message.contains("running etcd"), "{used}");
+    assert!(used.to_string().contains("running etcd"), "{used}");
     DataDir::open(&dir.path().join("e"), &SALVAGE).unwrap();
     drop(lock);
     // A log that goes on far behind the database.
@@ -256,7 +257,7 @@ fn a_cut_snapshot_is_never_whole() {
     lengths.extend((1..700).step_by(13).map(|n| n * 4096));
     for len in lengths {
         let e = error(&good[..len], STRICT);
-        assert!(e.hint.is_some(), "{len}: {e}");
+        assert!(hint(&e).is_some(), "{len}: {e}");
     }
 }
 
@@ -266,21 +267,21 @@ fn a_snapshot_that_was_changed_or_has_no_hash() {
     let mut bad = good.clone();
     *bad.last_mut().unwrap() ^= 1;
     let e = error(&bad, STRICT);
-    assert!(e.message.contains("SHA-256"), "{e}");
-    assert!(e.hint.unwrap().contains("--skip-hash-check"));
+    assert!(e.to_string().contains("SHA-256"), "{e}");
+    assert!(hint(&e).unwrap().contains("--skip-hash-check"));
     let (entries, visit) = open(&bad, SKIP).unwrap();
     assert_corpus("p6-mixed", &entries, &visit);
     assert_eq!(visit.notes.len(), 1);
     // Without its hash it is known as a snapshot by its metas; a member's own file has none.
     let e = error(&good[..good.len() - 32], STRICT);
-    assert!(e.message.contains("without its SHA-256"), "{e}");
+    assert!(e.to_string().contains("without its SHA-256"), "{e}");
     let (entries, visit) = open(&corpus("p8-member-snap-db.zst"), STRICT).unwrap();
     assert_corpus("p8-compacted-not-defragged", &entries, &visit);
     assert!(visit.notes[0].contains("no SHA-256"));
     // Bytes too many.
     let mut long = good;
     long.push(0);
-    assert!(error(&long, STRICT).message.contains("neither whole pages"));
+    assert!(error(&long, STRICT).to_string().contains("neither whole pages"));
     assert!(open(&long, SKIP).is_ok());
 }
 
@@ -297,13 +298,13 @@ fn files_that_are_something_else() {
     for (bytes, words) in cases {
         for options in [STRICT, SKIP, SALVAGE] {
             let e = error(bytes, options);
-            assert!(e.message.contains(words), "{e}");
+            assert!(e.to_string().contains(words), "{e}");
         }
     }
     let dir = TempDir::new().unwrap();
     let e = Snapshot::open(dir.path(), &STRICT).unwrap_err();
-    assert!(e.message.contains("is a directory") && e.hint.unwrap().contains("--data-dir"));
-    assert!(Snapshot::open(&dir.path().join("none"), &STRICT).unwrap_err().hint.is_some());
+    assert!(e.to_string().contains("is a directory") && hint(&e).unwrap().contains("--data-dir"));
+    assert!(hint(&Snapshot::open(&dir.path().join("none"), &STRICT).unwrap_err()).is_some());
 }
 
 #[test]
@@ -331,7 +332,7 @@ fn an_earlier_revision() {
     assert_corpus("p6-mixed", &entries, &visit);
     for (revision, words) in [(p6.revision, "compacted"), (i64::MAX, "future")] {
         let e = all(&mut compacted, &query("/registry/", Some(revision))).unwrap_err();
-        assert!(e.message.contains(words) && e.hint.is_some(), "{e}");
+        assert!(e.to_string().contains(words) && hint(&e).is_some(), "{e}");
     }
     // As in etcd, 0 is the newest.
     let newest = all(&mut source, &query("/registry/", Some(0))).unwrap();
@@ -347,7 +348,7 @@ fn salvage_without_metas() {
     let good = corpus("p9-defragged.db.zst");
     let mut bad = good.clone();
     bad[..8192].fill(0);
-    assert!(error(&bad, SKIP).message.contains("not an etcd snapshot"));
+    assert!(error(&bad, SKIP).to_string().contains("not an etcd snapshot"));
     let (entries, visit) = open(&bad, SALVAGE).unwrap();
     assert!(!visit.damage.is_empty());
     assert!(visit.notes.iter().any(|n| n.contains("estimate")));

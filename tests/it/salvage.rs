@@ -6,6 +6,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use atrest::cli::failure::hint;
 use atrest::entry::Entry;
 use atrest::source::snapshot::{Snapshot, SnapshotOptions};
 use atrest::source::{KeyRange, Query, Source as _, SourceError, Visit};
@@ -58,7 +59,7 @@ impl Whole {
     fn check(&self, damaged: &[u8], spans: &[Range<usize>], what: &str) -> Found {
         let file = file(damaged);
         match read(file.path(), STRICT) {
-            Err(error) => assert!(error.hint.is_some(), "{what}: {error}"),
+            Err(error) => assert!(hint(&error).is_some(), "{what}: {error}"),
             // Only the hash is cut off: it can pass for a member's own file, which is told.
             Ok((entries, visit)) => {
                 assert_eq!(damaged.len() + 32, self.data.len(), "{what}: read as if whole");
@@ -103,7 +104,7 @@ impl Whole {
                 Found { lost, read: true }
             }
             Err(error) => {
-                assert!(error.hint.is_some(), "{what}: {error}");
+                assert!(hint(&error).is_some(), "{what}: {error}");
                 let whole = self.entries.keys().filter(|k| !touched(k)).count();
                 assert_eq!(whole, 0, "{what}: nothing is salvaged: {error}");
                 Found { lost: self.entries.len(), read: false }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Found;
 use crate::bolt::{Db, PageDamage};
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, chain};
 use crate::cli::{Ctx, open};
 use crate::entry::{Entry, EntryRef};
 use crate::envelope::Envelope;
@@ -153,11 +153,7 @@ fn leftover(
     let bytes = match file.read() {
         Ok(bytes) => bytes,
         Err(e) => {
-            let what = match &e.cause {
-                Some(cause) => format!("{e}: {cause}"),
-                None => e.to_string(),
-            };
-            visit.damage.push(Damage { location: name, what });
+            visit.damage.push(Damage { location: name, what: chain(&e) });
             return;
         }
     };

@@ -7,6 +7,7 @@ use super::{Asked, Commit, Keyspace, MAX_BYTES, MAX_PAUSE, MAX_TRIES, PAUSE, Put
 use crate::entry::Entry;
 use crate::migrate::plan::{Examined, Item};
 use crate::secret::Plaintext;
+use crate::source::{EtcdError, RevisionError};
 use crate::transform::{ResourceTransformers, WriteError};
 
 /// What an entry adds to a transaction, bytes: its key stands in the comparison, the write and
@@ -298,10 +299,8 @@ impl From<Asked> for Stop {
     fn from(asked: Asked) -> Self {
         match asked {
             Asked::Stop(stop) => stop,
-            Asked::TooLarge(text) => Self::Source(crate::source::SourceError::new(text)),
-            Asked::Compacted => {
-                Self::Source(crate::source::SourceError::new("the revision has been compacted"))
-            }
+            Asked::TooLarge(text) => Self::Source(EtcdError::TooLarge(text).into()),
+            Asked::Compacted => Self::Source(RevisionError::Gone.into()),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::*;
 use crate::config::ConfigSet;
 use crate::kms::NoPlugins;
 use crate::migrate::plan::Planner;
+use crate::source::EtcdError;
 use crate::transform::Transformers;
 
 const CONFIG: &str = "\
@@ -206,7 +207,7 @@ fn a_key_that_never_rests_fails_alone() {
 
 #[test]
 fn a_lost_answer_is_resolved_by_reading() {
-    let lost: &Trouble = &|n, _, _| (n < 2).then(|| KvError::Lost(SourceError::new("gone")));
+    let lost: &Trouble = &|n, _, _| (n < 2).then(|| KvError::Lost(EtcdError::WatchEnded.into()));
     let (t, fake) = (transformers(), fake(16, NONE, lost));
     let done = run(&t, &fake, &GO);
     assert_eq!((done.written, done.verified, done.conflicts, done.already), (16, 16, 0, 0));

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::source::SourceError;
 use crate::source::file::{Bytes, InUse, read};
+use crate::source::{DataDirError, FileError, SourceError};
 use crate::wal::parse_name;
 
 /// A file that a running or crashed etcd left beside the ones it uses.
@@ -23,20 +23,14 @@ impl Leftover {
     /// # Errors
     /// When it cannot be read, or is no regular file or empty.
     pub fn read(&self) -> Result<Bytes, SourceError> {
-        read(&self.path, InUse::Allow)
+        Ok(read(&self.path, InUse::Allow)?)
     }
 }
 
 pub(super) fn member_dir(dir: &Path) -> Result<PathBuf, SourceError> {
-    let name = dir.display();
-    let metadata = std::fs::metadata(dir).map_err(|e| {
-        SourceError::new(format!("cannot read {name}"))
-            .because(e)
-            .hint("check the path and its permissions")
-    })?;
+    let metadata = std::fs::metadata(dir).map_err(|e| unreadable(dir, e))?;
     if !metadata.is_dir() {
-        return Err(SourceError::new(format!("{name} is a file, not a data directory"))
-            .hint("a snapshot or a copy of member/snap/db is opened with --snapshot"));
+        return Err(DataDirError::File { path: dir.to_owned() }.into());
     }
     for candidate in [dir.join("member"), dir.to_owned()] {
         if candidate.join("snap").is_dir() || candidate.join("wal").is_dir() {
@@ -46,13 +40,14 @@ pub(super) fn member_dir(dir: &Path) -> Result<PathBuf, SourceError> {
         if let Err(e) = std::fs::read_dir(&candidate)
             && e.kind() == std::io::ErrorKind::PermissionDenied
         {
-            return Err(SourceError::new(format!("cannot read {}", candidate.display()))
-                .because(e)
-                .hint("run as a user who may read it, such as root"));
+            return Err(unreadable(&candidate, e));
         }
     }
-    Err(SourceError::new(format!("{name} is no etcd data directory: it has no member/snap"))
-        .hint("--data-dir takes the directory that etcd was started with, often /var/lib/etcd"))
+    Err(DataDirError::NotEtcd { path: dir.to_owned() }.into())
+}
+
+fn unreadable(path: &Path, cause: std::io::Error) -> SourceError {
+    FileError::Unreadable { path: path.to_owned(), cause }.into()
 }
 
 pub(super) fn open_segments(
@@ -60,20 +55,11 @@ pub(super) fn open_segments(
     wal: &Path,
     db: &Path,
 ) -> Result<Vec<(String, Bytes)>, SourceError> {
-    let missing = |what: &str| {
-        SourceError::new(format!("{} has no write-ahead log: {what}", dir.display())).hint(format!(
-            "if it was kept elsewhere (--wal-dir), link it there; --snapshot {} reads the database alone, which can lag behind",
-            db.display()
-        ))
-    };
+    let (path, wal_path, db) = (dir.to_owned(), wal.to_owned(), db.to_owned());
     if !wal.is_dir() {
-        return Err(missing(&format!("{} does not exist", wal.display())));
+        return Err(DataDirError::NoLog { path, wal: wal_path, db }.into());
     }
-    let cannot = |e: std::io::Error| {
-        SourceError::new(format!("cannot read {}", wal.display()))
-            .because(e)
-            .hint("run as a user who may read it, such as root")
-    };
+    let cannot = |e| unreadable(wal, e);
     let mut names = Vec::new();
     for file in std::fs::read_dir(wal).map_err(cannot)? {
         let name = file.map_err(cannot)?.file_name();
@@ -81,7 +67,7 @@ pub(super) fn open_segments(
     }
     names.sort_unstable();
     if names.is_empty() {
-        return Err(missing(&format!("{} has no .wal files", wal.display())));
+        return Err(DataDirError::EmptyLog { path, wal: wal_path, db }.into());
     }
     names
         .into_iter()

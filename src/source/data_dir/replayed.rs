@@ -5,7 +5,7 @@ use crate::mvcc::Store;
 use crate::source::fold::fold;
 use crate::source::snapshot::{checked, note_metas};
 use crate::source::trail::Trail;
-use crate::source::{Damage, KeyRange, Query, SourceError, Visit};
+use crate::source::{Damage, DataDirError, KeyRange, Query, SourceError, Visit};
 use crate::wal::replay::{Change, Machine};
 use crate::wal::{EntryKind, Log, request};
 
@@ -156,15 +156,11 @@ impl DataDir {
     }
 
     /// An entry that should be there is not.
-    fn gap(&self, expected: u64, found: u64, visit: &mut Visit) -> Result<(), SourceError> {
-        let what = format!("the log goes on at entry {found}, but entry {expected} is missing");
+    fn gap(&self, expected: u64, found: u64, visit: &mut Visit) -> Result<(), DataDirError> {
         if !self.salvage && visit.damage.is_empty() {
-            return Err(SourceError::new(format!(
-                "{}: {what}; the database and the log do not belong together",
-                self.member.display()
-            ))
-            .hint("--snapshot with the db file reads the database alone; --salvage applies what there is"));
+            return Err(DataDirError::Gap { path: self.member.clone(), found, expected });
         }
+        let what = format!("the log goes on at entry {found}, but entry {expected} is missing");
         visit.damage.push(Damage { location: self.member.display().to_string(), what });
         Ok(())
     }

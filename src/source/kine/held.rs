@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::{Row, rows, unreadable};
 use crate::entry::EntryRef;
-use crate::source::{HeldSink, Holder, Query, Record, SourceError, Visit};
+use crate::source::{HeldSink, Holder, KineError, Query, Record, Visit};
 
 /// As [`crate::source::Source::held`].
 pub(super) fn read(
@@ -17,7 +17,7 @@ pub(super) fn read(
     query: &Query,
     visit: &mut Visit,
     sink: &mut HeldSink<'_>,
-) -> Result<(), SourceError> {
+) -> Result<(), KineError> {
     let broken = |e| unreadable(path, e);
     visit.compacted = rows::compacted(c).map_err(broken)?;
     let mut rows_held = HashSet::new();

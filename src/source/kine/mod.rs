@@ -17,8 +17,8 @@ use self::open::{Opened, Stamp, beside, unreadable};
 use self::rows::State;
 use super::snapshot::revision;
 use super::{
-    EntrySink, HeldSink, Query, Record, RecordSink, Source, SourceError, SourceInfo, SourceKind,
-    Visit,
+    EntrySink, HeldSink, KineError, Query, Record, RecordSink, Source, SourceError, SourceInfo,
+    SourceKind, Visit,
 };
 use crate::entry::{EntryRef, Value};
 
@@ -96,7 +96,7 @@ impl Kine {
     /// # Errors
     /// When the database cannot be read.
     pub fn compacted(&self) -> Result<i64, SourceError> {
-        rows::compacted(&self.opened.connection).map_err(|e| unreadable(&self.path, e))
+        Ok(rows::compacted(&self.opened.connection).map_err(|e| unreadable(&self.path, e))?)
     }
 
     /// Calls `sink` for every row that is still held of every key in the query's ranges (up to
@@ -109,7 +109,7 @@ impl Kine {
             let newest = rows::newest(c).map_err(|e| unreadable(path, e))?;
             // Of what was compacted, later rows may still have a copy.
             visit.revision = revision(path, query, newest, 0)?;
-            rows::read(c, query, &mut visit.damage, sink).map_err(|e| unreadable(path, e))
+            Ok(rows::read(c, query, &mut visit.damage, sink).map_err(|e| unreadable(path, e))?)
         })
     }
 
@@ -138,14 +138,13 @@ impl Kine {
     }
 
     /// A file that was opened without locks must not have been written to meanwhile.
-    fn unchanged(&self) -> Result<(), SourceError> {
+    fn unchanged(&self) -> Result<(), KineError> {
         let Some(before) = self.opened.unlocked else { return Ok(()) };
         let now = self.path.canonicalize().map(|real| Stamp::of(&real));
         if now.is_ok_and(|now| now == before) {
             return Ok(());
         }
-        Err(SourceError::new(format!("{} changed while it was read", self.path.display()))
-            .hint("a server was started on it; run the command again"))
+        Err(KineError::Changed { path: self.path.clone() })
     }
 }
 
@@ -169,7 +168,8 @@ impl Source for Kine {
             let compacted = rows::compacted(c).map_err(broken)?;
             visit.revision = revision(path, query, newest, compacted)?;
             let live = rows::fold(c, query, &mut visit.damage).map_err(broken)?;
-            rows::give(c, &live.into_live(query.ordered), &mut visit.damage, sink).map_err(broken)
+            let live = live.into_live(query.ordered);
+            Ok(rows::give(c, &live, &mut visit.damage, sink).map_err(broken)?)
         })
     }
 
@@ -186,13 +186,13 @@ impl Source for Kine {
             let newest = rows::newest(c).map_err(|e| unreadable(path, e))?;
             // Of what was compacted, later rows may still have a copy.
             visit.revision = revision(path, query, newest, 0)?;
-            held::read(path, c, query, visit, sink)
+            Ok(held::read(path, c, query, visit, sink)?)
         })
     }
 }
 
 /// Refuses a database that is not kine's.
-fn check_schema(path: &Path, connection: &Connection) -> Result<(), SourceError> {
+fn check_schema(path: &Path, connection: &Connection) -> Result<(), KineError> {
     let columns = || -> rusqlite::Result<Vec<String>> {
         // A view of that name would not be kine's, whatever it shows.
         let mut statement = connection.prepare(
@@ -202,19 +202,12 @@ fn check_schema(path: &Path, connection: &Connection) -> Result<(), SourceError>
         statement.query_map([], |row| row.get(0))?.collect()
     };
     let columns = columns().map_err(|e| unreadable(path, e))?;
-    let name = path.display();
-    let hint = "--kine takes kine's database, on k3s /var/lib/rancher/k3s/server/db/state.db";
+    let path = path.to_owned();
     if columns.is_empty() {
-        return Err(SourceError::new(format!(
-            "{name} is an SQLite database, but not kine's: it has no table `kine`"
-        ))
-        .hint(hint));
+        return Err(KineError::NotKine { path });
     }
     if let Some(missing) = rows::COLUMNS.iter().find(|c| !columns.iter().any(|have| have == *c)) {
-        return Err(SourceError::new(format!(
-            "{name} is not a kine database: its table `kine` has no column `{missing}`"
-        ))
-        .hint(hint));
+        return Err(KineError::NoColumn { path, column: missing });
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::SourceError;
+use crate::source::KineError;
 use crate::temporary;
 
 /// First bytes of every `SQLite` database (sqlite.org/fileformat2.html §1.3.1).
@@ -94,7 +94,7 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Opens the database at `path`, which stays as it is.
-pub(super) fn open(path: &Path) -> Result<Opened, SourceError> {
+pub(super) fn open(path: &Path) -> Result<Opened, KineError> {
     let uses_wal = look(path)?;
     // SQLite puts the WAL beside the file that a symbolic link leads to.
     let real = path.canonicalize().map_err(|e| cannot(path, e))?;
@@ -118,50 +118,32 @@ pub(super) fn open(path: &Path) -> Result<Opened, SourceError> {
 }
 
 /// Refuses what is no `SQLite` database. Returns whether it is in WAL mode.
-fn look(path: &Path) -> Result<bool, SourceError> {
-    let name = path.display();
+fn look(path: &Path) -> Result<bool, KineError> {
     let mut file = File::open(path).map_err(|e| cannot(path, e))?;
     let metadata = file.metadata().map_err(|e| cannot(path, e))?;
     if metadata.is_dir() {
-        return Err(SourceError::new(format!("{name} is a directory"))
-            .hint("--kine takes the database itself, on k3s /var/lib/rancher/k3s/server/db/state.db; an etcd data directory is opened with --data-dir"));
+        return Err(KineError::Directory { path: path.to_owned() });
     }
     if !metadata.is_file() {
-        return Err(SourceError::new(format!("{name} is not a regular file"))
-            .hint("save it to a file first; the pages of a database are not read in order"));
+        return Err(KineError::NotRegular { path: path.to_owned() });
     }
     if metadata.len() == 0 {
-        return Err(SourceError::new(format!("{name} is empty"))
-            .hint("on k3s the database is /var/lib/rancher/k3s/server/db/state.db"));
+        return Err(KineError::Empty { path: path.to_owned() });
     }
     let mut head = Vec::new();
     file.by_ref().take(100).read_to_end(&mut head).map_err(|e| cannot(path, e))?;
     if head.starts_with(MAGIC) {
         return Ok(head.get(READ_VERSION) == Some(&2));
     }
-    let hint = if head.get(16..20) == Some(BOLT_MAGIC) {
-        "this is an etcd database: open it with --snapshot"
-    } else if head.starts_with(b"PK\x03\x04") {
-        "a compressed snapshot is opened with --snapshot"
-    } else {
-        "--kine takes kine's database, on k3s /var/lib/rancher/k3s/server/db/state.db"
-    };
-    Err(SourceError::new(format!("{name} is not an SQLite database")).hint(hint))
+    Err(KineError::NotSqlite {
+        path: path.to_owned(),
+        bolt: head.get(16..20) == Some(BOLT_MAGIC),
+        zip: head.starts_with(b"PK\x03\x04"),
+    })
 }
 
-fn cannot(path: &Path, e: std::io::Error) -> SourceError {
-    let hint = match e.kind() {
-        std::io::ErrorKind::NotFound => Some(
-            "check the path; on k3s it is /var/lib/rancher/k3s/server/db/state.db, and with embedded etcd there is none",
-        ),
-        std::io::ErrorKind::PermissionDenied => Some("run as a user who may read it, such as root"),
-        _ => None,
-    };
-    let error = SourceError::new(format!("cannot read {}", path.display())).because(e);
-    match hint {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
+fn cannot(path: &Path, cause: std::io::Error) -> KineError {
+    KineError::Unreadable { path: path.to_owned(), cause }
 }
 
 /// `SQLite` could not do it without writing.
@@ -183,7 +165,7 @@ fn connect(
     real: &Path,
     parameters: &str,
     read_only: bool,
-) -> Result<Connection, SourceError> {
+) -> Result<Connection, KineError> {
     let access = if read_only {
         OpenFlags::SQLITE_OPEN_READ_ONLY
     } else {
@@ -221,12 +203,8 @@ fn uri(path: &Path, parameters: &str) -> String {
 
 /// Copies the database with its WAL or journal where only we can read it, and lets `SQLite`
 /// recover the copy.
-fn copied(path: &Path, real: &Path) -> Result<Opened, SourceError> {
-    let failed = |e: std::io::Error| {
-        SourceError::new(format!("cannot copy {} to a private place", path.display()))
-            .because(e)
-            .hint("point TMPDIR to a directory with room for it")
-    };
+fn copied(path: &Path, real: &Path) -> Result<Opened, KineError> {
+    let failed = |cause| KineError::Copy { path: path.to_owned(), cause };
     let copy = private_dir().map_err(failed)?;
     let target = copy.dir.path().join("kine.db");
     for _ in 0..COPY_ATTEMPTS {
@@ -251,8 +229,7 @@ fn copied(path: &Path, real: &Path) -> Result<Opened, SourceError> {
             return Ok(Opened { connection, unlocked: None, copy: Some(copy) });
         }
     }
-    Err(SourceError::new(format!("{} changes while it is copied", path.display()))
-        .hint("stop the server that writes it, or read a copy made with `sqlite3 … .backup`"))
+    Err(KineError::Restless { path: path.to_owned() })
 }
 
 /// A directory for the copy: `$TMPDIR` if set, else in memory if the system has such a place, so
@@ -267,23 +244,18 @@ fn private_dir() -> std::io::Result<Copy> {
     Ok(Copy { dir, _noted: noted })
 }
 
-/// An error of `SQLite`, in words.
-pub(super) fn unreadable(path: &Path, e: rusqlite::Error) -> SourceError {
+/// What an error of `SQLite` says about the file.
+pub(super) fn unreadable(path: &Path, e: rusqlite::Error) -> KineError {
     use rusqlite::ErrorCode;
-    let name = path.display();
-    match e.sqlite_error_code() {
+    let (path, code) = (path.to_owned(), e.sqlite_error_code());
+    let cause = e.into();
+    match code {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            SourceError::new(format!("{name} is a damaged SQLite database"))
-                .because(e)
-                .hint("take another copy, its -wal file included; `sqlite3 FILE .recover` rebuilds what is left")
+            KineError::Damaged { path, cause }
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            SourceError::new(format!("{name} is locked by another process"))
-                .because(e)
-                .hint("try again, or read a copy made with `sqlite3 … .backup`")
+            KineError::Locked { path, cause }
         }
-        _ => SourceError::new(format!("cannot read {name}"))
-            .because(e)
-            .hint("read a copy made with `sqlite3 … .backup`"),
+        _ => KineError::Failed { path, cause },
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::source::SourceError;
+use crate::source::EtcdError;
 
 /// etcd's client port.
 const PORT: u16 = 2379;
@@ -29,12 +29,10 @@ pub(super) struct Target {
 
 impl Target {
     /// Reads an endpoint; `secure` is what one without a scheme uses (etcd `client/v3/internal/endpoint`).
-    pub fn parse(text: &str, secure: bool) -> Result<Self, SourceError> {
+    pub fn parse(text: &str, secure: bool) -> Result<Self, EtcdError> {
         let text = text.trim();
-        let invalid = |why: &str| {
-            SourceError::new(format!("endpoint {text:?} is invalid: {why}"))
-                .hint("write host:port, http://host:port, https://host:port or unix:///path")
-        };
+        let invalid =
+            |why: &str| EtcdError::Endpoint { text: text.to_owned(), why: why.to_owned() };
         let (scheme, rest) = match text.split_once("://") {
             Some((scheme, rest)) => (scheme, rest),
             None => match text.split_once(':') {

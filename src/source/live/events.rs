@@ -1,9 +1,10 @@
 //! What a watch sends.
 
+use super::said::{Said, plain};
 use super::wire;
 use crate::mvcc::key_value;
 use crate::proto::{Fields, Malformed};
-use crate::source::Record;
+use crate::source::{EtcdError, Record};
 
 /// What an `etcdserverpb.WatchResponse` says besides its events.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -78,4 +79,11 @@ pub(super) fn events(message: &[u8]) -> impl Iterator<Item = Result<Record<'_>, 
         Ok(_) => None,
         Err(e) => Some(Err(e)),
     })
+}
+
+/// Why the server ended a watch, of all keys or some.
+pub(super) fn canceled(reason: &[u8], all_keys: bool) -> EtcdError {
+    let reason = String::from_utf8_lossy(reason);
+    let denied = Said::of_watch(&reason) == Said::Denied;
+    EtcdError::WatchCanceled { reason: plain(&reason).to_owned(), denied, all_keys }
 }

@@ -14,12 +14,13 @@ use tokio::runtime::Handle;
 
 use super::Live;
 use super::explain;
+use super::said::{Said, plain};
 use super::session::{CallError, Refusal, Session};
 use super::txn::{self, TxnRequest};
 use super::wire::{self, RangeRequest};
 use crate::entry::Entry;
 use crate::proto::Malformed;
-use crate::source::SourceError;
+use crate::source::{EtcdError, SourceError, Wish};
 
 /// Room for responses, bytes: a batch is bounded by its requester.
 const LIMIT: usize = 256 << 20;
@@ -107,9 +108,7 @@ impl Kv {
                 found
             });
             for run in found {
-                let run = run.map_err(|e| {
-                    KvError::Refused(SourceError::new("a request did not end").because(e))
-                })?;
+                let run = run.map_err(|e| refused(EtcdError::Interrupted(e.into())))?;
                 entries.extend(run.map_err(|e| match e {
                     ReadError::Refusal(refusal) => self.classify(&refusal),
                     ReadError::Malformed(e) => malformed(e),
@@ -148,7 +147,7 @@ impl Kv {
         self.handle.block_on(async {
             match self.session.call_current(TXN, body.clone(), LIMIT).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(CallError::Status(s)) if s.message() == "etcdserver: too many requests" => {
+                Err(CallError::Status(s)) if Said::of(s.message()) == Said::Busy => {
                     return Err(KvError::Busy);
                 }
                 Err(e) if e.is_passing() => {}
@@ -163,35 +162,30 @@ impl Kv {
 
     fn unwritten(&self, refusal: &Refusal) -> KvError {
         match self.classify(refusal) {
-            KvError::Refused(_) => KvError::Refused(explain::refusal_to(
-                &self.session,
-                refusal,
-                "write the keys",
-                "etcdctl role grant-permission ROLE readwrite --prefix=true /registry/ allows it",
-            )),
+            KvError::Refused(_) => {
+                refused(explain::refusal_to(&self.session, refusal, Wish::Write))
+            }
             other => other,
         }
     }
 
     fn classify(&self, refusal: &Refusal) -> KvError {
-        // etcd `api/v3rpc/rpctypes/error.go`.
-        match refusal.message() {
-            Some("etcdserver: too many requests") => KvError::Busy,
-            Some("etcdserver: mvcc: database space exceeded") => KvError::NoSpace,
-            Some("etcdserver: mvcc: required revision has been compacted") => KvError::Compacted,
-            Some(
-                text @ ("etcdserver: request is too large"
-                | "etcdserver: too many operations in txn request"),
-            ) => KvError::TooLarge(text.trim_start_matches("etcdserver: ").to_owned()),
+        match refusal.said() {
+            Some(Said::Busy) => KvError::Busy,
+            Some(Said::NoSpace) => KvError::NoSpace,
+            Some(Said::Compacted) => KvError::Compacted,
+            Some(Said::TooLarge) => {
+                KvError::TooLarge(plain(refusal.message().unwrap_or_default()).to_owned())
+            }
             _ if refusal.is_too_large() => {
                 KvError::TooLarge("the request is larger than the server takes".to_owned())
             }
             _ => {
                 let error = explain::refusal(&self.session, refusal);
                 if refusal.failures.iter().all(|(_, e)| e.is_passing()) {
-                    KvError::Lost(error)
+                    KvError::Lost(error.into())
                 } else {
-                    KvError::Refused(error)
+                    KvError::Refused(error.into())
                 }
             }
         }
@@ -245,11 +239,11 @@ fn decided(page: &[u8], keys: &[Vec<u8>]) -> Result<Vec<Option<Entry>>, Malforme
 }
 
 fn malformed(e: Malformed) -> KvError {
-    KvError::Refused(
-        SourceError::new("etcd sent a response that cannot be read")
-            .because(e)
-            .hint("check that the endpoint is an etcd and not a proxy that changes messages"),
-    )
+    refused(e.into())
+}
+
+fn refused(e: EtcdError) -> KvError {
+    KvError::Refused(e.into())
 }
 
 /// What a member says about itself (`etcdserverpb.StatusResponse`). Sizes in bytes.
@@ -329,7 +323,7 @@ impl Live {
     {
         self.runtime()?
             .block_on(self.session.ask(request))
-            .map_err(|refusal| explain::refusal(&self.session, &refusal))
+            .map_err(|refusal| explain::refusal(&self.session, &refusal).into())
     }
 
     /// Writes a snapshot of the current member, as `etcdctl snapshot save` does, and returns its
@@ -338,14 +332,8 @@ impl Live {
     /// # Errors
     /// When the member does not send it all, its digest does not fit, or `out` cannot be written.
     pub fn backup(&self, out: &mut dyn Write) -> Result<u64, SourceError> {
-        let failed = |refusal: Refusal| {
-            explain::refusal_to(
-                &self.session,
-                &refusal,
-                "save a snapshot",
-                "only users with the role root may",
-            )
-        };
+        let failed =
+            |refusal: Refusal| explain::refusal_to(&self.session, &refusal, Wish::Snapshot);
         let patience = self.session.command_timeout.max(PART);
         self.runtime()?.block_on(async {
             let mut stream = self.session.snapshot().await.map_err(failed)?;
@@ -359,17 +347,16 @@ impl Live {
                 let part = match tokio::time::timeout(patience, stream.message()).await {
                     Ok(Ok(part)) => part,
                     Ok(Err(e)) => {
-                        return Err(failed(Refusal { failures: vec![(index, e.into())] }));
+                        return Err(failed(Refusal { failures: vec![(index, e.into())] }).into());
                     }
                     Err(_) => {
                         let failures = vec![(index, CallError::Timeout(patience))];
-                        return Err(failed(Refusal { failures }));
+                        return Err(failed(Refusal { failures }).into());
                     }
                 };
                 let Some(part) = part else { break };
                 let blob = part.blob();
-                out.write_all(blob)
-                    .map_err(|e| SourceError::new("cannot write the backup").because(e))?;
+                out.write_all(blob).map_err(EtcdError::BackupUnwritable)?;
                 total += blob.len() as u64;
                 tail.extend_from_slice(blob);
                 let fixed = tail.len().saturating_sub(32);
@@ -377,8 +364,7 @@ impl Live {
                 tail.drain(..fixed);
             }
             if tail.len() < 32 || digest.finalize().as_slice() != tail {
-                return Err(SourceError::new("the backup is incomplete: its SHA-256 does not fit")
-                    .hint("run it again"));
+                return Err(EtcdError::BackupIncomplete.into());
             }
             Ok(total)
         })

@@ -12,6 +12,7 @@ mod explain;
 pub mod kv;
 mod pages;
 mod past;
+mod said;
 mod session;
 mod stride;
 mod tls;
@@ -27,7 +28,9 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
-use super::{EntrySink, Query, RecordSink, Source, SourceError, SourceInfo, SourceKind, Visit};
+use super::{
+    EntrySink, EtcdError, Query, RecordSink, Source, SourceError, SourceInfo, SourceKind, Visit,
+};
 use session::Session;
 
 /// How to reach an etcd. Names and meanings are etcdctl's.
@@ -103,13 +106,13 @@ impl Live {
             .thread_name("atrest-etcd")
             .enable_all()
             .build()
-            .map_err(|e| SourceError::new("cannot start the network runtime").because(e))?;
-        runtime.block_on(session.open())?;
+            .map_err(EtcdError::Runtime)?;
+        runtime.block_on(session.open()).map_err(|refusal| explain::refusal(&session, &refusal))?;
         Ok(Self { runtime: Some(runtime), session })
     }
 
-    fn runtime(&self) -> Result<&Runtime, SourceError> {
-        self.runtime.as_ref().ok_or_else(|| SourceError::new("the connection is closed"))
+    fn runtime(&self) -> Result<&Runtime, EtcdError> {
+        self.runtime.as_ref().ok_or(EtcdError::Closed)
     }
 
     fn notes(&self) -> Vec<String> {

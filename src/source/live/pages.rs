@@ -9,10 +9,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::explain;
+use super::said::Said;
 use super::session::{Refusal, Session};
 use super::stride::Stride;
 use super::wire::{self, PageInfo, RangeRequest};
-use crate::source::{EntrySink, KeyRange, Query, SourceError};
+use crate::source::{EntrySink, EtcdError, KeyRange, Query, RevisionError, SourceError};
 
 /// Entries of the first page, before sizes are known: at etcd's largest they are 150 MB that the
 /// server gathers in vain.
@@ -60,7 +61,7 @@ pub(super) fn visit(
     let task = runtime.spawn(reader.run(query.ranges.clone()));
     'pages: while let Some(page) = receiver.blocking_recv() {
         for entry in wire::entries(&page) {
-            let entry = entry.map_err(malformed)?;
+            let entry = entry.map_err(EtcdError::Malformed)?;
             if sink(entry).is_break() {
                 break 'pages;
             }
@@ -68,9 +69,7 @@ pub(super) fn visit(
     }
     // The reader ends when nobody takes its pages.
     drop(receiver);
-    runtime
-        .block_on(task)
-        .map_err(|e| SourceError::new("reading from etcd was interrupted").because(e))?
+    runtime.block_on(task).map_err(|e| EtcdError::Interrupted(e.into()))?
 }
 
 /// A part of a range, in the order of keys.
@@ -167,9 +166,7 @@ impl Reader {
             let Some(fetch) = part.page.as_mut() else { continue };
             let (page, info, limit) = match (&mut fetch.0).await {
                 Ok(result) => result.map_err(|e| self.failed(&e))?,
-                Err(e) => {
-                    return Err(SourceError::new("reading from etcd was interrupted").because(e));
-                }
+                Err(e) => return Err(EtcdError::Interrupted(e.into()).into()),
             };
             if self.revision == 0 {
                 self.revision = info.revision;
@@ -207,10 +204,9 @@ impl Reader {
         }
         match total {
             // All pages are of one revision, so this is no change meanwhile.
-            Some(total) if total != seen => Err(SourceError::new(format!(
-                "the server counts {total} keys but sent {seen}, so no complete result exists"
-            ))
-            .hint("check that the endpoint is an etcd; the database behind k3s's kine is read with --kine")),
+            Some(counted) if counted != seen => {
+                Err(EtcdError::Incomplete { counted, sent: seen }.into())
+            }
             _ => Ok(true),
         }
     }
@@ -249,40 +245,18 @@ impl Reader {
     fn failed(&self, failure: &PageError) -> SourceError {
         match failure {
             PageError::Refused(refusal) => self.explain(refusal),
-            PageError::Malformed(e) => malformed(*e),
+            PageError::Malformed(e) => EtcdError::from(*e).into(),
         }
     }
 
     fn explain(&self, refusal: &Refusal) -> SourceError {
-        match refusal.message() {
-            Some("etcdserver: mvcc: required revision has been compacted") => {
-                if self.wanted.is_some() {
-                    SourceError::new(format!(
-                        "revision {} has been compacted: etcd no longer holds it",
-                        self.revision
-                    ))
-                    .hint("give a newer --revision, or none for the newest; a snapshot taken before may still hold it")
-                } else {
-                    SourceError::new(format!(
-                        "revision {} was compacted during the scan, so no complete result exists",
-                        self.revision
-                    ))
-                    .hint("run it again; if it happens each time, scan a snapshot (etcdctl snapshot save)")
-                }
+        match (refusal.said(), self.wanted) {
+            (Some(Said::Compacted), Some(_)) => RevisionError::Forgotten(self.revision).into(),
+            (Some(Said::Compacted), None) => {
+                RevisionError::CompactedMeanwhile(self.revision).into()
             }
-            Some("etcdserver: mvcc: required revision is a future revision")
-                if self.wanted.is_some() =>
-            {
-                SourceError::new(format!("revision {} does not exist yet", self.revision))
-                    .hint("give a --revision that has been reached, or none for the newest")
-            }
-            _ => explain::refusal(&self.session, refusal),
+            (Some(Said::Future), Some(_)) => RevisionError::NotReached(self.revision).into(),
+            _ => explain::refusal(&self.session, refusal).into(),
         }
     }
-}
-
-pub(super) fn malformed(e: crate::proto::Malformed) -> SourceError {
-    SourceError::new("etcd sent a response that cannot be read")
-        .because(e)
-        .hint("check that the endpoint is an etcd and not a proxy that changes messages")
 }

@@ -17,12 +17,14 @@ use tokio::sync::mpsc;
 use tonic::Streaming;
 
 use super::events::{Frame, events, revision};
+use super::said::Said;
 use super::session::{CallError, Refusal, Session};
 use super::wire::{PageInfo, RangeRequest};
 use super::{explain, pages};
 use crate::entry::Entry;
-use crate::proto::Malformed;
-use crate::source::{KeyRange, Query, Record, RecordSink, SourceError, Visit};
+use crate::source::{
+    EtcdError, KeyRange, Query, Record, RecordSink, RevisionError, SourceError, Visit,
+};
 
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 /// Responses that wait for the caller.
@@ -73,9 +75,10 @@ pub(super) fn history(
         };
         if newest < compacted {
             return Err(match query.revision {
-                Some(_) => forgotten(newest),
-                None => compacted_meanwhile(newest),
-            });
+                Some(_) => RevisionError::Forgotten(newest),
+                None => RevisionError::HistoryCompacted(newest),
+            }
+            .into());
         }
         // Buffered: the state comes in the order of keys.
         let mut state: Vec<Entry> = Vec::new();
@@ -98,7 +101,7 @@ pub(super) fn history(
         }
         return Ok(visit);
     }
-    Err(compacted_meanwhile(newest))
+    Err(RevisionError::HistoryCompacted(newest).into())
 }
 
 /// The revision up to which the past is read.
@@ -107,31 +110,15 @@ async fn newest(session: &Arc<Session>, query: &Query) -> Result<i64, SourceErro
         RangeRequest::new(&KeyRange::single(b"\0"), query.revision.filter(|r| *r > 0).unwrap_or(0));
     request.count_only = true;
     let page = session.range(&request, 1 << 20).await;
-    let page = page.map_err(|refusal| match refusal.message() {
-        Some("etcdserver: mvcc: required revision is a future revision") => {
-            SourceError::new(format!("revision {} does not exist yet", request.revision))
-                .hint("give a --revision that has been reached, or none for the newest")
+    let page = page.map_err(|refusal| -> SourceError {
+        match refusal.said() {
+            Some(Said::Future) => RevisionError::NotReached(request.revision).into(),
+            Some(Said::Compacted) => RevisionError::Forgotten(request.revision).into(),
+            _ => explain::refusal(session, &refusal).into(),
         }
-        Some("etcdserver: mvcc: required revision has been compacted") => {
-            forgotten(request.revision)
-        }
-        _ => explain::refusal(session, &refusal),
     })?;
-    let current = PageInfo::read(&page).map_err(malformed)?.revision;
+    let current = PageInfo::read(&page).map_err(EtcdError::Malformed)?.revision;
     Ok(if request.revision > 0 { request.revision } else { current })
-}
-
-/// As a scan says it.
-fn forgotten(revision: i64) -> SourceError {
-    SourceError::new(format!("revision {revision} has been compacted: etcd no longer holds it"))
-        .hint("give a newer --revision, or none for the newest; a snapshot taken before may still hold it")
-}
-
-fn compacted_meanwhile(revision: i64) -> SourceError {
-    SourceError::new(format!(
-        "etcd compacted revision {revision}, so its history cannot be read as a whole"
-    ))
-    .hint("run it again, or read a snapshot (etcdctl snapshot save)")
 }
 
 enum Begun {
@@ -153,11 +140,11 @@ struct Stream {
 enum Obstacle {
     /// Another member may do better.
     Member(CallError),
-    Request(SourceError),
+    Request(EtcdError),
 }
 
 /// Begins a watch of all keys at `from`, at the first member that answers.
-async fn begin(session: &Arc<Session>, from: i64, newest: i64) -> Result<Begun, SourceError> {
+async fn begin(session: &Arc<Session>, from: i64, newest: i64) -> Result<Begun, EtcdError> {
     // A watch would wait for the first event for ever.
     if from > newest {
         return Ok(Begun::Nothing);
@@ -187,7 +174,7 @@ async fn begin_at(session: &Arc<Session>, index: usize, from: i64) -> Result<Beg
     let mut stream = Stream { index, messages };
     loop {
         let message = stream.next(session).await.map_err(Obstacle::Member)?;
-        let frame = Frame::read(&message).map_err(|e| Obstacle::Request(malformed(e)))?;
+        let frame = Frame::read(&message).map_err(|e| Obstacle::Request(e.into()))?;
         if frame.compact_revision > 0 {
             return Ok(Begun::Compacted(frame.compact_revision));
         }
@@ -200,15 +187,8 @@ async fn begin_at(session: &Arc<Session>, index: usize, from: i64) -> Result<Beg
     }
 }
 
-fn canceled(frame: &Frame<'_>) -> SourceError {
-    let reason = String::from_utf8_lossy(frame.cancel_reason);
-    let error = SourceError::new(format!("etcd ended the watch: {}", reason.escape_debug()));
-    if reason.contains("permission denied") {
-        return error.hint(
-            "the history is read through a watch of all keys, for which the user needs the right to read them; a snapshot needs none",
-        );
-    }
-    error
+fn canceled(frame: &Frame<'_>) -> EtcdError {
+    super::events::canceled(frame.cancel_reason, true)
 }
 
 /// How long the server may prepare what it sends: it reads the whole history before the first
@@ -229,11 +209,9 @@ impl Stream {
         }
     }
 
-    fn broke_off(&self, session: &Session, e: CallError) -> SourceError {
+    fn broke_off(&self, session: &Session, e: CallError) -> EtcdError {
         let why = explain::refusal(session, &Refusal { failures: vec![(self.index, e)] });
-        SourceError::new("the history of etcd could not be read to its end")
-            .because(why)
-            .hint("run it again, or read a snapshot (etcdctl snapshot save)")
+        EtcdError::HistoryCut(Box::new(why))
     }
 }
 
@@ -251,12 +229,12 @@ fn follow(
     let task = runtime.spawn(async move {
         let mut message = first;
         loop {
-            let frame = Frame::read(&message).map_err(malformed)?;
+            let frame = Frame::read(&message).map_err(EtcdError::Malformed)?;
             if frame.compact_revision > 0 {
-                return Err(compacted_meanwhile(newest));
+                return Err(RevisionError::HistoryCompacted(newest).into());
             }
             if frame.canceled {
-                return Err(canceled(&frame));
+                return Err(canceled(&frame).into());
             }
             let done = frame.newest > newest || frame.newest == newest && !frame.fragment;
             if sender.send(message).await.is_err() || done {
@@ -267,7 +245,7 @@ fn follow(
     });
     'messages: while let Some(message) = receiver.blocking_recv() {
         for record in events(&message) {
-            let record = record.map_err(malformed)?;
+            let record = record.map_err(EtcdError::Malformed)?;
             let key = match &record {
                 Record::Put(entry) => entry.key,
                 Record::Delete { key, .. } => key,
@@ -279,13 +257,5 @@ fn follow(
     }
     // The watch ends when nobody takes its messages.
     drop(receiver);
-    runtime
-        .block_on(task)
-        .map_err(|e| SourceError::new("reading from etcd was interrupted").because(e))?
-}
-
-fn malformed(e: Malformed) -> SourceError {
-    SourceError::new("etcd sent a response that cannot be read")
-        .because(e)
-        .hint("check that the endpoint is an etcd and not a proxy that changes messages")
+    runtime.block_on(task).map_err(|e| EtcdError::Interrupted(e.into()))?
 }

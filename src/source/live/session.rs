@@ -13,12 +13,13 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
 
-use super::dial::{DialError, Facts, dial};
+use super::dial::{DialError, Facts, copy, dial, innermost};
 use super::endpoint::Target;
+use super::said::{Said, is_too_large};
 use super::tls::Tls;
 use super::wire::{RangeRequest, RawCodec};
-use super::{Credentials, LiveOptions, explain};
-use crate::source::SourceError;
+use super::{Credentials, LiveOptions};
+use crate::source::EtcdError;
 
 /// grpc-go never pings more often, and etcd closes connections that ping every few seconds
 /// (etcd `--grpc-keepalive-min-time`, grpc-go `internal.KeepaliveMinPingTime`).
@@ -55,8 +56,7 @@ impl CallError {
             Self::Status(status) => {
                 is_transport(status)
                     || matches!(status.code(), Code::Unavailable)
-                    || status.message() == "etcdserver: not leader"
-                    || status.message() == "etcdserver: too many requests"
+                    || matches!(Said::of(status.message()), Said::NotLeader | Said::Busy)
             }
         }
     }
@@ -127,7 +127,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub fn new(options: &LiveOptions) -> Result<Self, SourceError> {
+    pub fn new(options: &LiveOptions) -> Result<Self, EtcdError> {
         let certificates =
             options.cacert.is_some() || options.cert.is_some() || options.key.is_some();
         let secure = certificates || !options.insecure_transport;
@@ -140,8 +140,7 @@ impl Session {
             });
         }
         if members.is_empty() {
-            return Err(SourceError::new("no endpoint is given")
-                .hint("name an etcd member, such as --endpoints https://127.0.0.1:2379"));
+            return Err(EtcdError::NoEndpoint);
         }
         let tls = if members.iter().any(|m| m.target.secure) || certificates {
             Some(Tls::new(options)?)
@@ -232,6 +231,11 @@ impl Session {
         }
     }
 
+    /// The user that requests are made as, where one was given.
+    pub fn user(&self) -> Option<String> {
+        self.credentials.as_ref().map(|c| c.user().to_owned())
+    }
+
     /// Members in the order of asking.
     pub fn order(&self) -> impl Iterator<Item = usize> + Clone + use<> {
         let (first, count) = (self.current.load(Ordering::Relaxed), self.members.len());
@@ -295,7 +299,9 @@ impl Session {
         loop {
             let token = self.token(index, Need::Any).await?;
             match send(Arc::clone(self), index, token.clone()).await {
-                Err(CallError::Status(status)) if tries < 2 && wants_new_token(&status) => {
+                Err(CallError::Status(status))
+                    if tries < 2 && Said::of(status.message()).wants_new_token() =>
+                {
                     tries += 1;
                     self.token(index, Need::OtherThan(token)).await?;
                 }
@@ -333,9 +339,7 @@ impl Session {
                 self.auth_off.store(false, Ordering::Relaxed);
             }
             // As etcdctl: credentials that nobody asks for do no harm.
-            Err(CallError::Status(status))
-                if status.message() == "etcdserver: authentication is not enabled" =>
-            {
+            Err(CallError::Status(status)) if Said::of(status.message()) == Said::AuthOff => {
                 self.auth_off.store(true, Ordering::Relaxed);
                 *token = None;
             }
@@ -407,10 +411,7 @@ impl Session {
         request.serializable = self.learner.load(Ordering::Relaxed);
         let result = self.call(PATH, request.encode_to_vec().into(), limit).await;
         match result {
-            Err(refusal)
-                if !request.serializable
-                    && refusal.message() == Some("etcdserver: rpc not supported for learner") =>
-            {
+            Err(refusal) if !request.serializable && refusal.said() == Some(Said::Learner) => {
                 self.learner.store(true, Ordering::Relaxed);
                 request.serializable = true;
                 self.call(PATH, request.encode_to_vec().into(), limit).await
@@ -420,7 +421,7 @@ impl Session {
     }
 
     /// Connects to the first member that can be reached and, with credentials, authenticates.
-    pub async fn open(self: &Arc<Self>) -> Result<(), SourceError> {
+    pub async fn open(self: &Arc<Self>) -> Result<(), Refusal> {
         let mut failures = Vec::new();
         for index in 0..self.members.len() {
             let result = match self.channel(index).await {
@@ -433,12 +434,10 @@ impl Session {
                     return Ok(());
                 }
                 Err(e) if e.is_passing() => failures.push((index, e)),
-                Err(e) => {
-                    return Err(explain::refusal(self, &Refusal { failures: vec![(index, e)] }));
-                }
+                Err(e) => return Err(Refusal { failures: vec![(index, e)] }),
             }
         }
-        Err(explain::refusal(self, &Refusal { failures }))
+        Err(Refusal { failures })
     }
 }
 
@@ -458,26 +457,17 @@ impl Refusal {
         })
     }
 
+    /// What that means.
+    pub fn said(&self) -> Option<Said> {
+        self.message().map(Said::of)
+    }
+
     /// Whether the response was larger than the decode limit.
     pub fn is_too_large(&self) -> bool {
-        self.failures.iter().any(|(_, e)| match e {
-            CallError::Status(status) => {
-                // tonic's own text; etcd's has the form "trying to send message larger than max".
-                status.message().contains("message length too large")
-                    || status.message().contains("message larger than max")
-            }
-            _ => false,
-        })
+        self.failures
+            .iter()
+            .any(|(_, e)| matches!(e, CallError::Status(status) if is_too_large(status)))
     }
-}
-
-fn wants_new_token(status: &Status) -> bool {
-    matches!(
-        status.message(),
-        "etcdserver: invalid auth token"
-            | "etcdserver: revision of auth store is old"
-            | "etcdserver: user name is empty"
-    )
 }
 
 impl CallError {
@@ -491,19 +481,13 @@ impl CallError {
     pub fn from_transport(error: &tonic::transport::Error) -> Self {
         match find_dial(error) {
             Some(e) => Self::Dial(e),
-            None => {
-                Self::Dial(DialError::Connect(std::io::Error::other(explain::innermost(error))))
-            }
+            None => Self::Dial(DialError::Connect(std::io::Error::other(innermost(error)))),
         }
     }
 }
 
 /// The connector's own error, copied out of the chain that transport errors wrap it in.
 fn find_dial(error: &(dyn std::error::Error + 'static)) -> Option<DialError> {
-    let copy = |e: &std::io::Error| match e.raw_os_error() {
-        Some(code) => std::io::Error::from_raw_os_error(code),
-        None => std::io::Error::new(e.kind(), e.to_string()),
-    };
     let mut next = Some(error);
     while let Some(e) = next {
         if let Some(dial) = e.downcast_ref::<DialError>() {

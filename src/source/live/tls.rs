@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::LiveOptions;
 use super::der::Validity;
-use crate::source::SourceError;
+use crate::source::TlsFileError;
 
 /// Where distributions keep the system's certificate authorities (Go `crypto/x509/root_linux.go`
 /// lists the same places).
@@ -35,11 +35,11 @@ pub(super) struct Tls {
 
 impl Tls {
     /// Reads the files that `options` name.
-    pub fn new(options: &LiveOptions) -> Result<Self, SourceError> {
+    pub fn new(options: &LiveOptions) -> Result<Self, TlsFileError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(|e| SourceError::new("TLS cannot be set up").because(e))?;
+            .map_err(|e| TlsFileError::Setup(e.into()))?;
         let builder = if options.insecure_skip_tls_verify {
             builder
                 .dangerous()
@@ -52,94 +52,65 @@ impl Tls {
             (Some(cert), Some(key)) => {
                 let chain = certificates(cert, "the client certificate")?;
                 let validity = chain.first().and_then(|c| Validity::of(c));
-                let config = builder.with_client_auth_cert(chain, private_key(key)?).map_err(
-                    |e| match e {
-                        rustls::Error::InconsistentKeys(_) => SourceError::new(format!(
-                            "the client key {} does not belong to the certificate {}",
-                            key.display(),
-                            cert.display()
-                        ))
-                        .hint("give --cert and --key of the same pair"),
-                        e => SourceError::new(format!(
-                            "the client certificate {} and key {} cannot be used",
-                            cert.display(),
-                            key.display()
-                        ))
-                        .because(e)
-                        .hint("supported are RSA, ECDSA P-256 and P-384, and Ed25519 keys"),
-                    },
-                )?;
+                let config =
+                    builder.with_client_auth_cert(chain, private_key(key)?).map_err(|e| {
+                        let (key, cert) = (key.clone(), cert.clone());
+                        match e {
+                            rustls::Error::InconsistentKeys(_) => {
+                                TlsFileError::Mismatch { key, cert }
+                            }
+                            e => TlsFileError::Unusable { key, cert, cause: e.into() },
+                        }
+                    })?;
                 (config, Some((cert.clone(), validity)))
             }
-            (Some(_), None) => {
-                return Err(SourceError::new("--cert is given without --key")
-                    .hint("a client certificate is used together with its private key"));
-            }
-            (None, Some(_)) => {
-                return Err(SourceError::new("--key is given without --cert")
-                    .hint("a client key is used together with its certificate"));
-            }
+            (Some(_), None) => return Err(TlsFileError::KeyMissing),
+            (None, Some(_)) => return Err(TlsFileError::CertificateMissing),
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self { config: Arc::new(config), client, ca: options.cacert.clone() })
     }
 }
 
-fn read(path: &Path, what: &str) -> Result<Vec<u8>, SourceError> {
-    std::fs::read(path).map_err(|e| {
-        let hint = match e.kind() {
-            std::io::ErrorKind::PermissionDenied => {
-                "run as a user who may read it, usually root".to_owned()
-            }
-            std::io::ErrorKind::NotFound => "check the path".to_owned(),
-            _ => "it must be a readable PEM file".to_owned(),
-        };
-        SourceError::new(format!("cannot read {what} {}", path.display())).because(e).hint(hint)
+fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, TlsFileError> {
+    std::fs::read(path).map_err(|cause| TlsFileError::Unreadable {
+        what,
+        path: path.to_owned(),
+        cause,
     })
 }
 
-fn certificates(path: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>, SourceError> {
+fn certificates(
+    path: &Path,
+    what: &'static str,
+) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
     let bytes = read(path, what)?;
-    let chain: Vec<_> =
-        CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().map_err(|_| {
-            SourceError::new(format!("{what} {} is damaged PEM", path.display()))
-                .hint("a certificate begins with -----BEGIN CERTIFICATE-----")
-        })?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<_, _>>()
+        .map_err(|_| TlsFileError::Damaged { what, path: path.to_owned() })?;
     if chain.is_empty() {
-        return Err(SourceError::new(format!("{what} {} holds no certificate", path.display()))
-            .hint("a PEM file with -----BEGIN CERTIFICATE----- is needed"));
+        return Err(TlsFileError::NoCertificate { what, path: path.to_owned() });
     }
     Ok(chain)
 }
 
 /// PKCS#8, PKCS#1 and SEC1 are told apart by their PEM labels.
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, SourceError> {
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFileError> {
     let bytes = zeroize::Zeroizing::new(read(path, "the client key")?);
     let encrypted = |needle: &[u8]| memchr::memmem::find(&bytes, needle).is_some();
     if encrypted(b"BEGIN ENCRYPTED PRIVATE KEY") || encrypted(b"Proc-Type: 4,ENCRYPTED") {
-        return Err(SourceError::new(format!(
-            "the client key {} is protected by a passphrase",
-            path.display()
-        ))
-        .hint("etcd clients need an unprotected key; openssl pkey removes the passphrase"));
+        return Err(TlsFileError::Passphrase { path: path.to_owned() });
     }
     // The parser's own error may quote the file, so it is not passed on.
-    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
-        SourceError::new(format!("the client key {} holds no private key", path.display()))
-            .hint("a PEM file in PKCS#8, PKCS#1 or SEC1 form is needed")
-    })
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| TlsFileError::NoKey { path: path.to_owned() })
 }
 
-fn roots(cacert: Option<&Path>) -> Result<RootCertStore, SourceError> {
+fn roots(cacert: Option<&Path>) -> Result<RootCertStore, TlsFileError> {
     let mut store = RootCertStore::empty();
     if let Some(path) = cacert {
         let (added, _) = store.add_parsable_certificates(certificates(path, "the CA bundle")?);
         if added == 0 {
-            return Err(SourceError::new(format!(
-                "the CA bundle {} holds no usable certificate",
-                path.display()
-            ))
-            .hint("give the CA that signed the etcd server's certificate"));
+            return Err(TlsFileError::NoAuthority { path: path.to_owned() });
         }
         return Ok(store);
     }

@@ -15,13 +15,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use super::events::{Frame, events};
+use super::Live;
+use super::events::{Frame, canceled, events};
 use super::explain;
 use super::session::{CallError, Refusal, Session};
 use super::wire::RangeRequest;
-use super::{Live, pages};
 use crate::proto::Malformed;
-use crate::source::{KeyRange, Record, SourceError};
+use crate::source::{EtcdError, KeyRange, Record, SourceError};
 
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 /// Responses that wait for the caller.
@@ -87,7 +87,7 @@ impl Changes {
         mut sink: impl FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<(), SourceError> {
         for record in events(&self.0) {
-            if sink(record.map_err(pages::malformed)?).is_break() {
+            if sink(record.map_err(EtcdError::Malformed)?).is_break() {
                 break;
             }
         }
@@ -140,7 +140,7 @@ impl Watcher<'_> {
         match self.live.runtime()?.block_on(next) {
             Err(_) => Ok(None),
             Ok(Some(notice)) => notice.map(Some),
-            Ok(None) => Err(SourceError::new("the watch of etcd ended")),
+            Ok(None) => Err(EtcdError::WatchEnded.into()),
         }
     }
 }
@@ -152,8 +152,8 @@ enum End {
     Compacted(i64),
     /// Another try may do better.
     Lost(CallError),
-    /// The server refuses the watch, in its words.
-    Canceled(String),
+    /// The server refuses the watch.
+    Canceled(EtcdError),
     Malformed(Malformed),
 }
 
@@ -186,15 +186,15 @@ impl One {
                 let last = match end {
                     End::Unwanted => return,
                     End::Compacted(revision) => Ok(Notice::Compacted(revision)),
-                    End::Malformed(e) => Err(pages::malformed(e)),
-                    End::Canceled(reason) => Err(canceled(&reason)),
+                    End::Malformed(e) => Err(EtcdError::from(e).into()),
+                    End::Canceled(e) => Err(e.into()),
                     End::Lost(e) if may_pass(&e) => {
                         failures.push((index, e));
                         continue;
                     }
                     End::Lost(e) => {
                         let refusal = Refusal { failures: vec![(index, e)] };
-                        Err(explain::refusal(&self.session, &refusal))
+                        Err(explain::refusal(&self.session, &refusal).into())
                     }
                 };
                 // Whoever is gone needs no last word.
@@ -206,7 +206,7 @@ impl One {
                 // One notice for all ranges.
                 if self.down.fetch_add(1, Ordering::Relaxed) == 0 {
                     let why = explain::refusal(&self.session, &Refusal { failures });
-                    if self.sender.send(Ok(Notice::Lost(why))).await.is_err() {
+                    if self.sender.send(Ok(Notice::Lost(why.into()))).await.is_err() {
                         return;
                     }
                 }
@@ -258,10 +258,10 @@ impl One {
                 return End::Compacted(frame.compact_revision);
             }
             if frame.canceled {
-                let reason = String::from_utf8_lossy(frame.cancel_reason).into_owned();
+                let why = canceled(frame.cancel_reason, false);
                 // etcd says this too when the token has expired (`server/etcdserver/api/v3rpc/
                 // watch.go`: `isWatchPermitted`).
-                if reason.contains("permission denied") && !self.renewed {
+                if matches!(why, EtcdError::WatchCanceled { denied: true, .. }) && !self.renewed {
                     self.renewed = true;
                     match self.session.renew_token(index).await {
                         Ok(true) => return Box::pin(self.once(index, failures)).await,
@@ -269,7 +269,7 @@ impl One {
                         Err(e) => return End::Lost(e),
                     }
                 }
-                return End::Canceled(reason);
+                return End::Canceled(why);
             }
             if !running {
                 running = true;
@@ -313,15 +313,6 @@ fn may_pass(error: &CallError) -> bool {
         ),
         error => error.is_passing(),
     }
-}
-
-fn canceled(reason: &str) -> SourceError {
-    let text = reason.strip_prefix("etcdserver: ").unwrap_or(reason);
-    let error = SourceError::new(format!("etcd ended the watch: {}", text.escape_debug()));
-    if reason.contains("permission denied") {
-        return error.hint("the user needs the right to read the watched keys");
-    }
-    error
 }
 
 #[cfg(test)]

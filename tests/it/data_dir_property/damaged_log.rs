@@ -4,6 +4,8 @@
 use std::fs::{self, File};
 use std::io::{Seek as _, SeekFrom, Write as _};
 
+use atrest::cli::failure::hint;
+
 use super::{
     Client, ControlFlow, DataDir, Etcd, Path, Random, SnapshotOptions, State, TempDir, Version,
     difference, everything, from_env, requests, seed, served,
@@ -92,7 +94,7 @@ fn read(dir: &Path) -> (Option<(State, i64)>, Option<String>) {
     });
     match visit {
         Err(e) => {
-            assert!(e.hint.is_some(), "{e}");
+            assert!(hint(&e).is_some(), "{e}");
             (None, Some(e.to_string()))
         }
         Ok(visit) => {

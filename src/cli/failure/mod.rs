@@ -1,4 +1,8 @@
-//! The one place where errors become words, hints and exit codes.
+//! The one place where errors become words, hints and exit codes; a file for each family of
+//! errors.
+
+mod etcd;
+mod file;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -110,13 +114,29 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     std::iter::once(failure.message).chain(failure.causes).collect::<Vec<_>>().join(": ")
 }
 
+/// What to do about a source that cannot be read.
+#[must_use]
+pub fn hint(e: &SourceError) -> Option<String> {
+    match e {
+        SourceError::File(e) => file::file(e),
+        SourceError::DataDir(e) => Some(file::data_dir(e)),
+        SourceError::Kine(e) => file::kine(e).map(str::to_owned),
+        SourceError::Revision(e) => Some(file::revision(e)),
+        SourceError::Etcd(e) => etcd::etcd(e),
+    }
+}
+
 impl From<SourceError> for Failure {
     fn from(e: SourceError) -> Self {
-        let mut failure = Self::new(e.message);
-        if let Some(cause) = &e.cause {
-            failure = failure.because(cause.as_ref());
+        let words = match &e {
+            SourceError::Etcd(e) => etcd::words(e).map(str::to_owned),
+            _ => None,
+        };
+        let mut failure = Self::new(words.unwrap_or_else(|| e.to_string()));
+        if let Some(cause) = e.source() {
+            failure = failure.because(cause);
         }
-        failure.hint = e.hint;
+        failure.hint = hint(&e);
         failure
     }
 }

@@ -1,0 +1,77 @@
+//! Why a source cannot be read: what happened, not what to do about it. Each error is one line
+//! without stored bytes, its cause the underlying error; `cli::failure` has the advice.
+
+mod etcd;
+mod file;
+
+pub use etcd::{EtcdError, MemberStory, Story, TlsFileError, TlsStory, Trials, Wish};
+pub use file::{DataDirError, FileError, Foreign, KineError};
+
+use std::path::PathBuf;
+
+/// An error of a library, whichever it is.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a source cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// A snapshot, or another file that etcd wrote.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A member's data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// kine's database.
+    #[error(transparent)]
+    Kine(#[from] KineError),
+    /// The revision that was asked for.
+    #[error(transparent)]
+    Revision(#[from] RevisionError),
+    /// A live etcd.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
+}
+
+/// Why there is no result at a revision.
+#[derive(Debug, thiserror::Error)]
+pub enum RevisionError {
+    /// A file does not reach it.
+    #[error("revision {wanted} is in the future of {}, which ends at {newest}", .path.display())]
+    Future {
+        /// The revision that was asked for.
+        wanted: i64,
+        /// The file's oldest revision, 0 if it was never compacted.
+        compacted: i64,
+        /// The file's newest revision.
+        newest: i64,
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// A file does not go back to it.
+    #[error("revision {wanted} has been compacted: {} goes back to {compacted}", .path.display())]
+    Compacted {
+        /// The revision that was asked for.
+        wanted: i64,
+        /// The file's oldest revision.
+        compacted: i64,
+        /// The file's newest revision.
+        newest: i64,
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// A live etcd has not reached it.
+    #[error("revision {0} does not exist yet")]
+    NotReached(i64),
+    /// A live etcd no longer holds it.
+    #[error("revision {0} has been compacted: etcd no longer holds it")]
+    Forgotten(i64),
+    /// It was compacted between two pages of a scan.
+    #[error("revision {0} was compacted during the scan, so no complete result exists")]
+    CompactedMeanwhile(i64),
+    /// It was compacted while its history was read.
+    #[error("etcd compacted revision {0}, so its history cannot be read as a whole")]
+    HistoryCompacted(i64),
+    /// A request named one that was compacted before it was served.
+    #[error("the revision has been compacted")]
+    Gone,
+}
