@@ -1,17 +1,21 @@
 //! `atrest keys`.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use super::failure::{Exit, Failure};
 use super::open::Selection;
 use super::{Ctx, open, ui};
-use crate::config::ConfigSet;
+use crate::config::{ConfigSet, Provider as Configured};
 use crate::entry::EntryRef;
-use crate::forensics::keys::{Census, KeyName};
+use crate::envelope::{Provider, Version};
+use crate::forensics::keys::{Census, KeyName, PluginKeys};
+use crate::kms::{Plugins, Unwrap as _};
 use crate::report::Format;
 use crate::report::keys::Report;
+use crate::resource::Selector;
 use crate::scan::{ByPrefix, Judge, Prefixes};
-use crate::source::{KeyRange, Query, Record, SourceKind};
+use crate::source::{Query, Record, SourceKind};
 
 /// Options of `keys`.
 #[derive(Debug, clap::Args)]
@@ -33,19 +37,23 @@ pub fn run(ctx: &Ctx, _args: &Args) -> Result<Exit, Failure> {
     };
     let mut source = open::source(ctx)?;
     let info = source.info();
-    // A key that only other resources need is needed all the same, so all are read.
+    // A key that only other resources or namespaces need is needed all the same, so all are read.
     let mut query = Query {
-        ranges: selection.scope.bases.iter().map(|b| KeyRange::prefix(b.as_bytes())).collect(),
+        ranges: selection.scope.ranges(&[Selector::All]),
         revision: ctx.global.revision,
         ordered: false,
     };
-    query.ranges = crate::resource::merge_ranges(query.ranges);
+    let mut served = Served::new(configs.as_ref(), &selection);
     let mut census = Census::default();
-    let count = |entry: EntryRef<'_>, add: &mut dyn FnMut(KeyName, bool)| {
+    let mut count = |entry: EntryRef<'_>, add: &mut dyn FnMut(KeyName, bool)| {
         let location = selection.scope.locate(entry.key);
         if !location.internal {
             let judged = judge.judge(&location.resource, entry.key, entry.stored());
-            add(KeyName::of(&judged), selection.locate(entry.key).is_some());
+            let asked_for = selection.locate(entry.key).is_some();
+            if asked_for || judged.provider != Provider::Identity || served.has(&location.resource)
+            {
+                add(KeyName::of(&judged), asked_for);
+            }
         }
     };
     let mut visit = source.visit(&query, &mut |entry| {
@@ -55,7 +63,7 @@ pub fn run(ctx: &Ctx, _args: &Args) -> Result<Exit, Failure> {
     query.revision = Some(visit.revision);
     let history = source.history(&query, &mut |record| {
         if let Record::Put(entry) = record {
-            count(entry, &mut |name, selected| census.held(name, selected));
+            count(entry, &mut |name, _| census.held(name));
         }
         ControlFlow::Continue(())
     });
@@ -77,7 +85,16 @@ pub fn run(ctx: &Ctx, _args: &Args) -> Result<Exit, Failure> {
     for note in &visit.notes {
         ctx.ui.note(note);
     }
-    let keys = census.rows(configs.as_ref(), with_history, visit.damage.is_empty());
+    let plugins = configs.as_ref().map(plugin_keys).unwrap_or_default();
+    for (name, said) in &plugins {
+        if let Err(why) = said {
+            ctx.ui.warn(&format!(
+                "which key ID the KMS provider `{name}` writes with is not known: {why}"
+            ));
+        }
+    }
+    let complete = visit.damage.is_empty();
+    let keys = census.rows(configs.as_ref(), &plugins, with_history, complete);
     let report = Report {
         source: &info,
         visit: &visit,
@@ -86,10 +103,58 @@ pub fn run(ctx: &Ctx, _args: &Args) -> Result<Exit, Failure> {
     };
     ui::print(|out| report.write(format, ctx.ui.color, out))?;
     super::report_damage(ctx, &visit.damage);
-    if keys.iter().any(|k| k.safe_to_remove && k.configured == Some(true)) {
-        ctx.ui.note(
-            "safe means for this etcd as it is: backups taken earlier may still need the key",
-        );
+    let safe = keys.iter().any(|k| k.safe_to_remove && k.configured == Some(true));
+    if safe || keys.iter().any(|k| k.key_id_needed == Some(false)) {
+        ctx.ui.note("what nothing needs here, backups taken earlier may still need");
     }
     Ok(if visit.damage.is_empty() { Exit::Ok } else { Exit::Partial })
+}
+
+/// Which resources' plaintext needs an identity provider of the configuration. What it does not
+/// serve is read without one. Where there is no configuration, Secrets are taken to be served.
+struct Served<'a> {
+    configs: Option<&'a ConfigSet>,
+    selection: &'a Selection,
+    known: HashMap<String, bool>,
+}
+
+impl<'a> Served<'a> {
+    fn new(configs: Option<&'a ConfigSet>, selection: &'a Selection) -> Self {
+        Self { configs, selection, known: HashMap::new() }
+    }
+
+    fn has(&mut self, resource: &str) -> bool {
+        if let Some(known) = self.known.get(resource) {
+            return *known;
+        }
+        let served = match self.configs {
+            Some(set) => {
+                set.files().iter().any(|f| !f.config.serving(resource).is_implied_identity())
+            }
+            None => {
+                resource == "secrets"
+                    || self.selection.resources.iter().any(|r| r.matches(resource))
+            }
+        };
+        self.known.insert(resource.to_owned(), served);
+        served
+    }
+}
+
+/// Asks the KMS v2 plugins that write what they write with.
+fn plugin_keys(set: &ConfigSet) -> PluginKeys {
+    let config = &set.current().config;
+    let plugins = Plugins::new();
+    let mut said = PluginKeys::new();
+    for resource in config.group_resources() {
+        let serving = config.serving(&resource.to_string());
+        if let Some(Configured::Kms(kms)) = serving.providers.first().map(|s| s.provider)
+            && kms.api_version == Version::V2
+        {
+            said.entry(kms.name.clone()).or_insert_with(|| {
+                plugins.key_id(kms).map(|id| id.to_string()).map_err(|e| e.to_string())
+            });
+        }
+    }
+    said
 }

@@ -151,6 +151,15 @@ impl Selection {
         Ok(Self { scope: scope(ctx), resources, namespaces: global.namespace.clone() })
     }
 
+    /// What a verdict is about: what was asked for and everything that the configuration serves,
+    /// in every namespace.
+    #[must_use]
+    pub fn judged(&self, configured: Option<Vec<Selector>>) -> Self {
+        let mut resources = self.resources.clone();
+        resources.extend(configured.unwrap_or_default());
+        Self { resources, namespaces: Vec::new(), scope: self.scope.clone() }
+    }
+
     /// The key ranges to read. They may hold more than what is selected.
     #[must_use]
     pub fn query(&self, revision: Option<i64>, ordered: bool) -> Query {

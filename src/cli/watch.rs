@@ -1,6 +1,7 @@
 //! `atrest scan --watch`: one scan, then what changes.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,21 +52,34 @@ pub fn run(ctx: &Ctx, args: &scan::Args) -> Result<Exit, Failure> {
         return Err(scan::verify_needs_keys());
     }
     let selection = Selection::new(ctx, configs.as_ref().map(ConfigSet::resources))?;
+    // "Done" is a verdict; the view alone is of what was asked for.
+    let judged = if args.until_done {
+        selection.judged(configs.as_ref().map(ConfigSet::resources))
+    } else {
+        selection.clone()
+    };
     let transformers = configs.as_ref().map(open::transformers).transpose()?;
     let judge: Box<dyn Judge + '_> = match (&transformers, args.verify) {
         (None, _) => Box::new(Prefixes),
         (Some(t), false) => Box::new(ByPrefix(t)),
         (Some(t), true) => Box::new(ByReading::new(t)),
     };
+    if args.until_done && judged_beyond(ctx, &selection, &judged) {
+        ctx.ui.note(
+            "--until-done waits for everything that is served, not only for what was asked for",
+        );
+    }
     let mut live = open::live(ctx)?;
     let mut watch = Watch {
         ctx,
         info: live.info(),
         selection: &selection,
+        judged: &judged,
         judge: judge.as_ref(),
         configs: configs.as_ref(),
         verified: args.verify,
         follower: Follower::default(),
+        elsewhere: Follower::default(),
         revision: 0,
     };
     watch.scan(&mut live, &AtomicBool::new(false))?;
@@ -77,7 +91,7 @@ pub fn run(ctx: &Ctx, args: &scan::Args) -> Result<Exit, Failure> {
     if view.mode == Mode::Bar {
         watch.report(|report, out| report.write(Format::Table, ctx.ui.color, out))?;
     }
-    let unreadable = watch.totals().unreadable;
+    let unreadable = watch.totals().unreadable + watch.elsewhere.counts().totals().unreadable;
     if exit == Exit::Ok && unreadable > 0 {
         ctx.ui.warn(&format!("{} cannot be read with this configuration", entries(unreadable)));
         return Ok(Exit::Partial);
@@ -85,15 +99,26 @@ pub fn run(ctx: &Ctx, args: &scan::Args) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
+/// Whether more is judged than was asked for.
+fn judged_beyond(ctx: &Ctx, selection: &Selection, judged: &Selection) -> bool {
+    !selection.namespaces.is_empty()
+        || !ctx.global.resource.is_empty() && judged.resources.len() > selection.resources.len()
+}
+
 /// What is counted, and of what.
 struct Watch<'a> {
     ctx: &'a Ctx,
     info: SourceInfo,
     selection: &'a Selection,
+    /// What decides whether something is left, and so when it is done.
+    judged: &'a Selection,
     judge: &'a dyn Judge,
     configs: Option<&'a ConfigSet>,
     verified: bool,
+    /// Of what was asked for.
     follower: Follower,
+    /// Of what is judged beside it.
+    elsewhere: Follower,
     /// The newest revision that the counts hold.
     revision: i64,
 }
@@ -103,10 +128,23 @@ impl Watch<'_> {
         self.follower.counts().totals()
     }
 
-    /// What is still to be rewritten.
+    /// What is still to be rewritten, everywhere.
     fn remaining(&self) -> u64 {
-        let totals = self.totals();
+        self.left(&self.follower) + self.remaining_elsewhere()
+    }
+
+    /// What is still to be rewritten of what was not asked for.
+    fn remaining_elsewhere(&self) -> u64 {
+        self.left(&self.elsewhere)
+    }
+
+    fn left(&self, follower: &Follower) -> u64 {
+        let totals = follower.counts().totals();
         if self.configs.is_some() { totals.stale } else { totals.plaintext }
+    }
+
+    fn entries(&self) -> u64 {
+        self.totals().entries + self.elsewhere.counts().totals().entries
     }
 
     fn groups(&self) -> Vec<(GroupKey, Tally)> {
@@ -115,9 +153,13 @@ impl Watch<'_> {
 
     /// Counts everything anew. Stopped or failed, the counts are those from before.
     fn scan(&mut self, live: &mut Live, stop: &AtomicBool) -> Result<(), Failure> {
-        let query = self.selection.query(None, false);
+        let query = self.judged.query(None, false);
         let progress = Progress::entries(&self.ctx.ui, || live.estimate(&query));
-        let before = (std::mem::take(&mut self.follower), std::mem::take(&mut self.revision));
+        let before = (
+            std::mem::take(&mut self.follower),
+            std::mem::take(&mut self.elsewhere),
+            std::mem::take(&mut self.revision),
+        );
         let visit = live.visit(&query, &mut |entry| {
             progress.advance(1);
             self.put(entry);
@@ -128,7 +170,7 @@ impl Watch<'_> {
         });
         let stopped = stop.load(Ordering::Relaxed);
         if stopped || visit.is_err() {
-            (self.follower, self.revision) = before;
+            (self.follower, self.elsewhere, self.revision) = before;
         }
         if stopped {
             return Ok(());
@@ -142,15 +184,17 @@ impl Watch<'_> {
     }
 
     fn put(&mut self, entry: EntryRef<'_>) -> bool {
-        let Some(location) = self.selection.locate(entry.key) else { return false };
+        let Some(location) = self.judged.locate(entry.key) else { return false };
+        let asked_for = self.selection.locate(entry.key).is_some();
         if location.internal {
             // Counted once: nobody waits for what is never encrypted.
-            self.follower.counts_mut().internal += u64::from(self.revision == 0);
+            self.follower.counts_mut().internal += u64::from(asked_for && self.revision == 0);
             return false;
         }
         let value = entry.stored();
         let judged = self.judge.judge(&location.resource, entry.key, value);
-        self.follower.put(entry.key, &location.resource, &judged, value.len())
+        let follower = if asked_for { &mut self.follower } else { &mut self.elsewhere };
+        follower.put(entry.key, &location.resource, &judged, value.len())
     }
 
     fn apply(&mut self, changes: &Changes) -> Result<bool, Failure> {
@@ -162,7 +206,7 @@ impl Watch<'_> {
                     entry.mod_revision
                 }
                 Record::Delete { key, revision } => {
-                    differs |= self.follower.delete(key);
+                    differs |= self.follower.delete(key) | self.elsewhere.delete(key);
                     revision
                 }
             };
@@ -201,7 +245,7 @@ impl Watch<'_> {
         until_done: bool,
         interrupted: &AtomicBool,
     ) -> Result<Exit, Failure> {
-        let ranges = self.selection.query(None, false).ranges;
+        let ranges = self.judged.query(None, false).ranges;
         loop {
             view.update(self)?;
             if until_done && self.remaining() == 0 {
@@ -282,7 +326,7 @@ struct View {
     bar: Option<ProgressBar>,
     /// Counts have changed since they were last shown.
     dirty: bool,
-    shown: Option<Vec<(GroupKey, Tally)>>,
+    shown: Option<(Vec<(GroupKey, Tally)>, u64)>,
     last: Option<Instant>,
     /// When how many were left.
     past: VecDeque<(Instant, u64)>,
@@ -339,13 +383,13 @@ impl View {
         if self.mode == Mode::Bar {
             return Ok(());
         }
-        let groups = watch.groups();
-        if self.shown.as_ref() == Some(&groups) {
+        let remaining = (watch.remaining(), watch.remaining_elsewhere());
+        let state = (watch.groups(), remaining.1);
+        if self.shown.as_ref() == Some(&state) {
             return Ok(());
         }
         self.last = Some(Instant::now());
-        self.shown = Some(groups);
-        let remaining = watch.remaining();
+        self.shown = Some(state);
         let text = format!("revision {}: {}", watch.revision, sentence(watch));
         let now = now();
         watch.report(|report, out| match self.mode {
@@ -356,7 +400,7 @@ impl View {
 
     fn draw(&mut self, watch: &Watch<'_>) {
         let Some(bar) = &self.bar else { return };
-        let (now, left, all) = (Instant::now(), watch.remaining(), watch.totals().entries);
+        let (now, left, all) = (Instant::now(), watch.remaining(), watch.entries());
         while self.past.front().is_some_and(|(at, _)| now - *at > RATE_WINDOW) {
             self.past.pop_front();
         }
@@ -401,21 +445,22 @@ fn entries(n: u64) -> String {
 
 fn sentence(watch: &Watch<'_>) -> String {
     let totals = watch.totals();
-    let all = format!(
+    let mut text = format!(
         "{}: {} plaintext, {} encrypted",
         entries(totals.entries),
         table::count(totals.plaintext),
         table::count(totals.encrypted)
     );
-    if watch.configs.is_none() {
-        return all;
+    let (count, elsewhere) = (table::count, watch.remaining_elsewhere());
+    if watch.configs.is_some() {
+        let (current, stale) = (count(totals.current), count(totals.stale));
+        let unreadable = count(totals.unreadable);
+        let _ = write!(text, "; {current} current, {stale} stale, {unreadable} unreadable");
     }
-    format!(
-        "{all}; {} current, {} stale, {} unreadable",
-        table::count(totals.current),
-        table::count(totals.stale),
-        table::count(totals.unreadable)
-    )
+    if elsewhere > 0 {
+        let _ = write!(text, "; {} to rewrite that were not asked for", count(elsewhere));
+    }
+    text
 }
 
 /// Rate and time left, once there is something to tell them from.

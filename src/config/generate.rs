@@ -9,6 +9,13 @@ use zeroize::Zeroizing;
 use crate::envelope::Provider;
 use crate::secret::KeyMaterial;
 
+/// The comment over an identity provider that comes after others.
+pub(super) const IDENTITY_READS: &str =
+    "# Reads what is still stored unencrypted; remove it when nothing is.";
+/// The comment over one that comes first, where [`IDENTITY_READS`] would be wrong.
+pub(super) const IDENTITY_WRITES: &str =
+    "# Writes unencrypted; the providers after it read what is still encrypted.";
+
 /// What a new configuration is to hold.
 pub struct New<'a> {
     /// `resources[].resources[]`.
@@ -97,7 +104,7 @@ fn write_yaml(out: &mut String, new: &New<'_>) -> std::fmt::Result {
             }
         }
     }
-    writeln!(out, "      # Reads what is still stored unencrypted; remove it when nothing is.")?;
+    writeln!(out, "      {IDENTITY_READS}")?;
     writeln!(out, "      - identity: {{}}")
 }
 

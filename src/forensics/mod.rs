@@ -16,29 +16,36 @@ use crate::config::EncryptionConfig;
 use crate::resource::{Location, Scope, Selector};
 use crate::source::Query;
 
-/// Which keys are looked for. No `Debug`: a configuration holds keys.
+/// Which keys are looked for, and which of them are listed one by one. What was asked for decides
+/// about the list alone: a verdict is about everything. No `Debug`: a configuration holds keys.
 #[derive(Clone)]
 pub struct Targets {
     scope: Scope,
-    selectors: Vec<Selector>,
+    /// Asked for by name.
+    named: Vec<Selector>,
+    /// Asked for by name; empty is all.
     namespaces: Vec<String>,
+    /// Resources of the configuration, of which only those that it writes encrypted.
+    configured: Option<(Vec<Selector>, EncryptionConfig)>,
     query: Query,
-    /// Only resources that it writes encrypted.
-    encrypted_by: Option<EncryptionConfig>,
 }
 
 impl Targets {
-    /// Objects of `selectors` below `scope`; of all namespaces when none is named.
+    /// Objects of `named` resources below `scope`, in every namespace; those in `namespaces` are
+    /// listed, which is all of them when none is named.
     #[must_use]
-    pub fn new(scope: Scope, selectors: Vec<Selector>, namespaces: Vec<String>) -> Self {
-        let query = Query { ranges: scope.ranges(&selectors), revision: None, ordered: false };
-        Self { scope, selectors, namespaces, query, encrypted_by: None }
+    pub fn new(scope: Scope, named: Vec<Selector>, namespaces: Vec<String>) -> Self {
+        let query = Query { ranges: scope.ranges(&named), revision: None, ordered: false };
+        Self { scope, named, namespaces, configured: None, query }
     }
 
-    /// Leaves out resources that `config` writes unencrypted: their plaintext is no leak.
+    /// Looks for those of `resources` too that `config` writes encrypted: plaintext of the others
+    /// is no leak. They are listed if no resource was named.
     #[must_use]
-    pub fn encrypted_by(mut self, config: EncryptionConfig) -> Self {
-        self.encrypted_by = Some(config);
+    pub fn configured(mut self, resources: Vec<Selector>, config: EncryptionConfig) -> Self {
+        let all: Vec<_> = self.named.iter().chain(&resources).cloned().collect();
+        self.query.ranges = self.scope.ranges(&all);
+        self.configured = Some((resources, config));
         self
     }
 
@@ -57,11 +64,17 @@ impl Targets {
     /// Whether objects of a group-qualified resource are looked for.
     #[must_use]
     pub fn wants_resource(&self, resource: &str) -> bool {
-        self.selectors.iter().any(|s| s.matches(resource))
-            && self
-                .encrypted_by
-                .as_ref()
-                .is_none_or(|config| !config.serving(resource).writes_plaintext())
+        let encrypted = || {
+            self.configured.as_ref().is_some_and(|(resources, config)| {
+                resources.iter().any(|s| s.matches(resource))
+                    && !config.serving(resource).writes_plaintext()
+            })
+        };
+        self.is_named(resource) || encrypted()
+    }
+
+    fn is_named(&self, resource: &str) -> bool {
+        self.named.iter().any(|s| s.matches(resource))
     }
 
     /// Where a key belongs, if it is one of those looked for. What the API server never encrypts
@@ -72,15 +85,19 @@ impl Targets {
             return None;
         }
         let location = self.scope.locate(key);
-        let namespaced = || {
-            self.namespaces.is_empty()
-                || location
-                    .namespace
-                    .as_deref()
-                    .is_some_and(|ns| self.namespaces.iter().any(|n| n == ns))
-        };
-        (!location.internal && self.wants_resource(&location.resource) && namespaced())
-            .then_some(location)
+        (!location.internal && self.wants_resource(&location.resource)).then_some(location)
+    }
+
+    /// Whether a key that is looked for was asked for, and so is listed.
+    #[must_use]
+    pub fn lists(&self, key: &[u8]) -> bool {
+        let location = self.scope.locate(key);
+        let namespaced = self.namespaces.is_empty()
+            || location
+                .namespace
+                .as_deref()
+                .is_some_and(|ns| self.namespaces.iter().any(|n| n == ns));
+        namespaced && (self.named.is_empty() || self.is_named(&location.resource))
     }
 
     /// Byte strings of which every wanted key begins with one: few, so that each can be searched
@@ -124,5 +141,36 @@ mod tests {
         assert!(many.locate(b"/registry/pods/a/b").is_some());
         assert!(many.locate(b"/registry/services/specs/a/b").is_none());
         assert!(targets(&["*.*"]).locate(b"/registry/ranges/serviceips").is_none());
+    }
+
+    /// A question about one namespace must not turn what lies in another one into "clean".
+    #[test]
+    fn what_was_asked_for_narrows_the_list_alone() {
+        let config = crate::config::load(
+            b"apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n\
+              - resources: [secrets]\n  providers: [{secretbox: {keys: [{name: k, secret: \
+              AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=}]}}]\n\
+              - resources: [events]\n  providers: [{identity: {}}]\n",
+            "c.yaml",
+        )
+        .unwrap()
+        .remove(0)
+        .config;
+        let configured = ["secrets", "events"].map(|s| Selector::parse(s).unwrap()).to_vec();
+        let named = vec![Selector::parse("configmaps").unwrap()];
+        let scope = || Scope::new("/registry/");
+        let targets = Targets::new(scope(), named, vec!["a".to_owned()])
+            .configured(configured.clone(), config.clone());
+        let seen = |targets: &Targets, key: &str| {
+            targets.locate(key.as_bytes()).map(|_| targets.lists(key.as_bytes()))
+        };
+        assert_eq!(seen(&targets, "/registry/configmaps/a/x"), Some(true));
+        assert_eq!(seen(&targets, "/registry/configmaps/b/x"), Some(false));
+        assert_eq!(seen(&targets, "/registry/secrets/a/x"), Some(false));
+        assert_eq!(seen(&targets, "/registry/events/a/x"), None);
+        assert_eq!(seen(&targets, "/registry/pods/a/x"), None);
+        let all = Targets::new(scope(), vec![], vec![]).configured(configured, config);
+        assert_eq!(seen(&all, "/registry/secrets/a/x"), Some(true));
+        assert_eq!(seen(&all, "/registry/events/a/x"), None);
     }
 }

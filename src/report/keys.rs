@@ -43,6 +43,7 @@ struct Row<'a> {
     entries: u64,
     history_entries: Option<u64>,
     safe_to_remove: bool,
+    key_id_needed: Option<bool>,
     reason: &'a str,
 }
 
@@ -58,6 +59,7 @@ impl<'a> From<&'a KeyRow> for Row<'a> {
             entries: r.entries,
             history_entries: r.history_entries,
             safe_to_remove: r.safe_to_remove,
+            key_id_needed: r.key_id_needed,
             reason: &r.reason,
         }
     }

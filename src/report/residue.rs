@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::table::{self, Builder, Mark};
 use super::{Format, wire};
-use crate::forensics::residue::{Finding, Place, Totals};
+use crate::forensics::residue::{Finding, Head as Live, Place, Totals};
 use crate::source::{SourceInfo, Visit};
 
 /// A finished search.
@@ -20,11 +20,13 @@ pub struct Report<'a> {
     /// What was looked for, in words.
     pub resources: &'a [String],
     /// Live plaintext entries.
-    pub head_plaintext: u64,
-    /// Everything found.
+    pub head: Live,
+    /// What was asked for and found.
     pub findings: &'a [Finding],
     /// Counts of it.
     pub totals: Totals,
+    /// Findings beside it, which the verdict is about, too.
+    pub elsewhere: u64,
     /// What removes it, in order.
     pub remedy: &'a [String],
     /// Parts of the source that were not searched, in words.
@@ -41,6 +43,8 @@ struct Document<'a> {
     head: Head,
     findings: Vec<Row<'a>>,
     totals: BTreeMap<&'static str, u64>,
+    /// What was not asked for, and counts for the verdict all the same.
+    elsewhere: Elsewhere,
     objects: u64,
     verdict: &'static str,
     remedy: &'a [String],
@@ -52,6 +56,12 @@ struct Document<'a> {
 #[derive(Serialize)]
 struct Head {
     plaintext: u64,
+}
+
+#[derive(Serialize)]
+struct Elsewhere {
+    plaintext: u64,
+    findings: u64,
 }
 
 #[derive(Serialize)]
@@ -112,10 +122,10 @@ struct Copies<'a> {
 }
 
 impl Report<'_> {
-    /// `clean` or `residue`.
+    /// `clean` or `residue`, of everything that is looked for.
     #[must_use]
     pub fn verdict(&self) -> &'static str {
-        if self.findings.is_empty() { "clean" } else { "residue" }
+        if self.findings.is_empty() && self.elsewhere == 0 { "clean" } else { "residue" }
     }
 
     /// Writes the report.
@@ -135,9 +145,10 @@ impl Report<'_> {
             schema: "atrest.residue/v1",
             source: wire::Source::new(self.source, self.visit),
             resources: self.resources,
-            head: Head { plaintext: self.head_plaintext },
+            head: Head { plaintext: self.head.listed },
             findings: self.findings.iter().map(Row::from).collect(),
             totals: Place::ALL.iter().map(|p| (p.as_str(), self.totals.get(*p))).collect(),
+            elsewhere: Elsewhere { plaintext: self.head.elsewhere, findings: self.elsewhere },
             objects: self.objects(),
             verdict: self.verdict(),
             remedy: self.remedy,
@@ -211,20 +222,38 @@ impl Report<'_> {
         for part in self.not_examined {
             writeln!(out, "not examined: {part}")?;
         }
-        if self.head_plaintext > 0 {
-            writeln!(out, "live: {} stored unencrypted", table::entries(self.head_plaintext))?;
+        if self.head.listed > 0 {
+            writeln!(out, "live: {} stored unencrypted", table::entries(self.head.listed))?;
         }
-        if self.findings.is_empty() && self.head_plaintext > 0 {
-            writeln!(out, "verdict: clean beside the live entries")?;
-        } else if self.findings.is_empty() {
-            writeln!(out, "verdict: clean")?;
-        } else {
+        if self.head.elsewhere > 0 {
             writeln!(
                 out,
-                "verdict: residue, plaintext of {} in {}",
-                table::counted(self.objects(), "object", "objects"),
-                table::counted(self.totals.sum(), "place", "places")
+                "live: {} stored unencrypted that were not asked for",
+                table::entries(self.head.elsewhere)
             )?;
+        }
+        let places = |n| table::counted(n, "place", "places");
+        match (self.findings.len(), self.elsewhere) {
+            (0, 0) if self.head.sum() > 0 => {
+                writeln!(out, "verdict: clean beside the live entries")?;
+            }
+            (0, 0) => writeln!(out, "verdict: clean")?,
+            (0, n) => {
+                writeln!(
+                    out,
+                    "verdict: residue, nothing of what was asked for, but in {} of what was not",
+                    places(n)
+                )?;
+            }
+            (_, elsewhere) => {
+                let objects = table::counted(self.objects(), "object", "objects");
+                let more = match elsewhere {
+                    0 => String::new(),
+                    n => format!(", and in {} of what was not asked for", places(n)),
+                };
+                let sum = places(self.totals.sum());
+                writeln!(out, "verdict: residue, plaintext of {objects} in {sum}{more}")?;
+            }
         }
         if !self.remedy.is_empty() {
             writeln!(out, "\nto remove it, in this order:")?;

@@ -76,7 +76,15 @@ struct Line<'a> {
     #[serde(flatten)]
     document: Document<'a>,
     remaining: u64,
+    /// Of these, entries that were not asked for.
+    #[serde(skip_serializing_if = "none")]
+    remaining_elsewhere: u64,
     time: &'a str,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde wants it so
+fn none(n: &u64) -> bool {
+    *n == 0
 }
 
 #[derive(Serialize)]
@@ -141,8 +149,13 @@ impl Report<'_> {
     ///
     /// # Errors
     /// When `out` cannot be written.
-    pub fn write_line(&self, time: &str, remaining: u64, out: &mut dyn Write) -> io::Result<()> {
-        let line = Line { document: self.document(), remaining, time };
+    pub fn write_line(
+        &self,
+        time: &str,
+        (remaining, remaining_elsewhere): (u64, u64),
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let line = Line { document: self.document(), remaining, remaining_elsewhere, time };
         serde_json::to_writer(&mut *out, &line)?;
         writeln!(out)
     }

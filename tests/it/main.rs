@@ -17,6 +17,7 @@ mod get;
 mod harness;
 mod history;
 mod interrupt;
+mod judged;
 mod keys;
 mod kine;
 mod kms;

@@ -74,11 +74,12 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     }
     let differences = differences(&checked);
     let valid = checked.iter().all(|c| c.errors.is_empty());
+    let same = differences.is_empty();
     match format {
         Format::Json => print_json(&report(&checked, valid, differences))?,
         Format::Text => print_text(&text(&checked, &differences))?,
     }
-    Ok(if valid { Exit::Ok } else { Exit::Found })
+    Ok(if valid && same { Exit::Ok } else { Exit::Found })
 }
 
 fn check(reader: &mut Reader, path: &std::path::Path) -> Result<Vec<Checked>, Failure> {

@@ -53,13 +53,22 @@ pub enum FailOn {
 
 /// Collects what a search brings.
 struct Found<'r> {
+    targets: &'r Targets,
     findings: Vec<Finding>,
+    /// Of what was asked for.
     totals: Totals,
+    /// Of everything.
+    all: Totals,
     recovery: Option<&'r mut Recovery>,
 }
 
 impl Found<'_> {
     fn take(&mut self, finding: Finding, bytes: Bytes<'_>) {
+        self.all.add(finding.place);
+        // What has lost its key may be anybody's.
+        if !finding.key.as_deref().is_none_or(|key| self.targets.lists(key)) {
+            return;
+        }
         self.totals.add(finding.place);
         if let Some(recovery) = &mut self.recovery {
             recovery.take(&finding, bytes);
@@ -83,10 +92,15 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         Some(dir) => Some(recovery(ctx, dir, args, &targets)?),
         None => None,
     };
-    let mut found =
-        Found { findings: Vec::new(), totals: Totals::default(), recovery: recovery.as_mut() };
+    let mut found = Found {
+        targets: &targets,
+        findings: Vec::new(),
+        totals: Totals::default(),
+        all: Totals::default(),
+        recovery: recovery.as_mut(),
+    };
     let searched = search::search(ctx, &targets, &mut found)?;
-    let Found { findings, totals, .. } = found;
+    let Found { findings, totals, all, .. } = found;
     if let (Some(recovery), Some(dir)) = (&mut recovery, &args.recover) {
         recovery.finish()?;
         ctx.ui.note(&recovery.summary(dir));
@@ -94,19 +108,16 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     for note in &searched.visit.notes {
         ctx.ui.note(note);
     }
-    let remedy = residue::remedy(
-        searched.head_plaintext,
-        &totals,
-        searched.visit.revision,
-        searched.examined,
-    );
+    let remedy =
+        residue::remedy(searched.head.sum(), &all, searched.visit.revision, searched.examined);
     let report = Report {
         source: &searched.info,
         visit: &searched.visit,
         resources: &resources,
-        head_plaintext: searched.head_plaintext,
+        head: searched.head,
         findings: &findings,
         totals,
+        elsewhere: all.sum() - totals.sum(),
         remedy: &remedy,
         not_examined: &searched.not_examined,
         list: args.list,
@@ -114,9 +125,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     ui::print(|out| report.write(format, ctx.ui.color, out))?;
     super::report_damage(ctx, &searched.visit.damage);
 
-    let residue = !findings.is_empty();
+    let residue = all.sum() > 0;
     let matched = args.fail_on.iter().any(|f| match f {
-        FailOn::Plaintext => residue || searched.head_plaintext > 0,
+        FailOn::Plaintext => residue || searched.head.sum() > 0,
         FailOn::Residue => residue,
     });
     if matched {
@@ -128,31 +139,38 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// What is looked for, and in words: without `--resource`, what the configuration encrypts.
+/// What is looked for, and in words what is listed: without `--resource`, what the configuration
+/// encrypts.
 fn targets(ctx: &Ctx, configs: Option<&ConfigSet>, selection: Selection) -> (Targets, Vec<String>) {
-    let Selection { scope, mut resources, namespaces } = selection;
-    let named = ctx.global.all_resources || !ctx.global.resource.is_empty();
-    let config = configs.map(|set| &set.current().config).filter(|_| !named);
-    let Some(config) = config else {
-        let words = resources.iter().map(ToString::to_string).collect();
+    let Selection { scope, resources, namespaces } = selection;
+    let words = |selectors: &[Selector]| selectors.iter().map(ToString::to_string).collect();
+    let Some(set) = configs else {
+        let words = words(&resources);
         return (Targets::new(scope, resources, namespaces), words);
     };
+    let config = &set.current().config;
     let encrypted = |s: &Selector| match s {
         Selector::Exact(name) => !config.serving(name).writes_plaintext(),
         // A wildcard covers resources of which each has its own answer; the configuration is
         // asked again for each key.
         Selector::Group(_) | Selector::All => true,
     };
-    resources.retain(encrypted);
-    if resources.is_empty() {
+    let mut configured = set.resources();
+    configured.retain(encrypted);
+    if ctx.global.all_resources || !ctx.global.resource.is_empty() {
+        let words = words(&resources);
+        let targets = Targets::new(scope, resources, namespaces);
+        return (targets.configured(configured, config.clone()), words);
+    }
+    if configured.is_empty() {
         ctx.ui.note(
             "the configuration encrypts nothing; looking for plaintext of secrets (--resource names others)",
         );
         let secrets = vec![Selector::Exact("secrets".to_owned())];
         return (Targets::new(scope, secrets, namespaces), vec!["secrets".to_owned()]);
     }
-    let words = resources.iter().map(ToString::to_string).collect();
-    (Targets::new(scope, resources, namespaces).encrypted_by(config.clone()), words)
+    let words = words(&configured);
+    (Targets::new(scope, Vec::new(), namespaces).configured(configured, config.clone()), words)
 }
 
 fn recovery(

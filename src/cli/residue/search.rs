@@ -10,7 +10,7 @@ use crate::cli::{Ctx, open};
 use crate::entry::{Entry, EntryRef};
 use crate::envelope::Envelope;
 use crate::forensics::Targets;
-use crate::forensics::residue::{self, Bytes, Examined, Finding, KineFile, KnownRows, Place};
+use crate::forensics::residue::{self, Bytes, Examined, Finding, Head, KineFile, KnownRows, Place};
 use crate::source::data_dir::{DataDir, Leftover, leftovers};
 use crate::source::kine::Kine;
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
@@ -21,7 +21,7 @@ use crate::wal::Segment;
 pub struct Searched {
     pub info: SourceInfo,
     pub visit: Visit,
-    pub head_plaintext: u64,
+    pub head: Head,
     pub examined: Examined,
     pub not_examined: Vec<String>,
 }
@@ -70,7 +70,7 @@ fn snapshot(
             notes: file.verify()?,
             ..Visit::default()
         },
-        head_plaintext: searched.head_plaintext,
+        head: searched.head,
         examined: Examined { pages: true, ..Examined::default() },
         not_examined: vec![
             "the write-ahead logs of the members: search each with --data-dir".to_owned(),
@@ -111,10 +111,12 @@ fn data_dir(
         }),
     }
     // The state that etcd would serve has what only the log knows.
-    let mut head_plaintext = 0;
+    let mut head = Head::default();
     let state = dir.entries(targets.query(), &mut |entry| {
         let plain = Envelope::of(entry.stored()).is_plaintext();
-        head_plaintext += u64::from(plain && targets.locate(entry.key).is_some());
+        if plain && targets.locate(entry.key).is_some() {
+            head.add(entry.key, targets);
+        }
         ControlFlow::Continue(())
     })?;
     visit.revision = state.revision;
@@ -127,7 +129,7 @@ fn data_dir(
     Ok(Searched {
         info: dir.info(),
         visit,
-        head_plaintext,
+        head,
         examined: Examined { pages: true, wal: true, kine: false },
         not_examined: vec!["the other members: search each of them".to_owned()],
     })
@@ -219,7 +221,7 @@ fn kine_files(
 fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Searched, Failure> {
     let mut known = KnownRows::default();
     let Newest { rows: newest, last, revision } = Newest::of(&mut source, targets)?;
-    let mut head_plaintext = 0;
+    let mut head = Head::default();
     let mut report = |place, row: i64, revision: i64, key: &[u8], value: &[u8]| {
         let Some(location) = targets.locate(key) else { return };
         let finding = Finding {
@@ -251,7 +253,7 @@ fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Se
             if row.deleted || newest.get(row.name) != Some(&row.id) {
                 report(Place::SupersededRevision, row.id, row.id, row.name, value);
             } else {
-                head_plaintext += 1;
+                head.add(row.name, targets);
             }
         }
         ControlFlow::Continue(())
@@ -265,7 +267,7 @@ fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Se
     Ok(Searched {
         info,
         visit,
-        head_plaintext,
+        head,
         examined: Examined { pages: true, wal: true, kine: true },
         not_examined: Vec::new(),
     })
@@ -307,10 +309,12 @@ fn held(
         }
         ControlFlow::Continue(())
     })?;
+    let mut head = Head::default();
+    newest.keys().for_each(|key| head.add(key, targets));
     Ok(Searched {
         info: source.info(),
         visit,
-        head_plaintext: newest.len() as u64,
+        head,
         examined: Examined::default(),
         not_examined: vec![
             "free pages and page slack: search a snapshot of each member (etcdctl snapshot save) with --snapshot"

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use crate::config::generate::{encode, quoted, scalar};
+use crate::config::generate::{IDENTITY_READS, IDENTITY_WRITES, encode, quoted, scalar};
 use crate::config::model::Key;
 use crate::config::tree::{self, Node};
 use crate::envelope::Provider;
@@ -73,11 +73,40 @@ fn apply(text: &str, change: &Edit) -> Result<Zeroizing<String>, String> {
             Ok(List::of(text, keys(*element)?)?.move_to_front(*key))
         }
         Edit::FirstProvider { element, .. } => {
-            Ok(List::of(text, providers)?.move_to_front(*element))
+            let moved = List::of(text, providers)?.move_to_front(*element);
+            remarks(&moved, change.entry())
         }
         Edit::RemoveKey { element, key, .. } => List::of(text, keys(*element)?)?.remove(*key),
         Edit::RemoveProvider { element, .. } => List::of(text, providers)?.remove(*element),
     }
+}
+
+/// Has our own remark over each identity provider of an entry say what it does now.
+fn remarks(text: &str, entry: usize) -> Result<Zeroizing<String>, String> {
+    let documents = tree::parse(text).map_err(|e| e.message)?;
+    let document = documents.first().ok_or("the file is empty")?;
+    let providers = step(document, "resources")
+        .and_then(|n| item(n, entry))
+        .and_then(|n| step(n, "providers"))?;
+    let mut out = Zeroizing::new(text.to_owned());
+    let Some(block) = List::of(text, providers)?.block else { return Ok(out) };
+    // From the back, so that earlier places stay true.
+    for (i, line) in block.lines.iter().enumerate().rev() {
+        if let Some((at, remark)) = remark_above(text, *line) {
+            let right = if i == 0 { IDENTITY_WRITES } else { IDENTITY_READS };
+            out = splice(&out, at..at + remark.len(), right);
+        }
+    }
+    Ok(out)
+}
+
+/// Our own remark in the line above the one that begins at `line`, and where it begins.
+fn remark_above(text: &str, line: usize) -> Option<(usize, &'static str)> {
+    let above = text[..line].trim_end_matches(['\r', '\n']);
+    let start = above.rfind('\n').map_or(0, |n| n + 1);
+    let remark = [IDENTITY_READS, IDENTITY_WRITES].into_iter();
+    let found = remark.into_iter().find(|r| above[start..].trim() == *r)?;
+    Some((start + above[start..].find('#')?, found))
 }
 
 /// What came in through an alias has its text elsewhere, and changing that would change more.
@@ -185,13 +214,21 @@ impl<'t> List<'t> {
         out
     }
 
-    /// Comment lines above the item stay: they may be about the whole list.
+    /// Comment lines above the item stay: they may be about the whole list. Our own remark goes
+    /// with what it is about.
     fn remove(&self, index: usize) -> Result<Zeroizing<String>, String> {
         if self.items.len() < 2 {
             return Err("nothing would be left".to_owned());
         }
         let range = match &self.block {
-            Some(block) => block.lines[index]..block.ends[index],
+            Some(block) => {
+                let line = block.lines[index];
+                let start = match remark_above(self.text, line) {
+                    Some((at, _)) => self.text[..at].rfind('\n').map_or(0, |n| n + 1),
+                    None => line,
+                };
+                start..block.ends[index]
+            }
             None if index == 0 => self.items[0].start..self.items[1].start,
             None => self.items[index - 1].end..self.items[index].end,
         };

@@ -353,3 +353,31 @@ mod random {
         }
     }
 }
+
+/// `config new` says over the identity provider what it is for; that stays true.
+#[test]
+fn our_remark_over_identity_stays_true() {
+    use crate::config::generate::{IDENTITY_READS, IDENTITY_WRITES, New, Writer, generate};
+    let secret = KeyMaterial::new(vec![7; 32]);
+    let writer = Writer::Static { provider: P::Secretbox, name: "first", secret: &secret };
+    let text = generate(&New { resources: &["secrets".to_owned()], writer }, false);
+    let identity = || Which { provider: Some(P::Identity), name: None };
+    let above = |text: &str| {
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        let at = lines.iter().position(|l| *l == "- identity: {}").unwrap();
+        lines[at - 1].to_owned()
+    };
+    assert_eq!(above(&text), IDENTITY_READS);
+    let off = next(&text, &Step::Promote(identity()));
+    assert_eq!(keys(&off, "secrets"), ["identity:", "secretbox:first"]);
+    assert_eq!(above(&off.text), IDENTITY_WRITES);
+    let on = next(&off.text, &Step::Promote(which("first")));
+    assert_eq!(keys(&on, "secrets"), ["secretbox:first", "identity:"]);
+    assert_eq!(*on.text, *text);
+    let gone = next(&on.text, &Step::Retire(identity()));
+    assert!(!gone.text.contains('#'), "{}", *gone.text);
+    // What somebody else wrote is theirs.
+    let own = text.replace(IDENTITY_READS, "# ask Kim before touching this");
+    let off = next(&own, &Step::Promote(identity()));
+    assert_eq!(above(&off.text), "# ask Kim before touching this");
+}

@@ -4,7 +4,7 @@ use std::ops::{ControlFlow, Range};
 
 use super::orphan;
 use super::terrain::Pages;
-use super::{Bytes, Finding, Place, Sink};
+use super::{Bytes, Finding, Head, Place, Sink};
 use crate::bolt::{Db, PageDamage, PageKind, PageSet};
 use crate::envelope::Envelope;
 use crate::forensics::Targets;
@@ -15,7 +15,7 @@ use crate::mvcc::{Revision, key_value, record_key};
 #[derive(Clone, Debug, Default)]
 pub struct Database {
     /// Live entries of the targets that are stored unencrypted.
-    pub head_plaintext: u64,
+    pub head: Head,
     /// The newest revision in the file.
     pub revision: i64,
     /// Parts that could not be read. What lies in them counts as free pages.
@@ -172,7 +172,7 @@ fn live_tree(
         let gone_later = newer(p.key).filter(|(main, _)| *main > p.revision.main);
         let head = gone_later.is_none() && newest.get(p.key) == Some(&p.revision);
         if head {
-            outcome.head_plaintext += 1;
+            outcome.head.add(p.key, targets);
             continue;
         }
         let base = db.data().as_ptr().addr();

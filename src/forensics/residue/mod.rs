@@ -23,7 +23,7 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use super::carve;
+use super::{Targets, carve};
 
 /// The kinds of place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,6 +116,32 @@ impl<'a> Bytes<'a> {
 
 /// Receives findings.
 pub type Sink<'s> = dyn FnMut(Finding, Bytes<'_>) + 's;
+
+/// Live entries that are stored unencrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// Those that were asked for.
+    pub listed: u64,
+    /// Others that are looked for.
+    pub elsewhere: u64,
+}
+
+impl Head {
+    /// Counts one.
+    pub fn add(&mut self, key: &[u8], targets: &Targets) {
+        if targets.lists(key) {
+            self.listed += 1;
+        } else {
+            self.elsewhere += 1;
+        }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn sum(self) -> u64 {
+        self.listed + self.elsewhere
+    }
+}
 
 /// Findings by kind of place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

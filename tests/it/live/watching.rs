@@ -151,7 +151,13 @@ fn until_done_ends_at_once_where_nothing_is_left() {
     let certs = Certs::new();
     let db = corpus::db("p7-migrated-uncompacted");
     let etcd = Etcd::builder(Version::V35).tls(&certs).restore(&db).start();
-    let config = corpus::private_config("p6-sb2");
+    // Of what this phase had migrated, only Secrets are all done.
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("enc.yaml");
+    let text = std::fs::read_to_string(corpus::config("p6-sb2")).unwrap();
+    let first = text.split("  - resources:\n      - '*.apps'").next().unwrap();
+    let lines = first.lines().filter(|l| !l.contains("'configmaps'") && !l.contains("'widgets"));
+    std::fs::write(&config, lines.collect::<Vec<_>>().join("\n")).unwrap();
     let w = watch(
         bin()
             .words("scan --watch --until-done --resource secrets --encryption-config")
@@ -172,6 +178,22 @@ fn until_done_ends_at_once_where_nothing_is_left() {
     for part in ["config", "groups", "totals", "source"] {
         assert_eq!(lines[0][part], scan[part], "{part}");
     }
+}
+
+#[test]
+fn a_watch_is_not_done_while_another_namespace_is_not() {
+    let etcd = Etcd::plain(Version::V35);
+    etcd.put("/registry/secrets/done/1", SEALED);
+    etcd.put("/registry/secrets/other/1", PLAIN);
+    let w = watch(bin().words("scan --watch --until-done -n done").args(etcd.args()));
+    let first = w.line();
+    assert_eq!((&first["totals"]["plaintext"], &first["remaining"]), (&0.into(), &1.into()));
+    assert_eq!(first["remaining_elsewhere"], 1);
+    etcd.put("/registry/secrets/other/1", SEALED);
+    let (code, rest, stderr) = w.end();
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(rest.last().unwrap()["remaining"], 0);
+    assert!(stderr.contains("waits for everything"), "{stderr}");
 }
 
 #[test]
