@@ -95,6 +95,12 @@ fn read(args: &Args) -> Result<Value, Failure> {
     }
     let text = std::str::from_utf8(&text)
         .map_err(|_| Failure::new(format!("{name} is no manifest: it is not UTF-8")))?;
+    // JSON is YAML, but only its own reader keeps numbers of any size.
+    if text.trim_start().starts_with('{')
+        && let Ok(object) = serde_json::from_str(text)
+    {
+        return Ok(object);
+    }
     // `no` and `y` are text, as kubectl's reader has it where the type is not known beforehand.
     let options = serde_saphyr::options! { strict_booleans: true };
     // The parser's own message may quote the line, which may be secret.

@@ -278,14 +278,22 @@ fn body(data: &[u8], mut at: usize) -> Option<Body> {
 }
 
 /// Whether bytes begin as the API server's serializers write objects: protobuf
-/// (apimachinery `pkg/runtime/serializer/protobuf`), JSON, or CBOR.
+/// (apimachinery `pkg/runtime/serializer/protobuf`), JSON, CBOR, or YAML, whose first line is a
+/// field's name (`--storage-media-type=application/yaml`).
 #[must_use]
 pub fn is_plain_object(value: &[u8]) -> bool {
     if value.starts_with(b"k8s\0") || value.starts_with(&[0xD9, 0xD9, 0xF7]) {
         return true;
     }
     let mut text = value.iter().filter(|b| !b.is_ascii_whitespace());
-    text.next() == Some(&b'{') && matches!(text.next(), Some(b'"' | b'}'))
+    if text.next() == Some(&b'{') {
+        return matches!(text.next(), Some(b'"' | b'}'));
+    }
+    let yaml = value.strip_prefix(b"---\n").unwrap_or(value);
+    let name = yaml.iter().take_while(|b| b.is_ascii_alphanumeric()).count();
+    (3..40).contains(&name)
+        && yaml[0].is_ascii_lowercase()
+        && matches!(yaml[name..], [b':', b' ' | b'\n', ..])
 }
 
 #[cfg(test)]

@@ -181,13 +181,7 @@ pub fn is_value(bytes: &[u8]) -> bool {
 
 /// YAML text of one object (kube-apiserver `--storage-media-type=application/yaml`).
 fn is_yaml_object(bytes: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(bytes) else { return false };
-    let has = |name: &str| text.lines().any(|line| line.starts_with(name));
-    if !has("apiVersion:") || !has("kind:") {
-        return false;
-    }
-    let object = serde_saphyr::from_str::<serde_json::Value>(text);
-    object.is_ok_and(|o| ["apiVersion", "kind"].iter().all(|n| o[*n].is_string()))
+    !crate::transform::is_kubernetes_value(bytes) && crate::storage::is_object(bytes)
 }
 
 /// Spelt bytes → what was spelt: a value, or the output of `etcdctl get KEY`.

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use ciborium::Value as Cbor;
 use serde_json::{Map, Value};
 
-use super::{DecodeError, UnknownField, Why, raw};
+use super::{DecodeError, UnknownField, Why, number};
 
 /// Deepest nesting accepted, in levels; API objects stay far below.
 const MAX_DEPTH: usize = 256;
@@ -39,7 +39,9 @@ fn convert(
                 u64::try_from(i).map_err(|_| DecodeError::Cbor)?.into()
             }
         }
-        Cbor::Float(f) => raw::float(f),
+        // The API server refuses what is no number (apimachinery
+        // `pkg/runtime/serializer/cbor/internal/modes/decode.go`).
+        Cbor::Float(f) => Value::Number(number::float(f).map_err(|_| DecodeError::Cbor)?),
         Cbor::Text(text) => text.into(),
         Cbor::Bytes(bytes) => text(bytes, path, unknown).into(),
         // Expected later encodings (RFC 8949 section 3.4.5.2): bytes that JSON shows as text.

@@ -26,6 +26,9 @@ pub enum EncodeError {
         /// What belongs there.
         expected: &'static str,
     },
+    /// A number is beyond the largest that the API server can hold.
+    #[error("a number is too large for the API server")]
+    Number,
     /// The kind has no such field; leaving it out would lose it.
     #[error("{path}: {kind} has no such field")]
     UnknownField {
@@ -52,6 +55,9 @@ pub fn encode(object: &Value) -> Result<Zeroizing<Vec<u8>>, EncodeError> {
     };
     let (api_version, kind) = (text("apiVersion")?, text("kind")?);
     let mut map = map.clone();
+    for value in map.values_mut() {
+        super::number::normalise(value).map_err(|_| EncodeError::Number)?;
+    }
     if let Some(Value::Object(metadata)) = map.get_mut("metadata") {
         metadata.remove("resourceVersion");
         metadata.remove("selfLink");

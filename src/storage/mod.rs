@@ -1,14 +1,17 @@
 //! Decrypted storage bytes ↔ objects as `kubectl get -o json` prints them.
 //!
-//! Three encodings occur, recognised at offset 0 (kubernetes/apimachinery
+//! Four encodings occur, recognised at offset 0 (kubernetes/apimachinery
 //! `pkg/runtime/serializer`): protobuf behind the magic `k8s\0` for built-in kinds, JSON for custom
-//! resources, definitions and API services, and CBOR for custom resources where that gate is on.
+//! resources, definitions and API services, CBOR for custom resources where that gate is on, and
+//! YAML, which is what is none of these, of an API server with
+//! `--storage-media-type=application/yaml`.
 //!
 //! The room is synchronous and pure. Its errors name fields, never stored bytes.
 
 mod cbor;
 mod encode;
 pub mod fields;
+mod number;
 mod object;
 mod protobuf;
 mod raw;
@@ -36,6 +39,8 @@ pub enum Encoding {
     Json,
     /// A self-described CBOR map.
     Cbor,
+    /// YAML text.
+    Yaml,
 }
 
 /// A decoded object.
@@ -143,6 +148,17 @@ pub enum DecodeError {
         /// Column in bytes, from 1.
         column: usize,
     },
+    /// The YAML is damaged.
+    #[error("malformed YAML at line {line} column {column}")]
+    Yaml {
+        /// Line, from 1.
+        line: u64,
+        /// Column in characters, from 1.
+        column: u64,
+    },
+    /// A number beyond the largest that the API server can hold.
+    #[error("a number that is too large for the API server")]
+    Number,
     /// The CBOR is damaged.
     #[error("malformed CBOR")]
     Cbor,
@@ -154,7 +170,7 @@ pub enum DecodeError {
     },
 }
 
-/// The encoding that bytes begin as.
+/// The encoding that bytes begin as; YAML begins as nothing in particular.
 fn recognise(bytes: &[u8]) -> Option<Encoding> {
     if bytes.starts_with(PROTOBUF_MAGIC) {
         Some(Encoding::Protobuf)
@@ -179,18 +195,17 @@ pub fn decode(bytes: &[u8]) -> Result<Object, DecodeError> {
 fn decode_inside(bytes: &[u8], others: usize) -> Result<Object, DecodeError> {
     match recognise(bytes) {
         Some(Encoding::Protobuf) => protobuf::decode(&bytes[PROTOBUF_MAGIC.len()..], others),
-        Some(Encoding::Json) => {
-            let json = raw::parse_json(bytes)
-                .map_err(|e| DecodeError::Json { line: e.line(), column: e.column() })?;
-            Ok(from_json(json, Vec::new(), Encoding::Json))
-        }
+        Some(Encoding::Json) => Ok(from_json(raw::parse_json(bytes)?, Vec::new(), Encoding::Json)),
         Some(Encoding::Cbor) => {
             let mut unknown = Vec::new();
             let json = cbor::decode(bytes, &mut unknown)?;
             Ok(from_json(json, unknown, Encoding::Cbor))
         }
-        None if bytes.starts_with(b"k8s:enc:") => Err(DecodeError::Encrypted),
-        None => Err(DecodeError::NotAnObject { len: bytes.len() }),
+        _ if bytes.starts_with(b"k8s:enc:") => Err(DecodeError::Encrypted),
+        _ if is_object(bytes) => {
+            Ok(from_json(yaml::from_bytes(bytes)?, Vec::new(), Encoding::Yaml))
+        }
+        _ => Err(DecodeError::NotAnObject { len: bytes.len() }),
     }
 }
 

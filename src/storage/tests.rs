@@ -94,6 +94,46 @@ fn cbor_objects() {
 }
 
 #[test]
+fn yaml_objects() {
+    let text = "apiVersion: example.com/v1\nkind: Widget\nmetadata:\n  name: w\n  labels:\n    a: \"yes\"\nspec:\n  f: 1.2345675e+06\n  g: 1e+06\n  h: 1e-07\n  i: 9223372036854775807\n  on: true\n  t: |\n    two\n    lines\n";
+    let object = decode(text.as_bytes()).unwrap();
+    assert_eq!((object.kind.as_str(), object.encoding), ("Widget", Encoding::Yaml));
+    assert_eq!(object.json["metadata"]["labels"]["a"], "yes");
+    assert_eq!(
+        object.json["spec"].to_string(),
+        r#"{"f":1234567.5,"g":1000000,"h":1e-7,"i":9223372036854775807,"on":true,"t":"two\nlines\n"}"#
+    );
+    // The first document is the object.
+    let two = format!("---\n{text}---\nkind: Other\n");
+    assert_eq!(decode(two.as_bytes()).unwrap().json, object.json);
+    // What is written is read.
+    let again = yaml::to_string(&object.json);
+    assert_eq!(decode(again.as_bytes()).unwrap().json, object.json, "{again}");
+}
+
+#[test]
+fn numbers_of_cbor_are_printed_as_those_of_json() {
+    use ciborium::Value as C;
+    let number = |value: C| {
+        let map = C::Map(vec![(C::Text("n".into()), value)]);
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&C::Tag(55799, Box::new(map)), &mut bytes).unwrap();
+        decode(&bytes).map(|object| object.json["n"].to_string())
+    };
+    for (value, printed) in [
+        (C::Float(3.0), "3"),
+        (C::Float(1e21), "1e+21"),
+        (C::Float(1e20), "100000000000000000000"),
+        (C::Float(975_096_051.889_732_7), "975096051.8897327"),
+        (C::Integer(i64::MIN.into()), "-9223372036854775808"),
+    ] {
+        assert_eq!(number(value).unwrap(), printed);
+    }
+    assert_eq!(number(C::Float(f64::NAN)), Err(DecodeError::Cbor));
+    assert_eq!(number(C::Float(f64::INFINITY)), Err(DecodeError::Cbor));
+}
+
+#[test]
 fn debug_shows_no_content() {
     let object = decode(br#"{"apiVersion":"v1","kind":"Secret","data":{"p":"aHVudGVyMg=="}}"#);
     assert!(!format!("{object:?}").contains("aHVudGVyMg"));

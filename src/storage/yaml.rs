@@ -2,7 +2,10 @@
 //! lines, quotes where YAML 1.1 (which Go's and Python's readers follow) would see a number, a
 //! date or a boolean.
 
+use serde::ser::{Serialize, Serializer};
 use serde_json::Value;
+
+use super::{DecodeError, number};
 
 /// The object as a YAML document that ends with a line feed.
 #[must_use]
@@ -12,12 +15,58 @@ pub fn to_string(value: &Value) -> String {
         folded_wrap_chars: usize::MAX,
     };
     // JSON is YAML: if the writer refuses a document, its JSON still says the same.
-    let mut text = serde_saphyr::to_string_with_options(value, options)
+    let mut text = serde_saphyr::to_string_with_options(&Node(value), options)
         .unwrap_or_else(|_| format!("{value:#}"));
     if !text.ends_with('\n') {
         text.push('\n');
     }
     text
+}
+
+/// The first document of stored YAML, as the API server reads it (sigs.k8s.io/yaml).
+///
+/// # Errors
+/// When it is damaged, without its bytes.
+pub(super) fn from_bytes(bytes: &[u8]) -> Result<Value, DecodeError> {
+    let text = String::from_utf8_lossy(bytes);
+    // `no` and `y` are text where they stand plain: the API server's writer quotes neither a
+    // boolean nor leaves such text unquoted.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let documents = serde_saphyr::from_multiple_with_options::<Value>(&text, options);
+    let mut value = documents
+        .map_err(|e| {
+            let (line, column) = e.location().map_or((0, 0), |l| (l.line(), l.column()));
+            DecodeError::Yaml { line, column }
+        })?
+        .into_iter()
+        .next()
+        .unwrap_or_default();
+    number::normalise(&mut value).map_err(|_| DecodeError::Number)?;
+    Ok(value)
+}
+
+/// A value whose numbers are written as numbers: `serde_json` keeps their text, which other
+/// writers would not understand.
+struct Node<'a>(&'a Value);
+
+impl Serialize for Node<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Number(n) => match (number::whole(n), n.as_f64()) {
+                (Some(whole), _) => match i64::try_from(whole) {
+                    Ok(small) => serializer.serialize_i64(small),
+                    Err(_) => serializer.serialize_i128(whole),
+                },
+                (None, Some(float)) => serializer.serialize_f64(float),
+                (None, None) => serializer.serialize_str(n.as_str()),
+            },
+            Value::Array(items) => serializer.collect_seq(items.iter().map(Node)),
+            Value::Object(map) => {
+                serializer.collect_map(map.iter().map(|(name, value)| (name, Node(value))))
+            }
+            other => other.serialize(serializer),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod kine;
 mod kms;
 mod live;
 mod migrate;
+mod numbers;
 mod past;
 mod profile;
 mod residue;
