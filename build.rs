@@ -1,5 +1,5 @@
 //! Generates the messages of the KMS plugin services, and the services themselves for the test
-//! plugin, without `protoc`.
+//! plugin, without `protoc`; and what `--version` says of this build.
 
 use std::path::Path;
 
@@ -22,5 +22,28 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .emit_rerun_if_changed(false)
         .out_dir(servers)
         .compile_fds(descriptors)?;
+    version();
     Ok(())
+}
+
+/// `scripts/release` says which commit it builds and when that was made. A build of a working tree
+/// may hold anything, so it names no commit.
+fn version() {
+    for name in ["ATREST_COMMIT", "ATREST_COMMIT_DATE"] {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+    let told = |name: &str| std::env::var(name).unwrap_or_else(|_| "unknown".to_owned());
+    let mut features: Vec<_> = std::env::vars()
+        .filter_map(|(name, _)| Some(name.strip_prefix("CARGO_FEATURE_")?.to_lowercase()))
+        .filter(|name| name != "default")
+        .collect();
+    features.sort();
+    let linked = match std::env::var("CARGO_CFG_TARGET_FEATURE") {
+        Ok(list) if list.split(',').any(|f| f == "crt-static") => "static",
+        _ => "dynamic",
+    };
+    println!("cargo::rustc-env=ATREST_COMMIT={}", told("ATREST_COMMIT"));
+    println!("cargo::rustc-env=ATREST_COMMIT_DATE={}", told("ATREST_COMMIT_DATE"));
+    println!("cargo::rustc-env=ATREST_TARGET={} ({linked})", told("TARGET"));
+    println!("cargo::rustc-env=ATREST_FEATURES={}", features.join(" "));
 }

@@ -27,6 +27,7 @@ mod rewrite;
 mod scan;
 mod watch;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -37,13 +38,26 @@ use ui::Ui;
 
 /// Tells the truth about Kubernetes encryption at rest in etcd, and acts on it.
 #[derive(Debug, Parser)]
-#[command(name = "atrest", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "atrest", version, long_version = LONG_VERSION, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
     command: Command,
 }
+
+/// What `--version` says; `-V` says the first line's number alone.
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit: ",
+    env!("ATREST_COMMIT"),
+    "\ndate: ",
+    env!("ATREST_COMMIT_DATE"),
+    "\ntarget: ",
+    env!("ATREST_TARGET"),
+    "\nfeatures: ",
+    env!("ATREST_FEATURES"),
+);
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -178,8 +192,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Version => {
-            let version = concat!("atrest ", env!("CARGO_PKG_VERSION"), "\n");
-            ui::print(|out| std::io::Write::write_all(out, version.as_bytes()))?;
+            ui::print(|out| writeln!(out, "atrest {LONG_VERSION}"))?;
             Ok(Exit::Ok)
         }
     }

@@ -5,11 +5,16 @@ use crate::support::{Etcd, Version, bin, corpus};
 
 #[test]
 fn the_binary_tells_its_version() {
+    let first = concat!("atrest ", env!("CARGO_PKG_VERSION"));
     for word in ["--version", "version"] {
         let done = bin().arg(word).run().ok();
-        assert_eq!(done.text(), concat!("atrest ", env!("CARGO_PKG_VERSION"), "\n"));
+        let lines: Vec<_> = done.text().lines().collect();
+        let names: Vec<_> = lines[1..].iter().filter_map(|l| Some(l.split_once(':')?.0)).collect();
+        assert_eq!(lines[0], first);
+        assert_eq!(names, ["commit", "date", "target", "features"], "{word}");
         assert_eq!(done.stderr, "");
     }
+    assert_eq!(bin().arg("-V").run().ok().text(), format!("{first}\n"));
 }
 
 #[test]
