@@ -15,7 +15,7 @@ use crate::report::Format;
 use crate::report::keys::Report;
 use crate::resource::Selector;
 use crate::scan::{ByPrefix, Judge, Prefixes};
-use crate::source::{Query, Record, SourceKind};
+use crate::source::{Query, Record, Source, SourceError, SourceKind, Visit};
 
 /// Options of `keys`.
 #[derive(Debug, clap::Args)]
@@ -44,44 +44,23 @@ pub fn run(ctx: &Ctx, _args: &Args) -> Result<Exit, Failure> {
         ordered: false,
     };
     let mut served = Served::new(configs.as_ref(), &selection);
-    let mut census = Census::default();
-    let mut count = |entry: EntryRef<'_>, add: &mut dyn FnMut(KeyName, bool)| {
-        let location = selection.scope.locate(entry.key);
-        if !location.internal {
-            let judged = judge.judge(&location.resource, entry.key, entry.stored());
-            let asked_for = selection.locate(entry.key).is_some();
-            if asked_for || judged.provider != Provider::Identity || served.has(&location.resource)
-            {
-                add(KeyName::of(&judged), asked_for);
-            }
-        }
+    let read = |source: &mut dyn Source, query: &Query, served: &mut Served<'_>| {
+        count(ctx, source, query, &selection, judge.as_ref(), served)
     };
-    let mut visit = source.visit(&query, &mut |entry| {
-        count(entry, &mut |name, selected| census.live(name, selected));
-        ControlFlow::Continue(())
-    })?;
-    query.revision = Some(visit.revision);
-    let history = source.history(&query, &mut |record| {
-        if let Record::Put(entry) = record {
-            count(entry, &mut |name, _| census.held(name));
+    let mut all_read = true;
+    let counted = match read(source.as_mut(), &query, &mut served) {
+        // What the user may read is most likely what the configuration serves.
+        Err(e) if e.is_unreadable_to_user() => {
+            let judged = selection.judged(configs.as_ref().map(ConfigSet::resources));
+            query.ranges = judged.query(None, false).ranges;
+            let counted = read(source.as_mut(), &query, &mut served)?;
+            ctx.ui.warn(&format!("only {} could be read: {e}", judged.names()));
+            all_read = false;
+            counted
         }
-        ControlFlow::Continue(())
-    });
-    let with_history = match history {
-        Ok(held) => {
-            for damage in held.damage {
-                if !visit.damage.contains(&damage) {
-                    visit.damage.push(damage);
-                }
-            }
-            true
-        }
-        Err(e) if info.kind == SourceKind::Etcd => {
-            ctx.ui.note(&format!("superseded revisions were not counted: {e}"));
-            false
-        }
-        Err(e) => return Err(e.into()),
+        counted => counted?,
     };
+    let Counted { census, visit, with_history } = counted;
     for note in &visit.notes {
         ctx.ui.note(note);
     }
@@ -93,7 +72,9 @@ pub fn run(ctx: &Ctx, _args: &Args) -> Result<Exit, Failure> {
             ));
         }
     }
-    let complete = visit.damage.is_empty();
+    // What the configuration does not serve is nobody's to read by it; without one, anything may
+    // need a key.
+    let complete = visit.damage.is_empty() && (all_read || configs.is_some());
     let keys = census.rows(configs.as_ref(), &plugins, with_history, complete);
     let report = Report {
         source: &info,
@@ -108,6 +89,68 @@ pub fn run(ctx: &Ctx, _args: &Args) -> Result<Exit, Failure> {
         ctx.ui.note("what nothing needs here, backups taken earlier may still need");
     }
     Ok(if visit.damage.is_empty() { Exit::Ok } else { Exit::Partial })
+}
+
+/// What the entries and revisions of a source need.
+struct Counted {
+    census: Census,
+    visit: Visit,
+    /// Superseded revisions are counted, too.
+    with_history: bool,
+}
+
+fn count(
+    ctx: &Ctx,
+    source: &mut dyn Source,
+    query: &Query,
+    selection: &Selection,
+    judge: &dyn Judge,
+    served: &mut Served<'_>,
+) -> Result<Counted, SourceError> {
+    let mut census = Census::default();
+    let mut tell = |entry: EntryRef<'_>, add: &mut dyn FnMut(KeyName, bool)| {
+        let location = selection.scope.locate(entry.key);
+        if !location.internal {
+            let judged = judge.judge(&location.resource, entry.key, entry.stored());
+            let asked_for = selection.locate(entry.key).is_some();
+            if asked_for || judged.provider != Provider::Identity || served.has(&location.resource)
+            {
+                add(KeyName::of(&judged), asked_for);
+            }
+        }
+    };
+    let mut visit = source.visit(query, &mut |entry| {
+        tell(entry, &mut |name, selected| census.live(name, selected));
+        ControlFlow::Continue(())
+    })?;
+    let past = Query { revision: Some(visit.revision), ..query.clone() };
+    let history = source.history(&past, &mut |record| {
+        if let Record::Put(entry) = record {
+            tell(entry, &mut |name, _| census.held(name));
+        }
+        ControlFlow::Continue(())
+    });
+    let with_history = match history {
+        Ok(held) => {
+            for damage in held.damage {
+                if !visit.damage.contains(&damage) {
+                    visit.damage.push(damage);
+                }
+            }
+            for note in held.notes {
+                if !visit.notes.contains(&note) {
+                    visit.notes.push(note);
+                }
+            }
+            true
+        }
+        Err(e) if source.info().kind == SourceKind::Etcd => {
+            ctx.ui.note(&format!("superseded revisions were not counted: {e}"));
+            false
+        }
+        Err(e) => return Err(e),
+    };
+    Ok(Counted { census, visit, with_history })
 }
 
 /// Which resources' plaintext needs an identity provider of the configuration. What it does not

@@ -294,7 +294,24 @@ impl Decoder<'_> {
                 timeout: Given::Wrong,
             };
         };
-        let timeout = match self.string(fields, path, "timeout", node.at) {
+        let timeout = self.timeout(fields, path, node);
+        self.kms_of(fields, path, node, timeout)
+    }
+
+    fn timeout(&mut self, fields: &[Field], path: &str, node: &Node) -> Given<GoDuration> {
+        let number = find(fields, "timeout").map(|f| (&f.node.value, f.node.at));
+        if let Some((value @ (Value::Int(_) | Value::Float), at)) = number {
+            // Quotes alone would make no duration of it.
+            let example = match value {
+                Value::Int(n) if *n > 0 => format!("{n}s"),
+                _ => "3s".to_owned(),
+            };
+            let message =
+                format!("is a number without a unit: write a duration such as `{example}`");
+            self.report(&child(path, "timeout"), message, at);
+            return Given::Wrong;
+        }
+        match self.string(fields, path, "timeout", node.at) {
             Given::Is(text, at) => {
                 if let Some(duration) = go_duration(text) {
                     Given::Is(duration, at)
@@ -307,7 +324,16 @@ impl Decoder<'_> {
             }
             Given::Absent(at) => Given::Absent(at),
             Given::Wrong => Given::Wrong,
-        };
+        }
+    }
+
+    fn kms_of(
+        &mut self,
+        fields: &[Field],
+        path: &str,
+        node: &Node,
+        timeout: Given<GoDuration>,
+    ) -> RawKms {
         let cachesize = match find(fields, "cachesize").map(|f| &f.node) {
             None => Given::Absent(node.at),
             Some(n) => match &n.value {

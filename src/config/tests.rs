@@ -282,7 +282,12 @@ fn rule_4_kms() {
             &[(&at("timeout"), "more than zero")],
         );
     }
-    refused(&kms(&format!("{good}, timeout: 3")), &[(&at("timeout"), "must be a string")]);
+    // What the message says is right: taken at its word, the file is valid.
+    for (number, example) in [("3", "3s"), ("0.5", "3s"), ("-1", "3s"), ("30", "30s")] {
+        let advice = format!("write a duration such as `{example}`");
+        refused(&kms(&format!("{good}, timeout: {number}")), &[(&at("timeout"), &advice)]);
+        accepted(&kms(&format!("{good}, timeout: {example}")));
+    }
     refused(&kms(&format!("{good}, timeout: soon")), &[(&at("timeout"), "is not a duration")]);
     refused(&kms("apiVersion: v2, name: a"), &[(&at("endpoint"), "is required")]);
     refused(&kms("name: a, endpoint: ''"), &[(&at("endpoint"), "is required")]);

@@ -44,6 +44,12 @@ impl KeyRange {
         Self { start: prefix.to_vec(), end: None }
     }
 
+    /// The prefix that all keys in the range and no others begin with, if there is one.
+    #[must_use]
+    pub fn as_prefix(&self) -> Option<&[u8]> {
+        (*self == Self::prefix(&self.start)).then_some(&self.start)
+    }
+
     /// Exactly one key.
     #[must_use]
     pub fn single(key: &[u8]) -> Self {

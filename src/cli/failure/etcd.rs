@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::source::{EtcdError, MemberStory, Story, TlsFileError, TlsStory, Wish};
+use crate::source::{EtcdError, KeyRange, MemberStory, Story, TlsFileError, TlsStory, Wish};
 
 const CLUSTER_HEALTH: &str = "check the health of the members: etcdctl endpoint status --cluster";
 const GIVE_CA: &str =
@@ -21,6 +21,7 @@ pub(super) fn etcd(e: &EtcdError) -> Option<String> {
         EtcdError::Endpoint { .. } => {
             "write host:port, http://host:port, https://host:port or unix:///path"
         }
+        EtcdError::Denied { wish: Wish::Read(range), .. } => return Some(grant(range)),
         EtcdError::Denied { wish: Wish::Write, .. } => {
             "etcdctl role grant-permission ROLE readwrite --prefix=true /registry/ allows it"
         }
@@ -30,9 +31,6 @@ pub(super) fn etcd(e: &EtcdError) -> Option<String> {
         }
         EtcdError::Incomplete { .. } => {
             "check that the endpoint is an etcd; the database behind k3s's kine is read with --kine"
-        }
-        EtcdError::WatchCanceled { denied: true, all_keys: true, .. } => {
-            "the history is read through a watch of all keys, for which the user needs the right to read them; a snapshot needs none"
         }
         EtcdError::WatchCanceled { denied: true, .. } => {
             "the user needs the right to read the watched keys"
@@ -48,6 +46,24 @@ pub(super) fn etcd(e: &EtcdError) -> Option<String> {
         | EtcdError::TooLarge(_) => return None,
     };
     Some(hint.to_owned())
+}
+
+/// The grant that lets a user read a range.
+fn grant(range: &KeyRange) -> String {
+    let quoted = |key: &[u8]| {
+        let text = String::from_utf8_lossy(key);
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:".contains(c);
+        if text.chars().all(plain) { text.into_owned() } else { format!("{text:?}") }
+    };
+    let what = match (range.as_prefix(), &range.end) {
+        (Some(prefix), _) => format!("--prefix=true {}", quoted(prefix)),
+        (None, Some(end)) if *end == [&range.start[..], &[0]].concat() => quoted(&range.start),
+        (None, Some(end)) => format!("{} {}", quoted(&range.start), quoted(end)),
+        (None, None) => format!("--from-key=true {}", quoted(&range.start)),
+    };
+    format!(
+        "etcdctl role grant-permission ROLE read {what} allows it; or narrow --resource to what is allowed"
+    )
 }
 
 /// The words of an error, where the command line has better ones: its options.
@@ -104,7 +120,7 @@ fn member(told: &MemberStory) -> Option<String> {
             "give --user NAME:PASSWORD, or a client certificate whose common name is an etcd user"
         }
         Story::Denied(_) => {
-            "etcdctl role grant-permission ROLE read --prefix=true /registry/ allows it; or narrow --prefix and --resource to what is allowed"
+            "ask for a role with `etcdctl role grant-permission`; etcdctl user get NAME shows what there is"
         }
         Story::Future => super::file::NOT_REACHED,
         Story::TokenRefused => "check the server's --auth-token setting and the clocks",

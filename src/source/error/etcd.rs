@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Cause;
 use crate::proto::Malformed;
+use crate::source::KeyRange;
 
 /// Why an etcd cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +41,7 @@ pub enum EtcdError {
     /// None of the members that were asked can.
     #[error("no etcd endpoint could be used")]
     NoMember(#[source] Trials),
-    /// The user lacks the right to do more than read.
+    /// The user lacks the right to do something.
     #[error("etcd at {member}: {} may not {wish}", who(.user.as_deref()))]
     Denied {
         /// The member that says so.
@@ -88,9 +89,12 @@ pub enum EtcdError {
     TooLarge(String),
 }
 
-/// What more than reading was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Wish {
+    /// Reading keys: those of this range among others.
+    #[error("read the requested keys")]
+    Read(KeyRange),
     /// Writing keys.
     #[error("write the keys")]
     Write,

@@ -32,6 +32,14 @@ pub enum SourceError {
     Etcd(#[from] EtcdError),
 }
 
+impl SourceError {
+    /// Whether the user lacks the right to read some of what was asked for.
+    #[must_use]
+    pub fn is_unreadable_to_user(&self) -> bool {
+        matches!(self, Self::Etcd(EtcdError::Denied { wish: Wish::Read(_), .. }))
+    }
+}
+
 /// Why there is no result at a revision.
 #[derive(Debug, thiserror::Error)]
 pub enum RevisionError {

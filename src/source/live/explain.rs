@@ -29,10 +29,10 @@ pub(super) fn refusal(session: &Session, refusal: &Refusal) -> EtcdError {
     Trials::new(stories).map_or(EtcdError::NoEndpoint, EtcdError::NoMember)
 }
 
-/// As [`refusal`], for a request that needs more than the right to read.
+/// As [`refusal`], for a request that needs a right.
 pub(super) fn refusal_to(session: &Session, refused: &Refusal, wish: Wish) -> EtcdError {
-    match refused.failures.as_slice() {
-        [(index, _)] if refused.said() == Some(Said::Denied) => EtcdError::Denied {
+    match refused.failures.last() {
+        Some((index, _)) if refused.said() == Some(Said::Denied) => EtcdError::Denied {
             member: session.members[*index].target.text.clone(),
             user: session.user(),
             wish,

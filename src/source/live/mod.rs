@@ -10,6 +10,7 @@ mod endpoint;
 mod events;
 mod explain;
 pub mod kv;
+mod narrow;
 mod pages;
 mod past;
 mod said;
@@ -160,7 +161,7 @@ impl Source for Live {
 
     fn history(&mut self, query: &Query, sink: &mut RecordSink<'_>) -> Result<Visit, SourceError> {
         let mut visit = past::history(self.runtime()?, &self.session, query, sink)?;
-        visit.notes = self.notes();
+        visit.notes.extend(self.notes());
         Ok(visit)
     }
 }

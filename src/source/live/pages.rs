@@ -13,7 +13,7 @@ use super::said::Said;
 use super::session::{Refusal, Session};
 use super::stride::Stride;
 use super::wire::{self, PageInfo, RangeRequest};
-use crate::source::{EntrySink, EtcdError, KeyRange, Query, RevisionError, SourceError};
+use crate::source::{EntrySink, EtcdError, KeyRange, Query, RevisionError, SourceError, Wish};
 
 /// Entries of the first page, before sizes are known: at etcd's largest they are 150 MB that the
 /// server gathers in vain.
@@ -56,6 +56,7 @@ pub(super) fn visit(
         wanted: query.revision,
         revision: query.revision.unwrap_or(0),
         limit: FIRST_LIMIT,
+        asked: KeyRange::single(b"\0"),
         sender,
     };
     let task = runtime.spawn(reader.run(query.ranges.clone()));
@@ -134,6 +135,8 @@ struct Reader {
     /// The revision of the scan; 0 until the first page says it.
     revision: i64,
     limit: i64,
+    /// The range that is being read.
+    asked: KeyRange,
     sender: mpsc::Sender<Bytes>,
 }
 
@@ -155,6 +158,7 @@ impl Reader {
 
     /// Sends the pages of one range; false when nobody wants more.
     async fn range(&mut self, range: KeyRange) -> Result<bool, SourceError> {
+        self.asked = range.clone();
         let mut stride = Stride::new(&range);
         let mut parts = VecDeque::from([Part::new(range, None)]);
         // Keys that the first page promised, and those that came.
@@ -256,7 +260,10 @@ impl Reader {
                 RevisionError::CompactedMeanwhile(self.revision).into()
             }
             (Some(Said::Future), Some(_)) => RevisionError::NotReached(self.revision).into(),
-            _ => explain::refusal(&self.session, refusal).into(),
+            _ => {
+                let wish = Wish::Read(self.asked.clone());
+                explain::refusal_to(&self.session, refusal, wish).into()
+            }
         }
     }
 }

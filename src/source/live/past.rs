@@ -17,40 +17,46 @@ use tokio::sync::mpsc;
 use tonic::Streaming;
 
 use super::events::{Frame, events, revision};
+use super::narrow::{self, Held};
 use super::said::Said;
 use super::session::{CallError, Refusal, Session};
 use super::wire::{PageInfo, RangeRequest};
 use super::{explain, pages};
 use crate::entry::Entry;
 use crate::source::{
-    EtcdError, KeyRange, Query, Record, RecordSink, RevisionError, SourceError, Visit,
+    EtcdError, KeyRange, Query, Record, RecordSink, RevisionError, SourceError, Visit, Wish,
 };
 
-const WATCH: &str = "/etcdserverpb.Watch/Watch";
+pub(super) const WATCH: &str = "/etcdserverpb.Watch/Watch";
 /// Responses that wait for the caller.
 const WAITING: usize = 4;
+/// Of an old server that was asked for the history of some keys only.
+const UNPROVEN: &str = "the user may not read all keys, and a server older than 3.4.25 or 3.5.8 does not prove that the history of some is whole: what was written and deleted just before may be missing";
 /// How often a read is begun again because etcd compacted meanwhile.
 const TRIES: usize = 3;
 
 /// `etcdserverpb.WatchCreateRequest` (etcd `api/etcdserverpb/rpc.proto`).
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-struct WatchCreateRequest {
+pub(super) struct WatchCreateRequest {
     #[prost(bytes = "vec", tag = "1")]
-    key: Vec<u8>,
+    pub key: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
-    range_end: Vec<u8>,
+    pub range_end: Vec<u8>,
     #[prost(int64, tag = "3")]
-    start_revision: i64,
+    pub start_revision: i64,
     /// Events of one revision may come in several responses.
     #[prost(bool, tag = "8")]
-    fragment: bool,
+    pub fragment: bool,
 }
 
 /// `etcdserverpb.WatchRequest`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-struct WatchRequest {
+pub(super) struct WatchRequest {
     #[prost(message, optional, tag = "1")]
-    create: Option<WatchCreateRequest>,
+    pub create: Option<WatchCreateRequest>,
+    /// Asks how far the watches of the stream are.
+    #[prost(message, optional, tag = "3")]
+    pub progress: Option<()>,
 }
 
 /// Calls `sink` for every revision that the server holds, ascending.
@@ -64,15 +70,21 @@ pub(super) fn history(
     let mut compacted = 0;
     for _ in 0..TRIES {
         // Revision 1 is the empty store's.
-        let watched = runtime.block_on(begin(session, compacted.max(1) + 1, newest))?;
-        let first = match watched {
-            Begun::Compacted(at) => {
-                compacted = at;
-                continue;
+        let from = compacted.max(1) + 1;
+        let watched = match runtime.block_on(begin(session, from, newest)) {
+            // The user may not read all keys: those that are wanted have to do.
+            Err(EtcdError::WatchCanceled { denied: true, .. }) if !query.ranges.is_empty() => {
+                match runtime.block_on(narrow::read(session, &query.ranges, from, newest))? {
+                    Held::Compacted(at) => Begun::Compacted(at),
+                    Held::Events { messages, unproven } => Begun::Some { messages, unproven },
+                }
             }
-            Begun::Nothing => None,
-            Begun::Events(first, stream) => Some((first, stream)),
+            watched => watched?,
         };
+        if let Begun::Compacted(at) = watched {
+            compacted = at;
+            continue;
+        }
         if newest < compacted {
             return Err(match query.revision {
                 Some(_) => RevisionError::Forgotten(newest),
@@ -90,14 +102,23 @@ pub(super) fn history(
             })?;
         }
         state.sort_by_key(|e| e.mod_revision);
-        let visit = Visit { revision: newest, compacted, ..Visit::default() };
+        let mut visit = Visit { revision: newest, compacted, ..Visit::default() };
         for entry in &state {
             if sink(Record::Put(entry.as_ref())).is_break() {
                 return Ok(visit);
             }
         }
-        if let Some((first, stream)) = first {
-            follow(runtime, session, first, stream, newest, query, sink)?;
+        match watched {
+            Begun::Events(first, stream) => {
+                follow(runtime, session, first, stream, newest, query, sink)?;
+            }
+            Begun::Some { messages, unproven } => {
+                Held::each(&messages, newest, sink)?;
+                if unproven {
+                    visit.notes.push(UNPROVEN.to_owned());
+                }
+            }
+            Begun::Nothing | Begun::Compacted(_) => {}
         }
         return Ok(visit);
     }
@@ -106,15 +127,18 @@ pub(super) fn history(
 
 /// The revision up to which the past is read.
 async fn newest(session: &Arc<Session>, query: &Query) -> Result<i64, SourceError> {
-    let mut request =
-        RangeRequest::new(&KeyRange::single(b"\0"), query.revision.filter(|r| *r > 0).unwrap_or(0));
+    // One of the keys that are wanted: the user may have no right to others.
+    let key = query.ranges.first().map(|r| r.start.as_slice()).filter(|k| !k.is_empty());
+    let key = KeyRange::single(key.unwrap_or(b"\0"));
+    let mut request = RangeRequest::new(&key, query.revision.filter(|r| *r > 0).unwrap_or(0));
     request.count_only = true;
+    let wanted = || query.ranges.first().cloned().unwrap_or_else(|| KeyRange::single(b"\0"));
     let page = session.range(&request, 1 << 20).await;
     let page = page.map_err(|refusal| -> SourceError {
         match refusal.said() {
             Some(Said::Future) => RevisionError::NotReached(request.revision).into(),
             Some(Said::Compacted) => RevisionError::Forgotten(request.revision).into(),
-            _ => explain::refusal(session, &refusal).into(),
+            _ => explain::refusal_to(session, &refusal, Wish::Read(wanted())).into(),
         }
     })?;
     let current = PageInfo::read(&page).map_err(EtcdError::Malformed)?.revision;
@@ -128,6 +152,8 @@ enum Begun {
     Nothing,
     /// The first response with events, and the rest.
     Events(Bytes, Box<Stream>),
+    /// All events of the wanted keys alone.
+    Some { messages: Vec<Bytes>, unproven: bool },
 }
 
 /// A watch at one member.
@@ -151,7 +177,7 @@ async fn begin(session: &Arc<Session>, from: i64, newest: i64) -> Result<Begun, 
     }
     let mut failures = Vec::new();
     for index in session.order() {
-        match begin_at(session, index, from).await {
+        match begin_at(session, index, from, false).await {
             Ok(begun) => return Ok(begun),
             Err(Obstacle::Member(e)) => failures.push((index, e)),
             Err(Obstacle::Request(e)) => return Err(e),
@@ -160,7 +186,12 @@ async fn begin(session: &Arc<Session>, from: i64, newest: i64) -> Result<Begun, 
     Err(explain::refusal(session, &Refusal { failures }))
 }
 
-async fn begin_at(session: &Arc<Session>, index: usize, from: i64) -> Result<Begun, Obstacle> {
+async fn begin_at(
+    session: &Arc<Session>,
+    index: usize,
+    from: i64,
+    renewed: bool,
+) -> Result<Begun, Obstacle> {
     let request = WatchRequest {
         create: Some(WatchCreateRequest {
             key: vec![0],
@@ -168,6 +199,7 @@ async fn begin_at(session: &Arc<Session>, index: usize, from: i64) -> Result<Beg
             start_revision: from,
             fragment: true,
         }),
+        progress: None,
     };
     let body = request.encode_to_vec().into();
     let messages = session.stream_once(index, WATCH, body).await.map_err(Obstacle::Member)?;
@@ -179,7 +211,15 @@ async fn begin_at(session: &Arc<Session>, index: usize, from: i64) -> Result<Beg
             return Ok(Begun::Compacted(frame.compact_revision));
         }
         if frame.canceled {
-            return Err(Obstacle::Request(canceled(&frame)));
+            let why = canceled(&frame);
+            // etcd says this of an expired token, too.
+            if matches!(why, EtcdError::WatchCanceled { denied: true, .. })
+                && !renewed
+                && session.renew_token(index).await.map_err(Obstacle::Member)?
+            {
+                return Box::pin(begin_at(session, index, from, true)).await;
+            }
+            return Err(Obstacle::Request(why));
         }
         if frame.newest > 0 {
             return Ok(Begun::Events(message, Box::new(stream)));
@@ -193,7 +233,7 @@ fn canceled(frame: &Frame<'_>) -> EtcdError {
 
 /// How long the server may prepare what it sends: it reads the whole history before the first
 /// event. That the connection is alive, keepalive probes tell.
-const PREPARATION: Duration = Duration::from_mins(2);
+pub(super) const PREPARATION: Duration = Duration::from_mins(2);
 
 impl Stream {
     async fn next(&mut self, session: &Session) -> Result<Bytes, CallError> {

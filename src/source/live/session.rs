@@ -266,13 +266,23 @@ impl Session {
         body: Bytes,
     ) -> Result<tonic::Streaming<Bytes>, CallError> {
         use tokio_stream::StreamExt as _;
+        let one = tokio_stream::iter([body]).chain(tokio_stream::pending());
+        self.stream(index, path, one).await
+    }
+
+    /// Opens a stream at one member, in both directions.
+    pub async fn stream(
+        self: &Arc<Self>,
+        index: usize,
+        path: &'static str,
+        bodies: impl tokio_stream::Stream<Item = Bytes> + Send + 'static,
+    ) -> Result<tonic::Streaming<Bytes>, CallError> {
         let token = self.token(index, Need::Any).await?;
         let channel = self.channel(index).await?;
         let call = async {
             let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX);
             grpc.ready().await.map_err(|e| CallError::from_transport(&e))?;
-            let one = tokio_stream::iter([body]).chain(tokio_stream::pending());
-            let mut request = tonic::Request::new(one);
+            let mut request = tonic::Request::new(bodies);
             // A member without a leader would stay silent for ever.
             request.metadata_mut().insert("hasleader", AsciiMetadataValue::from_static("true"));
             if let Some(token) = token {
