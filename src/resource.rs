@@ -10,6 +10,8 @@ use std::borrow::Cow;
 
 use crate::source::KeyRange;
 
+pub mod kind;
+
 /// The API server's default `--etcd-prefix`, with the slash it appends.
 pub const DEFAULT_PREFIX: &str = "/registry/";
 

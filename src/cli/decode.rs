@@ -112,7 +112,7 @@ fn show(
     let mut first = None;
     for reading in &one.readings {
         let shown = if pasted::is_value(&reading.value) {
-            get::show(ctx, reader, &one.entry(reading, key), reveal)
+            get::show(ctx, reader, &one.entry(reading, key), reveal, &mut |_| {})
         } else {
             let len = reading.value.len();
             Err(format!("{len} bytes that begin as nothing the API server stores as an object"))

@@ -7,19 +7,22 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::failure::{Exit, Failure};
-use super::object::{Reader, Shown};
+use super::object::{Hollow, Reader, Shown};
 use super::open::{self, Selection};
 use super::progress::Progress;
 use super::{Ctx, ui};
 use crate::entry::EntryRef;
 use crate::export::{ExportError, Tree, clean};
+use crate::report::causes::Causes;
 use crate::report::{Format, table};
 use crate::resource::{Location, Selector, group_of};
+use crate::scan::place::Misplaced;
 use crate::source::{Query, Source};
 use crate::storage;
 
 /// Options of `export`.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)] // flags are what a command line has
 pub struct Args {
     /// Write one file per object below this directory: GROUP/RESOURCE/NAMESPACE/NAME.yaml
     #[arg(long, value_name = "DIR")]
@@ -29,6 +32,10 @@ pub struct Args {
     #[arg(long)]
     pub clean: bool,
 
+    /// Also write objects that are not what their etcd key says, under that key's name
+    #[arg(long)]
+    pub include_misplaced: bool,
+
     /// Replace existing files
     #[arg(long, requires = "out")]
     pub force: bool,
@@ -37,6 +44,9 @@ pub struct Args {
     #[arg(long)]
     pub show_managed_fields: bool,
 }
+
+/// How many misplaced objects are named.
+const NAMED: usize = 20;
 
 /// What other objects need to exist first.
 const FIRST: [&str; 2] = ["namespaces", "customresourcedefinitions.apiextensions.k8s.io"];
@@ -61,7 +71,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if tree.as_ref().is_some_and(Tree::is_open_to_others) {
         ctx.ui.warn("others can look into the output directory; the files themselves are private");
     }
-    let mut writer = Writer::new(ctx, args.clean, format, tree);
+    let mut writer = Writer::new(ctx, args, format, tree);
     let mut query = selection.query(ctx.global.revision, true);
     let progress = Progress::entries(&ctx.ui, || source.estimate(&query));
 
@@ -94,6 +104,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     }
     progress.finish();
     writer.finish()?;
+    let revision = query.revision.unwrap_or_default();
+    writer.tell(|found| reader.look(source.as_mut(), revision, &selection.scope, found));
     for note in &notes {
         ctx.ui.note(note);
     }
@@ -116,13 +128,19 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             dir.display()
         ));
     }
-    if writer.written == 0 && writer.failed == 0 {
+    if writer.written + writer.failed + writer.left_out == 0 {
         ctx.ui.warn("nothing was selected, nothing is exported");
     }
     if writer.failed > 0 {
         ctx.ui.warn(&format!("{} could not be exported", table::entries(writer.failed)));
     }
-    Ok(if writer.failed > 0 || writer.incomplete > 0 || !damage.is_empty() {
+    if writer.left_out > 0 {
+        ctx.ui.warn(&format!(
+            "{} left out: they are not the objects that their keys say; --include-misplaced writes them as well",
+            table::entries(writer.left_out)
+        ));
+    }
+    Ok(if writer.left_out > 0 || writer.failed > 0 || writer.incomplete > 0 || !damage.is_empty() {
         Exit::Partial
     } else {
         Exit::Ok
@@ -144,6 +162,7 @@ pub fn export_failure(e: &ExportError) -> Failure {
 struct Writer<'c> {
     ctx: &'c Ctx,
     clean: bool,
+    include_misplaced: bool,
     format: Format,
     tree: Option<Tree>,
     out: std::io::BufWriter<std::io::StdoutLock<'static>>,
@@ -151,22 +170,32 @@ struct Writer<'c> {
     failed: u64,
     /// Written, but with fields missing that this version does not know.
     incomplete: u64,
+    /// Misplaced, and so not written.
+    left_out: u64,
+    /// Why some could not be written.
+    causes: Causes,
+    /// Misplaced objects by their keys, the first few.
+    misplaced: Vec<(Vec<u8>, Box<Misplaced>)>,
     error: Option<Failure>,
     /// Directories below the tree that hold what other objects need.
     first: std::collections::BTreeSet<PathBuf>,
 }
 
 impl<'c> Writer<'c> {
-    fn new(ctx: &'c Ctx, clean: bool, format: Format, tree: Option<Tree>) -> Self {
+    fn new(ctx: &'c Ctx, args: &Args, format: Format, tree: Option<Tree>) -> Self {
         Self {
             ctx,
-            clean,
+            clean: args.clean,
+            include_misplaced: args.include_misplaced,
             format,
             tree,
             out: ui::stdout(),
             written: 0,
             failed: 0,
             incomplete: 0,
+            left_out: 0,
+            causes: Causes::default(),
+            misplaced: Vec::new(),
             error: None,
             first: std::collections::BTreeSet::new(),
         }
@@ -212,22 +241,31 @@ impl<'c> Writer<'c> {
             Ok(shown) => shown,
             Err(not) => {
                 self.failed += 1;
-                self.ctx.ui.warn(&format!(
-                    "cannot export {}: {} ({})",
-                    key(),
-                    not.reason,
-                    super::object::stored_as(&not.judged)
-                ));
+                let how = super::object::stored_as(&not.judged);
+                self.causes.add(entry.key, &format!("{} ({how})", not.reason));
                 return Ok(());
             }
         };
+        if let Some(found) = shown.judged.misplaced.take() {
+            if self.misplaced.len() < NAMED {
+                self.misplaced.push((entry.key.to_vec(), found));
+            }
+            if !self.include_misplaced {
+                self.left_out += 1;
+                return Ok(());
+            }
+        }
+        if let Some(hollow) = shown.hollow.take() {
+            self.failed += 1;
+            return self.raw(&hollow, location, entry.key);
+        }
         let Shown { unknown, json, .. } = &mut shown;
         if !unknown.is_empty() {
             self.incomplete += 1;
             self.ctx.ui.warn(&format!(
-                "{}: fields newer than this program are missing: {}",
+                "{}: these are missing: {}",
                 key(),
-                unknown.join(", ")
+                super::get::fields(unknown)
             ));
         }
         if self.clean {
@@ -236,22 +274,52 @@ impl<'c> Writer<'c> {
         self.object(json, location, entry.key)
     }
 
+    /// The bytes of an object that cannot be written as a manifest, beside the reason: not lost,
+    /// and no manifest that would make an empty object. There is no place for them on stdout.
+    fn raw(&mut self, hollow: &Hollow, location: &Location<'_>, key: &[u8]) -> Result<(), Failure> {
+        let Some(tree) = &self.tree else {
+            self.causes.add(key, &hollow.reason);
+            return Ok(());
+        };
+        let directories = directories(location, key);
+        let (_, name) = location.exactly(key);
+        let reason = format!(
+            "{}.\nThe stored bytes, decrypted, are in the file beside this one.\n",
+            hollow.reason
+        );
+        for (extension, content) in
+            [(".protobuf", hollow.bytes.expose()), (".protobuf.txt", reason.as_bytes())]
+        {
+            tree.write(&directories, name, extension, content).map_err(|e| export_failure(&e))?;
+        }
+        self.causes.add(key, &format!("{}; its bytes are in a .protobuf file", hollow.reason));
+        Ok(())
+    }
+
+    /// What was not written, and why.
+    fn tell(&mut self, look: impl FnOnce(&mut [&mut Misplaced]) -> Result<(), Failure>) {
+        for line in self.causes.lines("cannot export") {
+            self.ctx.ui.warn(&line);
+        }
+        // That nobody can look makes the objects no less misplaced.
+        let _ = look(&mut self.misplaced.iter_mut().map(|(_, m)| &mut **m).collect::<Vec<_>>());
+        for (key, found) in &self.misplaced {
+            let key = table::visible(&String::from_utf8_lossy(key));
+            self.ctx.ui.warn(&format!("misplaced: {key}: {found}"));
+        }
+    }
+
     fn object(&mut self, json: &Value, location: &Location<'_>, key: &[u8]) -> Result<(), Failure> {
         let text = zeroize::Zeroizing::new(match self.format {
             Format::Json => format!("{json:#}\n"),
             _ => storage::yaml::to_string(json),
         });
         if let Some(tree) = &self.tree {
-            let resource = location.resource.split('.').next().unwrap_or_default();
-            let group = match group_of(&location.resource) {
-                "" => "core",
-                group => group,
-            };
             // By the key's own bytes: as text, names that are none would be alike.
-            let (namespace, name) = location.exactly(key);
-            let mut directories = vec![group.as_bytes(), resource.as_bytes()];
-            directories.extend(namespace);
+            let (_, name) = location.exactly(key);
+            let directories = directories(location, key);
             if FIRST.contains(&location.resource.as_ref()) {
+                let (group, resource) = parts(location);
                 self.first.insert(PathBuf::from_iter([group, resource]));
             }
             let extension = if self.format == Format::Json { ".json" } else { ".yaml" };
@@ -283,6 +351,23 @@ impl<'c> Writer<'c> {
         }
         self.out.flush().map_err(|e| ui::write_failure(&e))
     }
+}
+
+/// Group and resource, as directories name them.
+fn parts<'a>(location: &'a Location<'_>) -> (&'a str, &'a str) {
+    let resource = location.resource.split('.').next().unwrap_or_default();
+    match group_of(&location.resource) {
+        "" => ("core", resource),
+        group => (group, resource),
+    }
+}
+
+/// Where an object's file lies below the tree.
+fn directories<'a>(location: &'a Location<'_>, key: &'a [u8]) -> Vec<&'a [u8]> {
+    let (group, resource) = parts(location);
+    let mut directories = vec![group.as_bytes(), resource.as_bytes()];
+    directories.extend(location.exactly(key).0);
+    directories
 }
 
 // The list is written as it is read; its frame is that of `list` in serde_json's order.

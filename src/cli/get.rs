@@ -12,6 +12,7 @@ use super::object::Reader;
 use super::{Ctx, open, ui};
 use crate::entry::Entry;
 use crate::report::{Format, table};
+use crate::scan::place::Misplaced;
 use crate::source::{KeyRange, Query};
 use crate::storage;
 
@@ -86,7 +87,12 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             missing.push(key.as_str());
             continue;
         };
-        match show(ctx, &reader, entry, args.reveal) {
+        let revision = visit.revision;
+        let mut look = |found: &mut Misplaced| {
+            // That nobody can look makes the object no less misplaced.
+            let _ = reader.look(source.as_mut(), revision, &open::scope(ctx), &mut [found]);
+        };
+        match show(ctx, &reader, entry, args.reveal, &mut look) {
             Ok((json, header, whole)) => {
                 if !whole {
                     exit = Exit::Partial;
@@ -122,38 +128,53 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     Err(failure)
 }
 
-/// The object, a line on how it is stored, and whether all of it is shown.
+/// The object, a line on how it is stored, and whether all of it is shown. `look` finds out what
+/// is where a misplaced object belongs.
 pub fn show(
     ctx: &Ctx,
     reader: &Reader,
     entry: &Entry,
     reveal: bool,
+    look: &mut dyn FnMut(&mut Misplaced),
 ) -> Result<(Value, String, bool), String> {
     let scope = open::scope(ctx);
     let location = scope.locate(&entry.key);
     let mut shown = reader
         .read(entry.as_ref(), &location)
         .map_err(|n| format!("{} ({})", n.reason, super::object::stored_as(&n.judged)))?;
-    for field in &shown.unknown {
-        ctx.ui.warn(&format!(
-            "{}: field {field} is newer than this program and is not shown",
-            table::visible(&String::from_utf8_lossy(&entry.key))
-        ));
-    }
-    if !reveal {
-        storage::redact(&mut shown.json);
-    }
     // A value from stdin may come without its key and revision.
     let name = match entry.key.as_slice() {
         [] => "value".to_owned(),
         key => table::visible(&String::from_utf8_lossy(key)),
     };
+    if let Some(found) = shown.judged.misplaced.as_deref_mut() {
+        look(found);
+        ctx.ui.warn(&format!("misplaced: {name}: {found}"));
+    }
+    if let Some(hollow) = &shown.hollow {
+        ctx.ui.warn(&format!("{name}: {}", hollow.reason));
+    } else if !shown.unknown.is_empty() {
+        ctx.ui.warn(&format!("{name}: not shown: {}", fields(&shown.unknown)));
+    }
+    if !reveal {
+        storage::redact(&mut shown.json);
+    }
     let mut header =
         format!("{name}: {}, {} bytes", super::object::stored_as(&shown.judged), entry.value.len());
     if entry.mod_revision > 0 {
         let _ = write!(header, ", revision {}", entry.mod_revision);
     }
     Ok((std::mem::take(&mut shown.json), header, shown.unknown.is_empty()))
+}
+
+/// Fields in a sentence: the first, and how many more there are.
+pub fn fields(unknown: &[String]) -> String {
+    const NAMED: usize = 10;
+    let named: Vec<_> = unknown.iter().take(NAMED).map(|f| table::visible(f)).collect();
+    match unknown.len() - named.len() {
+        0 => named.join(", "),
+        more => format!("{}, and {} more", named.join(", "), table::count(more as u64)),
+    }
 }
 
 /// Writes objects to stdout, and wipes them: one as itself, several as a list (JSON) or documents

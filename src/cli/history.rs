@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use super::failure::{Exit, Failure};
-use super::object::Reader as Decoder;
+use super::object::{NotShown, Reader as Decoder};
 use super::target::Target;
 use super::{Ctx, open, ui};
 use crate::forensics::changes::Contents;
+use crate::report::causes::Causes;
 use crate::report::history::{Report, Revision};
 use crate::report::{Format, table};
 use crate::resource::{Location, Scope};
@@ -49,6 +50,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         revisions: Vec::new(),
         before: HashMap::new(),
         unread: 0,
+        no_objects: Causes::default(),
     };
     let mut ranges = Vec::new();
     let mut missing = None;
@@ -63,7 +65,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         }
     }
     let visit = reader.read(crate::resource::merge_ranges(ranges))?;
-    let Reader { revisions, unread, .. } = reader;
+    let Reader { revisions, unread, no_objects, .. } = reader;
     for note in &visit.notes {
         ctx.ui.note(note);
     }
@@ -91,7 +93,10 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         let names: Vec<_> = targets.iter().map(|t| table::visible(&t.text)).collect();
         ctx.ui.note(&format!("no revision of {} is held", names.join(", ")));
     }
-    let unreadable = revisions.iter().any(|r| {
+    for line in no_objects.lines("unreadable:") {
+        ctx.ui.warn(&line);
+    }
+    let unreadable = !no_objects.is_empty() || revisions.iter().any(|r| {
         matches!(r, Revision::Put { finding, .. } if finding.judged.status == Some(Status::Unreadable))
     });
     let partial = unreadable || (with_keys && unread > 0) || !visit.damage.is_empty();
@@ -109,6 +114,8 @@ struct Reader<'a> {
     before: HashMap<Vec<u8>, Contents>,
     /// Revisions whose data could not be read.
     unread: u64,
+    /// Revisions that could be read, and are no objects.
+    no_objects: Causes,
 }
 
 impl Reader<'_> {
@@ -137,16 +144,31 @@ impl Reader<'_> {
     fn read(&mut self, ranges: Vec<KeyRange>) -> Result<Visit, Failure> {
         let query = self.query(ranges);
         let (scope, decoder, reveal) = (self.scope, self.decoder, self.reveal);
-        let Self { source, revisions, before, unread, .. } = self;
+        let Self { source, revisions, before, unread, no_objects, .. } = self;
         Ok(source.held(&query, &mut |record, held| {
             revisions.push(match record {
                 Record::Put(entry) => {
                     let location = scope.locate(entry.key);
                     let judged = decoder.judge(&location.resource, entry.key, entry.stored());
-                    let finding = Box::new(Finding::new(entry, &location, judged));
+                    let mut finding = Box::new(Finding::new(entry, &location, judged));
+                    let mut note = |not: &NotShown| {
+                        if not.judged.status == Some(Status::Unreadable) {
+                            finding.judged.status = not.judged.status;
+                        }
+                        if finding.judged.status == Some(Status::Unreadable) || not.no_object {
+                            finding.judged.reason = Some(not.reason.clone().into());
+                        }
+                        if not.no_object {
+                            no_objects.add(entry.key, &not.reason);
+                        }
+                    };
                     let mut changes = None;
-                    if matches!(&*location.resource, "secrets" | "configmaps") {
-                        let now = decoder.read(entry, &location);
+                    if location.internal {
+                        // Never an object of the API.
+                    } else if !matches!(&*location.resource, "secrets" | "configmaps") {
+                        decoder.open(entry, &location).map_or_else(|not| note(&not), |_| ());
+                    } else {
+                        let now = decoder.read(entry, &location).inspect_err(|not| note(not));
                         *unread += u64::from(now.is_err());
                         let now = now.ok().and_then(|s| Contents::of(&s.json, reveal));
                         let old = before.remove(entry.key);

@@ -7,9 +7,13 @@ use super::failure::Failure;
 use super::open;
 use crate::config::ConfigSet;
 use crate::entry::EntryRef;
-use crate::resource::Location;
+use crate::envelope::Provider;
+use crate::report::table;
+use crate::resource::{Location, Scope};
+use crate::scan::place::{Misplaced, look, misplaced};
 use crate::scan::{ByPrefix, Judge as _, Judged, Prefixes, Status};
 use crate::secret::Plaintext;
+use crate::source::Source;
 use crate::storage;
 use crate::transform::Transformers;
 
@@ -21,6 +25,16 @@ pub struct Shown {
     pub judged: Judged<'static>,
     /// Fields that this version does not know, by path; their content is not shown.
     pub unknown: Vec<String>,
+    /// The decrypted bytes of a kind that is not known: its JSON form holds the metadata alone.
+    pub hollow: Option<Hollow>,
+}
+
+/// An object of which only the metadata can be shown.
+pub struct Hollow {
+    /// What is stored.
+    pub bytes: Plaintext,
+    /// Why it is not shown as a whole.
+    pub reason: String,
 }
 
 impl Drop for Shown {
@@ -35,6 +49,14 @@ pub struct NotShown {
     pub judged: Judged<'static>,
     /// In words, without stored bytes.
     pub reason: String,
+    /// It was read, and is no object.
+    pub no_object: bool,
+}
+
+impl NotShown {
+    fn new(judged: Judged<'static>, reason: String) -> Self {
+        Self { judged, reason, no_object: false }
+    }
 }
 
 /// Decrypts and decodes entries.
@@ -68,7 +90,7 @@ impl Reader {
 
     /// Decrypts and decodes one entry.
     pub fn read(&self, entry: EntryRef<'_>, location: &Location<'_>) -> Result<Shown, NotShown> {
-        let (plain, judged) = self.decrypt(entry, location)?;
+        let (plain, judged) = self.open(entry, location)?;
         match storage::decode(plain.expose()) {
             Ok(mut object) => {
                 if entry.mod_revision > 0 {
@@ -78,10 +100,62 @@ impl Reader {
                     object.hide_managed_fields();
                 }
                 let unknown = object.unknown.iter().map(ToString::to_string).collect();
-                Ok(Shown { json: object.json, judged, unknown })
+                let hollow = object.is_hollow().then(|| Hollow {
+                    reason: format!(
+                        "the kind {} of {} is stored as protobuf, whose fields this program does not know: only its metadata can be shown",
+                        table::visible(&object.kind),
+                        table::visible(&object.api_version)
+                    ),
+                    bytes: plain,
+                });
+                Ok(Shown { json: object.json, judged, unknown, hollow })
             }
-            Err(e) => Err(NotShown { judged, reason: super::failure::chain(&e) }),
+            Err(e) => Err(NotShown::new(judged, super::failure::chain(&e))),
         }
+    }
+
+    /// Decrypts one entry and sees which object it is, if it is one.
+    pub fn open(
+        &self,
+        entry: EntryRef<'_>,
+        location: &Location<'_>,
+    ) -> Result<(Plaintext, Judged<'static>), NotShown> {
+        let (plain, mut judged) = self.decrypt(entry, location)?;
+        // Without a key, what it is may be anything; decoding says why it is not.
+        if entry.key.is_empty() {
+            return Ok((plain, judged));
+        }
+        match storage::type_meta(plain.expose()) {
+            Ok(object) => {
+                judged.misplaced = misplaced(location, entry.key, &object).map(Box::new);
+            }
+            Err(no_object) => {
+                judged.status = judged.status.map(|_| Status::Unreadable);
+                let how = match (judged.provider, &judged.key_name) {
+                    (Provider::Identity, _) => "stored unencrypted".to_owned(),
+                    (provider, Some(name)) => format!("decrypted with {provider} key `{name}`"),
+                    (provider, None) => format!("decrypted with {provider}"),
+                };
+                let reason = no_object.after(&how);
+                return Err(NotShown { judged, reason, no_object: true });
+            }
+        }
+        Ok((plain, judged))
+    }
+
+    /// What is where misplaced objects belong, at the revision at which they were found.
+    pub fn look(
+        &self,
+        source: &mut dyn Source,
+        revision: i64,
+        scope: &Scope,
+        found: &mut [&mut Misplaced],
+    ) -> Result<(), Failure> {
+        let read = |entry: EntryRef<'_>| {
+            let (plain, _) = self.decrypt(entry, &scope.locate(entry.key)).ok()?;
+            Some(storage::type_meta(plain.expose()).ok()?.into_owned())
+        };
+        Ok(look(source, revision, found, &read)?)
     }
 
     /// Decrypts one entry.
@@ -107,7 +181,7 @@ impl Reader {
         }
         let Some(transformers) = &self.transformers else {
             let reason = "encrypted, and no --encryption-config was given".to_owned();
-            return Err(NotShown { judged, reason });
+            return Err(NotShown::new(judged, reason));
         };
         if placeless {
             return match transformers.for_any_resource().read(entry.key, value) {
@@ -115,18 +189,18 @@ impl Reader {
                     judged.key_name = opened.used.key.map(|name| name.to_string().into());
                     Ok((opened.plaintext, judged))
                 }
-                Err(e) => Err(NotShown { judged, reason: super::failure::chain(&e) }),
+                Err(e) => Err(NotShown::new(judged, super::failure::chain(&e))),
             };
         }
         match transformers.for_resource(&location.resource).read(entry.key, value) {
             Ok(opened) => {
-                judged.status = Some(if opened.stale { Status::Stale } else { Status::Current });
+                judged.status = Some(opened.status());
                 judged.reason = opened.reason.map(Into::into);
                 Ok((opened.plaintext, judged))
             }
             Err(e) => {
                 judged.status = Some(Status::Unreadable);
-                Err(NotShown { judged, reason: super::failure::chain(&e) })
+                Err(NotShown::new(judged, super::failure::chain(&e)))
             }
         }
     }
@@ -135,11 +209,11 @@ impl Reader {
 /// How an entry is stored, for people: `secretbox v1 key secret-key-1, stale (…)`.
 pub fn stored_as(judged: &Judged<'_>) -> String {
     use std::fmt::Write as _;
-    if judged.provider == crate::envelope::Provider::Identity && judged.status.is_none() {
+    if judged.provider == Provider::Identity && judged.status.is_none() {
         return "stored unencrypted".to_owned();
     }
     let mut text = match judged.provider {
-        crate::envelope::Provider::Identity => "stored unencrypted".to_owned(),
+        Provider::Identity => "stored unencrypted".to_owned(),
         provider => format!("encrypted by {provider}"),
     };
     // Writing to a String cannot fail.
@@ -147,10 +221,10 @@ pub fn stored_as(judged: &Judged<'_>) -> String {
         let _ = write!(text, " {}", version.as_str());
     }
     if let Some(name) = &judged.key_name {
-        let _ = write!(text, " key {}", crate::report::table::visible(name));
+        let _ = write!(text, " key {}", table::visible(name));
     }
     if let Some(id) = &judged.kms_key_id {
-        let _ = write!(text, " (key ID {})", crate::report::table::visible(id));
+        let _ = write!(text, " (key ID {})", table::visible(id));
     }
     if let Some(status) = judged.status {
         let _ = write!(text, ", {}", status.as_str());

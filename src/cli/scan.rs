@@ -11,10 +11,14 @@ use super::{Ctx, ui};
 use crate::config::ConfigSet;
 use crate::entry::{Entry, EntryRef};
 use crate::report::Format;
+use crate::report::causes::Causes;
 use crate::report::scan::{KeyReads, Report};
 use crate::report::table;
+use crate::scan::place::look;
 use crate::scan::{ByPrefix, ByReading, Counts, Finding, Judge, Judged, Prefixes, Status, Totals};
 use crate::source::{Census, Query, Source, Visit};
+use crate::storage;
+use crate::transform::Transformers;
 
 /// Options of `scan`.
 #[derive(Debug, clap::Args)]
@@ -53,8 +57,12 @@ pub enum FailOn {
     Current,
     /// Readable, but the API server would rewrite it
     Stale,
-    /// No configured provider can read it
+    /// No configured provider can read it, or what it reads is no object
     Unreadable,
+    /// Current or stale: that could not be decided
+    Unknown,
+    /// Holds another object than its key says (with --verify)
+    Misplaced,
 }
 
 impl FailOn {
@@ -63,17 +71,20 @@ impl FailOn {
             Self::Plaintext => totals.plaintext,
             Self::Encrypted => totals.encrypted,
             Self::Current => totals.current,
-            Self::Stale => totals.stale,
+            // What is not known to be current may be stale.
+            Self::Stale => totals.stale + totals.unknown,
             Self::Unreadable => totals.unreadable,
+            Self::Unknown => totals.unknown,
+            Self::Misplaced => totals.misplaced,
         }
     }
 
     fn needs_config(self) -> bool {
-        matches!(self, Self::Current | Self::Stale | Self::Unreadable)
+        !matches!(self, Self::Plaintext | Self::Encrypted)
     }
 }
 
-/// How many unreadable entries are named on stderr; `--list` names all.
+/// How many misplaced entries are named on stderr; `--list` names all.
 const NAMED: usize = 20;
 
 /// Runs the command.
@@ -97,6 +108,10 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if configs.is_none() {
         needs_no_config(args)?;
     }
+    if args.fail_on.contains(&FailOn::Misplaced) && !args.verify {
+        return Err(Failure::usage("--fail-on misplaced says nothing without reading the values")
+            .hint("add --verify"));
+    }
     let selection = Selection::new(ctx, configs.as_ref().map(ConfigSet::resources))?;
     let mut source = open::source(ctx)?;
     let info = source.info();
@@ -113,7 +128,10 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let progress = Progress::entries(&ctx.ui, || source.estimate(&query));
     let visit = folder.visit(source.as_mut(), &query, args.verify, &progress)?;
     progress.finish();
-    let Folder { counts, entries, bad, bad_total, .. } = folder;
+    if let Some(transformers) = &transformers {
+        folder.look(source.as_mut(), visit.revision, transformers)?;
+    }
+    let Folder { counts, entries, unreadable, unknown, misplaced, .. } = folder;
     drop(source);
 
     for note in &visit.notes {
@@ -138,12 +156,14 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if totals.entries == 0 {
         ctx.ui.note(&nothing_found(&selection));
     }
-    name_unreadable(ctx, &bad, bad_total);
+    name_causes(ctx, "unreadable:", &unreadable, list);
+    name_causes(ctx, "current or stale, unknown:", &unknown, list);
+    name_misplaced(ctx, &misplaced, totals.misplaced);
     super::report_damage(ctx, &visit.damage);
     if args.fail_on.iter().any(|f| f.count(&totals) > 0) {
         return Ok(Exit::Found);
     }
-    if totals.unreadable > 0 || !visit.damage.is_empty() {
+    if totals.unreadable > 0 || totals.misplaced > 0 || !visit.damage.is_empty() {
         return Ok(Exit::Partial);
     }
     Ok(Exit::Ok)
@@ -161,19 +181,26 @@ fn needs_no_config(args: &Args) -> Result<(), Failure> {
     if args.verify { Err(verify_needs_keys()) } else { Ok(()) }
 }
 
-/// Of `total` unreadable entries, the first ones.
-fn name_unreadable(ctx: &Ctx, bad: &[Finding], total: u64) {
-    for f in bad {
-        ctx.ui.warn(&format!(
-            "unreadable: {}: {}",
-            table::visible(&String::from_utf8_lossy(&f.key)),
-            f.judged.reason.as_deref().unwrap_or("no configured provider can read it")
-        ));
+/// What is wrong with entries, a line for each cause.
+fn name_causes(ctx: &Ctx, what: &str, causes: &Causes, list: bool) {
+    for line in causes.lines(what) {
+        let more = !list && line.contains(" more");
+        ctx.ui.warn(&format!("{line}{}", if more { "; --list names each" } else { "" }));
     }
-    if total > bad.len() as u64 {
+}
+
+/// Of `total` misplaced entries, the first ones.
+fn name_misplaced(ctx: &Ctx, first: &[Finding], total: u64) {
+    for f in first {
+        let key = table::visible(&String::from_utf8_lossy(&f.key));
+        if let Some(misplaced) = &f.judged.misplaced {
+            ctx.ui.warn(&format!("misplaced: {key}: {misplaced}"));
+        }
+    }
+    if total > first.len() as u64 {
         ctx.ui.warn(&format!(
-            "and {} more that are unreadable; --list names them all",
-            table::count(total - bad.len() as u64)
+            "and {} more that are misplaced; --list names each",
+            table::count(total - first.len() as u64)
         ));
     }
 }
@@ -232,9 +259,12 @@ struct Folder<'a> {
     /// How the key before began, and its resource: where only counts are wanted, keys that begin
     /// alike need not be taken apart again.
     before: Option<(Vec<u8>, String)>,
-    /// Unreadable entries, the first few by key.
-    bad: Vec<Finding>,
-    bad_total: u64,
+    /// Unreadable entries by cause.
+    unreadable: Causes,
+    /// Those whose status could not be decided, by cause.
+    unknown: Causes,
+    /// Misplaced entries, the first few by key.
+    misplaced: Vec<Finding>,
 }
 
 impl<'a> Folder<'a> {
@@ -245,8 +275,9 @@ impl<'a> Folder<'a> {
             counts: Counts::default(),
             entries: list.then(Vec::new),
             before: None,
-            bad: Vec::new(),
-            bad_total: 0,
+            unreadable: Causes::default(),
+            unknown: Causes::default(),
+            misplaced: Vec::new(),
         }
     }
 
@@ -279,6 +310,29 @@ impl<'a> Folder<'a> {
         Ok(visit)
     }
 
+    /// Finds out what is where misplaced objects belong.
+    fn look(
+        &mut self,
+        source: &mut dyn Source,
+        revision: i64,
+        transformers: &Transformers,
+    ) -> Result<(), Failure> {
+        let mut found: Vec<_> = self
+            .misplaced
+            .iter_mut()
+            .chain(self.entries.iter_mut().flatten())
+            .filter_map(|f| f.judged.misplaced.as_deref_mut())
+            .collect();
+        let scope = &self.selection.scope;
+        let read = |entry: EntryRef<'_>| {
+            let location = scope.locate(entry.key);
+            let reader = transformers.for_resource(&location.resource);
+            let opened = reader.read(entry.key, entry.stored()).ok()?;
+            Some(storage::type_meta(opened.plaintext.expose()).ok()?.into_owned())
+        };
+        Ok(look(source, revision, &mut found, &read)?)
+    }
+
     /// The group of an entry like the one before, which needs no more than to be counted.
     fn like_before(&mut self, entry: EntryRef<'_>) -> Option<usize> {
         let (head, resource) = self.before.as_ref()?;
@@ -286,7 +340,8 @@ impl<'a> Folder<'a> {
             return None;
         }
         let judged = self.judge.judge(resource, entry.key, entry.stored());
-        (judged.status != Some(Status::Unreadable)).then(|| self.counts.group(resource, &judged))
+        let plain = matches!(judged.status, None | Some(Status::Current | Status::Stale));
+        plain.then(|| self.counts.group(resource, &judged))
     }
 
     fn one(&mut self, entry: EntryRef<'_>) {
@@ -320,7 +375,7 @@ impl<'a> Folder<'a> {
             .map(|entry| {
                 let location = selection.locate(&entry.key)?;
                 let judged = (!location.internal)
-                    .then(|| judge.judge(&location.resource, &entry.key, &entry.value));
+                    .then(|| judge.judge_at(&location, &entry.key, &entry.value));
                 Some((entry, location, judged))
             })
             .collect();
@@ -339,11 +394,18 @@ impl<'a> Folder<'a> {
         judged: Judged<'_>,
     ) {
         self.counts.add(&location.resource, &judged, entry.stored().len() as u64);
-        let unreadable = judged.status == Some(Status::Unreadable);
-        self.bad_total += u64::from(unreadable);
+        let causes = match judged.status {
+            Some(Status::Unreadable) => Some(&mut self.unreadable),
+            Some(Status::Unknown) => Some(&mut self.unknown),
+            _ => None,
+        };
+        if let Some(causes) = causes {
+            let reason = judged.reason.as_deref();
+            causes.add(entry.key, reason.unwrap_or("no configured provider can read it"));
+        }
         // The first in the order of keys, whatever order they come in: the same for every run.
-        let place = match self.bad.binary_search_by(|f| f.key.as_slice().cmp(entry.key)) {
-            Err(place) if unreadable && place < NAMED => Some(place),
+        let place = match self.misplaced.binary_search_by(|f| f.key.as_slice().cmp(entry.key)) {
+            Err(place) if judged.misplaced.is_some() && place < NAMED => Some(place),
             _ => None,
         };
         if self.entries.is_none() && place.is_none() {
@@ -351,8 +413,8 @@ impl<'a> Folder<'a> {
         }
         let finding = Finding::new(entry, location, judged);
         if let Some(place) = place {
-            self.bad.insert(place, finding.clone());
-            self.bad.truncate(NAMED);
+            self.misplaced.insert(place, finding.clone());
+            self.misplaced.truncate(NAMED);
         }
         if let Some(entries) = &mut self.entries {
             entries.push(finding);

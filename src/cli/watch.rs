@@ -91,9 +91,19 @@ pub fn run(ctx: &Ctx, args: &scan::Args) -> Result<Exit, Failure> {
     if view.mode == Mode::Bar {
         watch.report(|report, out| report.write(Format::Table, ctx.ui.color, out))?;
     }
-    let unreadable = watch.totals().unreadable + watch.elsewhere.counts().totals().unreadable;
+    let mut totals = watch.totals();
+    let elsewhere = watch.elsewhere.counts().totals();
+    totals.unreadable += elsewhere.unreadable;
+    totals.misplaced += elsewhere.misplaced;
+    let Totals { unreadable, misplaced, .. } = totals;
     if exit == Exit::Ok && unreadable > 0 {
         ctx.ui.warn(&format!("{} cannot be read with this configuration", entries(unreadable)));
+    }
+    if exit == Exit::Ok && misplaced > 0 {
+        let held = if misplaced == 1 { "holds" } else { "hold" };
+        ctx.ui.warn(&format!("{} {held} another object than the key says", entries(misplaced)));
+    }
+    if exit == Exit::Ok && unreadable + misplaced > 0 {
         return Ok(Exit::Partial);
     }
     Ok(exit)
@@ -140,7 +150,7 @@ impl Watch<'_> {
 
     fn left(&self, follower: &Follower) -> u64 {
         let totals = follower.counts().totals();
-        if self.configs.is_some() { totals.stale } else { totals.plaintext }
+        if self.configs.is_some() { totals.stale + totals.unknown } else { totals.plaintext }
     }
 
     fn entries(&self) -> u64 {
@@ -192,7 +202,7 @@ impl Watch<'_> {
             return false;
         }
         let value = entry.stored();
-        let judged = self.judge.judge(&location.resource, entry.key, value);
+        let judged = self.judge.judge_at(&location, entry.key, value);
         let follower = if asked_for { &mut self.follower } else { &mut self.elsewhere };
         follower.put(entry.key, &location.resource, &judged, value.len())
     }
@@ -453,9 +463,10 @@ fn sentence(watch: &Watch<'_>) -> String {
     );
     let (count, elsewhere) = (table::count, watch.remaining_elsewhere());
     if watch.configs.is_some() {
-        let (current, stale) = (count(totals.current), count(totals.stale));
-        let unreadable = count(totals.unreadable);
-        let _ = write!(text, "; {current} current, {stale} stale, {unreadable} unreadable");
+        let _ = write!(text, "; {}", crate::report::scan::statuses(&totals));
+    }
+    if totals.misplaced > 0 {
+        let _ = write!(text, "; {} misplaced", count(totals.misplaced));
     }
     if elsewhere > 0 {
         let _ = write!(text, "; {} to rewrite that were not asked for", count(elsewhere));

@@ -297,7 +297,9 @@ impl Columns {
                 row.extend(self.changes.then(|| in_words(changes.as_deref())));
                 match (j.status, j.provider) {
                     (Some(Status::Unreadable), _) => Mark::Bad,
-                    (Some(Status::Stale), _) | (None, Provider::Identity) => Mark::Warn,
+                    (Some(Status::Stale | Status::Unknown), _) | (None, Provider::Identity) => {
+                        Mark::Warn
+                    }
                     _ => Mark::Plain,
                 }
             }

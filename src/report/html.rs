@@ -117,6 +117,16 @@ fn verdict(report: &Report<'_>, totals: &Totals) -> Vec<(Mark, String)> {
         let what = are(totals.unreadable);
         out.push((Mark::Bad, format!("{what} unreadable with the configuration.")));
     }
+    if totals.misplaced > 0 {
+        let (noun, key) =
+            if totals.misplaced == 1 { ("entry holds", "its") } else { ("entries hold", "their") };
+        let n = table::count(totals.misplaced);
+        out.push((Mark::Bad, format!("{n} {noun} another object than {key} key says.")));
+    }
+    if totals.unknown > 0 {
+        let what = are(totals.unknown);
+        out.push((Mark::Warn, format!("{what} undecided: current or stale is not known.")));
+    }
     let groups = report.counts.groups();
     let unknown = groups.iter().filter(|(k, _)| k.provider == Provider::Unknown);
     let unknown = unknown.map(|(_, t)| t.entries).sum();

@@ -1,6 +1,7 @@
 //! Findings → table, JSON, CSV, Prometheus, HTML. Wire types of its own, so that the domain types can
 //! change without changing what users script against. Never holds plaintext.
 
+pub mod causes;
 pub mod history;
 mod html;
 pub mod keys;

@@ -95,6 +95,8 @@ struct Totals {
     current: Option<u64>,
     stale: Option<u64>,
     unreadable: Option<u64>,
+    unknown: Option<u64>,
+    misplaced: Option<u64>,
 }
 
 /// One row of counts, as `scan` and `migrate` print it.
@@ -174,6 +176,8 @@ impl Report<'_> {
                 current: known(totals.current),
                 stale: known(totals.stale),
                 unreadable: known(totals.unreadable),
+                unknown: known(totals.unknown),
+                misplaced: self.verified.then_some(totals.misplaced),
             },
             groups: self.counts.groups().into_iter().map(|(k, t)| Group::new(k, t)).collect(),
             never_encrypted: self.counts.internal,
@@ -255,6 +259,11 @@ impl Report<'_> {
         ] {
             writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}")?;
         }
+        if self.verified {
+            let (name, value) = ("atrest_entries_misplaced", self.counts.misplaced);
+            let help = "Entries that hold another object than their key says.";
+            writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}")?;
+        }
         Ok(())
     }
 
@@ -305,15 +314,29 @@ pub(super) fn sum(totals: &crate::scan::Totals, with_status: bool) -> String {
         count(totals.plaintext),
         count(totals.encrypted)
     )];
-    parts.extend(with_status.then(|| {
-        format!(
-            "{} current, {} stale, {} unreadable",
-            count(totals.current),
-            count(totals.stale),
-            count(totals.unreadable)
-        )
-    }));
+    parts.extend(with_status.then(|| statuses(totals)));
+    if totals.misplaced > 0 {
+        parts.push(format!("{} misplaced", count(totals.misplaced)));
+    }
     parts.join("; ")
+}
+
+/// The totals by status.
+#[must_use]
+pub fn statuses(totals: &crate::scan::Totals) -> String {
+    let count = table::count;
+    let mut text = format!(
+        "{} current, {} stale, {} unreadable",
+        count(totals.current),
+        count(totals.stale),
+        count(totals.unreadable)
+    );
+    if totals.unknown > 0 {
+        text.push_str(", ");
+        text.push_str(&count(totals.unknown));
+        text.push_str(" unknown");
+    }
+    text
 }
 
 fn dash(text: Option<&str>) -> String {
@@ -323,7 +346,7 @@ fn dash(text: Option<&str>) -> String {
 fn mark(provider: Provider, status: Option<Status>) -> Mark {
     match (status, provider) {
         (Some(Status::Unreadable), _) | (None, Provider::Unknown) => Mark::Bad,
-        (Some(Status::Stale), _) | (None, Provider::Identity) => Mark::Warn,
+        (Some(Status::Stale | Status::Unknown), _) | (None, Provider::Identity) => Mark::Warn,
         (Some(Status::Current), Provider::Identity) | (None, _) => Mark::Plain,
         (Some(Status::Current), _) => Mark::Good,
     }
@@ -381,8 +404,9 @@ pub(super) fn entry_row(f: &Finding, with_status: bool) -> (Vec<String>, Mark) {
     ];
     row.extend(with_status.then(|| dash(j.status.map(Status::as_str))));
     row.extend([f.mod_revision.to_string(), table::bytes(f.size)]);
-    row.extend(with_status.then(|| j.reason.clone().unwrap_or_default().into_owned()));
-    (row, mark(j.provider, j.status))
+    row.extend(with_status.then(|| j.why().unwrap_or_default().into_owned()));
+    let mark = if j.misplaced.is_some() { Mark::Bad } else { mark(j.provider, j.status) };
+    (row, mark)
 }
 
 fn group_table(groups: &[(&GroupKey, Tally)], with_status: bool, color: bool) -> Builder {

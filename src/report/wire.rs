@@ -68,10 +68,44 @@ pub struct Entry {
     kms_key_id: Option<String>,
     status: Option<&'static str>,
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    misplaced: Option<Misplaced>,
     size: u64,
     create_revision: i64,
     mod_revision: i64,
     version_count: i64,
+}
+
+/// Which object a misplaced entry holds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Misplaced {
+    kind: String,
+    api_version: String,
+    namespace: Option<String>,
+    name: String,
+    uid: Option<String>,
+    /// Where the same UID is, if it is where it belongs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_b64: Option<String>,
+}
+
+impl From<&crate::scan::place::Misplaced> for Misplaced {
+    fn from(found: &crate::scan::place::Misplaced) -> Self {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let is_copy = found.at_home == Some(crate::scan::place::AtHome::Same);
+        let (at, at_b64) = if is_copy { key_fields(&found.home) } else { (None, None) };
+        Self {
+            kind: found.object.kind.to_string(),
+            api_version: found.object.api_version.to_string(),
+            namespace: some(&found.object.namespace),
+            name: found.object.name.to_string(),
+            uid: some(&found.object.uid),
+            at,
+            at_b64,
+        }
+    }
 }
 
 impl From<&Finding> for Entry {
@@ -88,7 +122,8 @@ impl From<&Finding> for Entry {
             key_name: f.judged.key_name.clone().map(Into::into),
             kms_key_id: f.judged.kms_key_id.clone().map(Into::into),
             status: f.judged.status.map(crate::scan::Status::as_str),
-            reason: f.judged.reason.clone().map(Into::into),
+            reason: f.judged.why().map(Cow::into_owned),
+            misplaced: f.judged.misplaced.as_deref().map(Into::into),
             size: f.size,
             create_revision: f.create_revision,
             mod_revision: f.mod_revision,
@@ -114,6 +149,7 @@ impl Entry {
             kms_key_id: None,
             status: None,
             reason: None,
+            misplaced: None,
             size: 0,
             create_revision: 0,
             mod_revision: revision,
@@ -155,7 +191,7 @@ pub fn row(f: &Finding) -> [Cow<'_, str>; COLUMNS.len()] {
         j.key_name.as_deref().unwrap_or_default().into(),
         j.kms_key_id.as_deref().unwrap_or_default().into(),
         j.status.map_or("", crate::scan::Status::as_str).into(),
-        j.reason.as_deref().unwrap_or_default().into(),
+        j.why().unwrap_or_default(),
         f.size.to_string().into(),
         number(f.create_revision),
         number(f.mod_revision),

@@ -4,7 +4,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use super::place::misplaced;
 use super::{Judge, Judged, Status};
+use crate::envelope::Provider;
+use crate::resource::Location;
+use crate::storage;
 use crate::transform::{KeyUse, Transformers, Verdict};
 
 /// Statuses from the prefix alone.
@@ -48,13 +52,30 @@ impl<'t> ByReading<'t> {
     }
 }
 
-impl Judge for ByReading<'_> {
-    fn judge<'a>(&self, resource: &str, etcd_key: &[u8], value: &'a [u8]) -> Judged<'a> {
+impl ByReading<'_> {
+    fn read<'a>(
+        &self,
+        resource: &str,
+        etcd_key: &[u8],
+        value: &'a [u8],
+        location: Option<&Location<'_>>,
+    ) -> Judged<'a> {
         let transformers = self.transformers.for_resource(resource);
         let mut judged = judged(&transformers.classify(value), value);
         match transformers.read(etcd_key, value) {
             Ok(opened) => {
-                judged.status = Some(if opened.stale { Status::Stale } else { Status::Current });
+                judged.status = Some(opened.status());
+                match storage::type_meta(opened.plaintext.expose()) {
+                    Err(no_object) => {
+                        judged.status = Some(Status::Unreadable);
+                        judged.reason = Some(Cow::Owned(no_object.after(&how(&opened.used))));
+                        return judged;
+                    }
+                    Ok(object) => {
+                        let found = location.and_then(|l| misplaced(l, etcd_key, &object));
+                        judged.misplaced = found.map(Box::new);
+                    }
+                }
                 judged.reason = opened.reason.map(Cow::Owned);
                 let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut used = opened.used;
@@ -68,6 +89,30 @@ impl Judge for ByReading<'_> {
             }
         }
         judged
+    }
+}
+
+impl Judge for ByReading<'_> {
+    fn judge<'a>(&self, resource: &str, etcd_key: &[u8], value: &'a [u8]) -> Judged<'a> {
+        self.read(resource, etcd_key, value, None)
+    }
+
+    fn judge_at<'a>(
+        &self,
+        location: &Location<'_>,
+        etcd_key: &[u8],
+        value: &'a [u8],
+    ) -> Judged<'a> {
+        self.read(&location.resource, etcd_key, value, Some(location))
+    }
+}
+
+/// How a value was read, for a sentence.
+#[must_use]
+pub fn how(used: &KeyUse) -> String {
+    match used.provider {
+        Provider::Identity => "stored unencrypted".to_owned(),
+        _ => format!("decrypted with {used}"),
     }
 }
 

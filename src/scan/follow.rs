@@ -11,8 +11,8 @@ use super::{Counts, Judged};
 #[derive(Debug, Default)]
 pub struct Follower {
     counts: Counts,
-    /// Group and stored bytes by key.
-    entries: HashMap<Box<[u8]>, (u32, u32)>,
+    /// Group, stored bytes and whether it is misplaced, by key.
+    entries: HashMap<Box<[u8]>, (u32, u32, bool)>,
 }
 
 impl Follower {
@@ -32,15 +32,18 @@ impl Follower {
     pub fn put(&mut self, key: &[u8], resource: &str, judged: &Judged<'_>, bytes: usize) -> bool {
         let group = self.counts.add(resource, judged, bytes as u64);
         // etcd's largest values are a few megabytes, and groups are few.
-        let new =
-            (u32::try_from(group).unwrap_or(u32::MAX), u32::try_from(bytes).unwrap_or(u32::MAX));
+        let new = (
+            u32::try_from(group).unwrap_or(u32::MAX),
+            u32::try_from(bytes).unwrap_or(u32::MAX),
+            judged.misplaced.is_some(),
+        );
         let old = if let Some(entry) = self.entries.get_mut(key) {
             Some(std::mem::replace(entry, new))
         } else {
             self.entries.insert(key.into(), new)
         };
-        if let Some((group, bytes)) = old {
-            self.counts.remove_from(group as usize, u64::from(bytes));
+        if let Some(old) = old {
+            self.take_out(old);
         }
         old != Some(new)
     }
@@ -48,10 +51,15 @@ impl Follower {
     /// An entry was deleted. Returns whether it was counted.
     pub fn delete(&mut self, key: &[u8]) -> bool {
         let old = self.entries.remove(key);
-        if let Some((group, bytes)) = old {
-            self.counts.remove_from(group as usize, u64::from(bytes));
+        if let Some(old) = old {
+            self.take_out(old);
         }
         old.is_some()
+    }
+
+    fn take_out(&mut self, (group, bytes, misplaced): (u32, u32, bool)) {
+        self.counts.remove_from(group as usize, u64::from(bytes));
+        self.counts.misplaced -= u64::from(misplaced);
     }
 }
 

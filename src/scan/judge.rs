@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
+use super::place::Misplaced;
 use crate::envelope::{Envelope, Provider, Version};
+use crate::resource::Location;
 pub use crate::transform::Status;
 
 /// How one entry is stored and what that means.
@@ -18,8 +20,10 @@ pub struct Judged<'a> {
     pub kms_key_id: Option<Cow<'a, str>>,
     /// `None` without a configuration.
     pub status: Option<Status>,
-    /// Why it is stale or unreadable.
+    /// Why it is stale, unreadable or unknown.
     pub reason: Option<Cow<'a, str>>,
+    /// The object inside, where it is another one than the key says. Only reading can tell.
+    pub misplaced: Option<Box<Misplaced>>,
 }
 
 impl<'a> Judged<'a> {
@@ -35,6 +39,7 @@ impl<'a> Judged<'a> {
             kms_key_id: split.and_then(|(_, payload)| envelope.kms_key_id(payload)),
             status: None,
             reason: None,
+            misplaced: None,
         }
     }
 
@@ -49,6 +54,18 @@ impl<'a> Judged<'a> {
             kms_key_id: self.kms_key_id.map(own),
             status: self.status,
             reason: self.reason.map(own),
+            misplaced: self.misplaced,
+        }
+    }
+
+    /// Why it is not simply current: where it belongs if it is misplaced, then what its status
+    /// comes from.
+    #[must_use]
+    pub fn why(&self) -> Option<Cow<'_, str>> {
+        match (&self.misplaced, &self.reason) {
+            (None, reason) => reason.as_deref().map(Cow::Borrowed),
+            (Some(misplaced), None) => Some(Cow::Owned(misplaced.to_string())),
+            (Some(misplaced), Some(reason)) => Some(Cow::Owned(format!("{misplaced}; {reason}"))),
         }
     }
 }
@@ -57,6 +74,17 @@ impl<'a> Judged<'a> {
 pub trait Judge: Sync {
     /// Judges one entry of `resource` (group-qualified) stored at `etcd_key`.
     fn judge<'a>(&self, resource: &str, etcd_key: &[u8], value: &'a [u8]) -> Judged<'a>;
+
+    /// As [`Judge::judge`], of an entry whose place is known: who reads values also sees whether
+    /// they belong there.
+    fn judge_at<'a>(
+        &self,
+        location: &Location<'_>,
+        etcd_key: &[u8],
+        value: &'a [u8],
+    ) -> Judged<'a> {
+        self.judge(&location.resource, etcd_key, value)
+    }
 }
 
 /// Judges by the prefix alone, without a configuration.

@@ -4,8 +4,9 @@
 mod configured;
 mod follow;
 mod judge;
+pub mod place;
 
-pub use configured::{ByPrefix, ByReading, Reads};
+pub use configured::{ByPrefix, ByReading, Reads, how};
 pub use follow::Follower;
 pub use judge::{Judge, Judged, Prefixes};
 
@@ -162,6 +163,10 @@ pub struct Totals {
     pub stale: u64,
     /// See [`Status::Unreadable`].
     pub unreadable: u64,
+    /// See [`Status::Unknown`].
+    pub unknown: u64,
+    /// Other objects than their keys say; counted by their status as well.
+    pub misplaced: u64,
 }
 
 /// Counts of a running or finished scan.
@@ -173,12 +178,15 @@ pub struct Counts {
     last: usize,
     /// Records that the API server never encrypts, by the resource they would be.
     pub internal: u64,
+    /// Entries that hold another object than their key says; they are in the groups, too.
+    pub misplaced: u64,
 }
 
 impl Counts {
     /// Counts one entry; returns the group's number, for [`Counts::remove_from`].
     pub fn add(&mut self, resource: &str, judged: &Judged<'_>, bytes: u64) -> usize {
         let group = self.group(resource, judged);
+        self.misplaced += u64::from(judged.misplaced.is_some());
         self.add_to(group, bytes);
         group
     }
@@ -236,7 +244,7 @@ impl Counts {
     /// Sums over all groups.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
+        let mut totals = Totals { misplaced: self.misplaced, ..Totals::default() };
         for (key, tally) in &self.groups {
             totals.entries += tally.entries;
             if key.provider == Provider::Identity {
@@ -248,6 +256,7 @@ impl Counts {
                 Some(Status::Current) => totals.current += tally.entries,
                 Some(Status::Stale) => totals.stale += tally.entries,
                 Some(Status::Unreadable) => totals.unreadable += tally.entries,
+                Some(Status::Unknown) => totals.unknown += tally.entries,
                 None => {}
             }
         }

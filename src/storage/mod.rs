@@ -103,6 +103,12 @@ impl Object {
         }
     }
 
+    /// Whether nothing but the metadata could be decoded, because the kind is not known.
+    #[must_use]
+    pub fn is_hollow(&self) -> bool {
+        self.unknown.iter().any(|field| field.why == Why::UnknownKind)
+    }
+
     fn metadata_mut(&mut self) -> Option<&mut serde_json::Map<String, Value>> {
         self.json.get_mut("metadata").and_then(Value::as_object_mut)
     }

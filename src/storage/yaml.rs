@@ -31,7 +31,11 @@ pub(super) fn from_bytes(bytes: &[u8]) -> Result<Value, DecodeError> {
     let text = String::from_utf8_lossy(bytes);
     // `no` and `y` are text where they stand plain: the API server's writer quotes neither a
     // boolean nor leaves such text unquoted.
-    let options = serde_saphyr::options! { strict_booleans: true };
+    // Go's writer uses no aliases at all; each may stand for megabytes.
+    let options = serde_saphyr::options! {
+        strict_booleans: true,
+        budget: serde_saphyr::budget! { max_aliases: 64 },
+    };
     let documents = serde_saphyr::from_multiple_with_options::<Value>(&text, options);
     let mut value = documents
         .map_err(|e| {

@@ -1,11 +1,13 @@
 //! What a value's prefix says relative to the configurations, and the words for it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::engine::{Engine, STALE_NO_SEED};
 use super::kms_v2::{Object, SourceType};
 use super::list::{List, Place, ResourceTransformers, Status, Verdict};
 use crate::envelope::{Envelope, Provider, Version};
+use crate::kms::KmsError;
 
 /// Characters of a stored name that a reason repeats. A damaged value may name anything.
 const NAME_SHOWN: usize = 80;
@@ -52,14 +54,12 @@ pub(super) fn classify<'a>(all: &'a ResourceTransformers, value: &'a [u8]) -> Ve
             Ok(object) => {
                 verdict.kms_key_id = Some(Cow::Borrowed(object.key_id));
                 if place == Place::WRITE {
-                    verdict.reason = if object.source_type == SourceType::HkdfSeed {
-                        key_id_reason(object.key_id, all.current_key_id().as_deref())
+                    (verdict.status, verdict.reason) = if object.source_type == SourceType::HkdfSeed
+                    {
+                        key_id(object.key_id, all.current_key_id())
                     } else {
-                        Some(Cow::Borrowed(STALE_NO_SEED))
+                        (Status::Stale, Some(Cow::Borrowed(STALE_NO_SEED)))
                     };
-                    if verdict.reason.is_some() {
-                        verdict.status = Status::Stale;
-                    }
                     return verdict;
                 }
             }
@@ -105,15 +105,27 @@ fn find_plaintext(all: &ResourceTransformers) -> Option<Place> {
         .find_map(|(list, l)| l.identity().map(|provider| Place { list, provider, key: 0 }))
 }
 
-/// Why a KMS v2 value under the write provider is stale by its key ID; `current` is unknown where
-/// the plugin does not answer.
-pub(super) fn key_id_reason(key_id: &str, current: Option<&str>) -> Option<Cow<'static, str>> {
-    let current = current.filter(|current| *current != key_id)?;
-    Some(Cow::Owned(format!(
-        "KMS key ID `{}` is not the plugin's current one (`{}`)",
-        shown(key_id.as_bytes()),
-        shown(current.as_bytes())
-    )))
+/// What a KMS v2 value under the write provider is by its key ID, and why; `current` is what the
+/// plugin says.
+pub(super) fn key_id(
+    key_id: &str,
+    current: Option<Result<Arc<str>, KmsError>>,
+) -> (Status, Option<Cow<'static, str>>) {
+    let stored = shown(key_id.as_bytes());
+    match current {
+        Some(Ok(current)) if *current != *key_id => {
+            let current = shown(current.as_bytes());
+            let why =
+                format!("KMS key ID `{stored}` is not the plugin's current one (`{current}`)");
+            (Status::Stale, Some(Cow::Owned(why)))
+        }
+        Some(Err(error)) => {
+            let why =
+                format!("whether KMS key ID `{stored}` is the current one is not known: {error}");
+            (Status::Unknown, Some(Cow::Owned(why)))
+        }
+        Some(Ok(_)) | None => (Status::Current, None),
+    }
 }
 
 /// Why a value that is read from `place` is stale.

@@ -9,7 +9,7 @@ use super::error::{Attempt, AttemptError, ReadError, WriteError};
 use super::{classify, identity};
 use crate::config::Kms;
 use crate::envelope::{Envelope, Provider, Version};
-use crate::kms::Unwrap;
+use crate::kms::{KmsError, Unwrap};
 use crate::secret::Plaintext;
 
 /// How long a KMS v2 plugin's key ID is taken for current.
@@ -22,8 +22,11 @@ pub enum Status {
     Current,
     /// Readable, but the API server would rewrite it.
     Stale,
-    /// No configured provider can read it.
+    /// No configured provider can read it, or what it reads is no object.
     Unreadable,
+    /// Readable as far as anybody can tell, but whether the API server would rewrite it could not
+    /// be decided.
+    Unknown,
 }
 
 impl Status {
@@ -34,6 +37,7 @@ impl Status {
             Self::Current => "current",
             Self::Stale => "stale",
             Self::Unreadable => "unreadable",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -43,7 +47,7 @@ impl Status {
 pub struct Verdict<'a> {
     /// Relative to the first configuration.
     pub status: Status,
-    /// Why it is not current.
+    /// Why it is not current, or not known to be.
     pub reason: Option<Cow<'a, str>>,
     /// Provider by the prefix.
     pub provider: Provider,
@@ -95,10 +99,24 @@ pub struct Opened {
     pub plaintext: Plaintext,
     /// Whether the API server would rewrite it, by the first configuration.
     pub stale: bool,
-    /// Why.
+    /// That could not be decided.
+    pub undecided: bool,
+    /// Why it is stale, or not decided.
     pub reason: Option<String>,
     /// Which key read it.
     pub used: KeyUse,
+}
+
+impl Opened {
+    /// What the entry is: it was read, so it is not unreadable.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match (self.stale, self.undecided) {
+            (true, _) => Status::Stale,
+            (false, true) => Status::Unknown,
+            (false, false) => Status::Current,
+        }
+    }
 }
 
 /// The provider list of one configuration for one resource.
@@ -131,7 +149,7 @@ pub struct ResourceTransformers {
     pub(super) lists: Vec<List>,
     pub(super) kms: Arc<dyn Unwrap>,
     /// The write plugin's key ID and when it was asked for.
-    pub(super) write_key_id: RwLock<Option<(Option<Arc<str>>, Instant)>>,
+    pub(super) write_key_id: RwLock<Option<(Result<Arc<str>, KmsError>, Instant)>>,
 }
 
 /// Where a key stands in a list.
@@ -180,25 +198,25 @@ impl ResourceTransformers {
             provider: prepared.provider,
             version: prepared.version,
             key: prepared.keys.first().map(|k| Arc::clone(&k.name)),
-            kms_key_id: self.current_key_id(),
+            kms_key_id: self.current_key_id().and_then(Result::ok),
         }
     }
 
-    /// The write plugin's key ID now, where the first provider is a KMS v2 plugin that answers.
-    pub(super) fn current_key_id(&self) -> Option<Arc<str>> {
+    /// The write plugin's key ID now, where the first provider is a KMS v2 plugin.
+    pub(super) fn current_key_id(&self) -> Option<Result<Arc<str>, KmsError>> {
         let plugin = self.first().providers.first()?.v2_plugin()?;
         {
             let held = self.write_key_id.read().unwrap_or_else(PoisonError::into_inner);
             if let Some((key_id, at)) = &*held
                 && at.elapsed() < KEY_ID_EVERY
             {
-                return key_id.clone();
+                return Some(key_id.clone());
             }
         }
-        let key_id = self.kms.key_id(plugin).ok();
+        let key_id = self.kms.key_id(plugin);
         let mut held = self.write_key_id.write().unwrap_or_else(PoisonError::into_inner);
         *held = Some((key_id.clone(), Instant::now()));
-        key_id
+        Some(key_id)
     }
 
     /// Every key name that a configuration of this provider and version has, in order.
@@ -213,8 +231,8 @@ impl ResourceTransformers {
 
     /// Decides from the prefix alone; allocates nothing when the value is current.
     ///
-    /// For KMS v2 the key ID in the value is compared with the one that the plugin reports, where
-    /// it answers, and a data key that is no seed counts as stale, as on Kubernetes 1.29 and
+    /// For KMS v2 the key ID in the value is compared with the one that the plugin reports, which
+    /// nobody can who gets no answer ([`Status::Unknown`]), and a data key that is no seed counts as stale, as on Kubernetes 1.29 and
     /// later.
     #[must_use]
     pub fn classify<'a>(&'a self, value: &'a [u8]) -> Verdict<'a> {
@@ -311,15 +329,18 @@ impl ResourceTransformers {
             kms_key_id: opened.kms_key_id,
         };
         let mut reason = None;
+        let mut undecided = false;
         if place != Place::WRITE {
             reason = Some(classify::place_reason(self, place, envelope).into_owned());
         } else if let Some(why) = opened.stale {
             reason = Some(why.to_owned());
         } else if let Some(key_id) = &used.kms_key_id {
-            reason = classify::key_id_reason(key_id, self.current_key_id().as_deref())
-                .map(Cow::into_owned);
+            let (status, why) = classify::key_id(key_id, self.current_key_id());
+            undecided = status == Status::Unknown;
+            reason = why.map(Cow::into_owned);
         }
-        Opened { plaintext: opened.plaintext, stale: reason.is_some(), reason, used }
+        let stale = reason.is_some() && !undecided;
+        Opened { plaintext: opened.plaintext, stale, undecided, reason, used }
     }
 
     /// Encrypts for `etcd_key` with the first provider and key of the first configuration, as

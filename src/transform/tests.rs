@@ -388,9 +388,11 @@ fn kms_v2_is_stale_by_its_key_id() {
     let verdict = moved.classify(&value);
     assert_eq!(verdict.key_name.unwrap(), "p");
     assert_eq!(verdict.kms_key_id.unwrap(), "kek-1");
-    // A plugin that does not answer: only the provider is compared, and nothing can be read.
+    // A plugin that does not answer: nobody knows, and nothing can be read.
     let silent = secrets(&["kms v2 p"]);
-    assert_eq!(classify(&silent, &value).0, Status::Current);
+    let (status, reason) = classify(&silent, &value);
+    assert_eq!(status, Status::Unknown);
+    assert!(reason.contains("whether KMS key ID `kek-1` is the current one is not known"));
     assert!(matches!(silent.read(PATH, &value), Err(ReadError::KmsUnreachable(_))));
 }
 

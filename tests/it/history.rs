@@ -183,7 +183,7 @@ fn an_empty_etcd_has_no_history() {
     let etcd = Etcd::plain(Version::V35);
     let done = bin().words("history -w jsonl /registry/").args(etcd.args()).run().ok();
     assert_eq!(done.says("no revision of /registry/ is held").text(), "");
-    etcd.put("/registry/secrets/a/b", b"k8s\0one");
+    etcd.put("/registry/secrets/a/b", br#"{"apiVersion":"v1","kind":"Secret"}"#);
     etcd.ctl(&["del", "/registry/secrets/a/b"]);
     etcd.put("/other", b"x");
     let rows = live(&etcd, "history -w jsonl secrets/a/b");

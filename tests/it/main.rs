@@ -35,3 +35,4 @@ mod scan_errors;
 mod scan_formats;
 mod scan_verify;
 mod transform_corpus;
+mod wrong_objects;
