@@ -1,17 +1,20 @@
 //! `atrest decode`: the same as `get`, for bytes on stdin.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _};
+use std::os::unix::ffi::OsStringExt;
 
 use zeroize::Zeroizing;
 
+use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::object::Reader;
-use super::{Ctx, get};
+use super::{Ctx, get, stdin};
 use crate::envelope::{Envelope, Provider};
 use crate::pasted::{self, Form, Pasted};
 use crate::report::Format;
 
-/// Options of `decode`. The etcd key comes as `--key`, which the connection options hold.
+/// Options of `decode`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Reads a stored value in any of these forms:
@@ -25,6 +28,10 @@ Reads a stored value in any of these forms:
 API server authenticates it with the value. rancher-backup authenticates NAMESPACE#NAME, or NAME
 for what has no namespace: give that.")]
 pub struct Args {
+    /// The etcd key of a value that comes without one
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<OsString>,
+
     /// Show secret data instead of their lengths
     #[arg(long)]
     pub reveal: bool,
@@ -32,6 +39,29 @@ pub struct Args {
     /// Keep metadata.managedFields, which kubectl hides as well
     #[arg(long)]
     pub show_managed_fields: bool,
+
+    #[command(flatten)]
+    distribution: args::Distribution,
+
+    #[command(flatten)]
+    prefix: args::Prefix,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Yaml, Format::Json, Format::Fields]), default_value = "yaml", help_heading = "Output")]
+    pub write_out: Format,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[&self.distribution, &self.prefix, &self.reading, &self.output])
+    }
 }
 
 /// Refuses more than this: etcd itself stops far below.
@@ -39,19 +69,13 @@ const LARGEST: u64 = 64 << 20;
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let format = Format::choose(
-        ctx.global.write_out.as_deref(),
-        &[Format::Yaml, Format::Json, Format::Fields],
-    )
-    .map_err(Failure::usage)?;
-    let stdin = std::io::stdin();
-    if stdin.is_terminal() {
+    let format = args.write_out;
+    if std::io::stdin().is_terminal() {
         return Err(Failure::usage("nothing on stdin")
             .hint("pipe a value in: etcdctl get /registry/secrets/NS/NAME | atrest decode"));
     }
     let mut input = Zeroizing::new(Vec::new());
-    stdin
-        .lock()
+    stdin::claim()?
         .take(LARGEST + 1)
         .read_to_end(&mut input)
         .map_err(|e| Failure::new("cannot read stdin").because(&e))?;
@@ -62,10 +86,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         return Err(Failure::new("nothing on stdin")
             .hint("etcdctl prints nothing for a key that does not exist"));
     }
-    let given = ctx.given.key.then(|| ctx.global.key.clone()).flatten().map(|path| {
-        use std::os::unix::ffi::OsStringExt as _;
-        path.into_os_string().into_vec()
-    });
+    let given = args.key.clone().map(OsStringExt::into_vec);
     let (form, all) = pasted::read(&input, given.as_deref())
         .map_err(|e| Failure::new(format!("no stored value on stdin, but {e}")).hint(e.give))?;
     let encrypted =

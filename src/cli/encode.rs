@@ -1,18 +1,21 @@
 //! `atrest encode`.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
-use super::{Ctx, open, ui};
+use super::{Ctx, open, stdin, ui};
 use crate::report::table;
 use crate::secret::Plaintext;
 use crate::storage;
 
-/// Options of `encode`. The etcd key comes as `--key`, which the connection options hold.
+/// Options of `encode`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Writes the bytes that the API server would store: protobuf for built-in kinds, JSON for others,
@@ -25,9 +28,32 @@ pub struct Args {
     #[arg(default_value = "-", value_name = "FILE")]
     pub file: PathBuf,
 
+    /// The etcd key [default: derived from the object]
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<OsString>,
+
     /// Write to this new file (mode 0600) instead of stdout
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+
+    #[command(flatten)]
+    distribution: args::Distribution,
+
+    #[command(flatten)]
+    prefix: args::Prefix,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[&self.distribution, &self.prefix, &self.reading, &self.output])
+    }
 }
 
 /// etcd refuses larger requests by default, and the API server larger objects.
@@ -42,7 +68,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let mut object = read(args)?;
     let encoded = storage::encode(&object)
         .map_err(|e| Failure::new("the object cannot be encoded").because(&e));
-    let key = key(ctx, &object);
+    let key = key(ctx, args, &object);
     storage::wipe(&mut object);
     let plain = Plaintext::new(encoded?.to_vec());
     let configs = open::configs(ctx)?;
@@ -84,7 +110,7 @@ fn read(args: &Args) -> Result<Value, Failure> {
     let mut text = Zeroizing::new(Vec::new());
     let is_stdin = args.file.as_os_str() == "-";
     let result = if is_stdin {
-        std::io::stdin().lock().take(LARGEST + 1).read_to_end(&mut text)
+        stdin::claim()?.take(LARGEST + 1).read_to_end(&mut text)
     } else {
         std::fs::File::open(&args.file).and_then(|f| f.take(LARGEST + 1).read_to_end(&mut text))
     };
@@ -113,10 +139,9 @@ fn read(args: &Args) -> Result<Value, Failure> {
 }
 
 /// The etcd key: `--key`, or where the API server keeps such an object.
-fn key(ctx: &Ctx, object: &Value) -> Option<Vec<u8>> {
-    if ctx.given.key {
-        use std::os::unix::ffi::OsStrExt as _;
-        return ctx.global.key.as_ref().map(|k| k.as_os_str().as_bytes().to_vec());
+fn key(ctx: &Ctx, args: &Args, object: &Value) -> Option<Vec<u8>> {
+    if let Some(key) = &args.key {
+        return Some(key.as_bytes().to_vec());
     }
     let resource = match (object["apiVersion"].as_str()?, object["kind"].as_str()?) {
         ("v1", "Secret") => "secrets",

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::object::{Hollow, Reader, Shown};
 use super::open::{self, Selection};
@@ -43,6 +44,32 @@ pub struct Args {
     /// Keep metadata.managedFields, which kubectl hides as well
     #[arg(long)]
     pub show_managed_fields: bool,
+
+    #[command(flatten)]
+    source: args::Source,
+
+    #[command(flatten)]
+    selection: args::Selection,
+
+    #[command(flatten)]
+    revision: args::Revision,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Yaml, Format::Json]), default_value = "yaml", help_heading = "Output")]
+    pub write_out: Format,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[&self.source, &self.selection, &self.revision, &self.reading, &self.output])
+    }
 }
 
 /// How many misplaced objects are named.
@@ -59,8 +86,7 @@ pub fn list(items: Vec<Value>) -> Value {
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let format = Format::choose(ctx.global.write_out.as_deref(), &[Format::Yaml, Format::Json])
-        .map_err(Failure::usage)?;
+    let format = args.write_out;
     let reader = Reader::new(ctx, args.show_managed_fields)?;
     let selection = Selection::new(ctx, reader.resources())?;
     let mut source = open::source(ctx)?;

@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::object::Reader;
 use super::{Ctx, open, ui};
@@ -30,6 +31,42 @@ pub struct Args {
     /// Keep metadata.managedFields, which kubectl hides as well
     #[arg(long)]
     pub show_managed_fields: bool,
+
+    #[command(flatten)]
+    source: args::Source,
+
+    #[command(flatten)]
+    prefix: args::Prefix,
+
+    #[command(flatten)]
+    namespaces: args::Namespaces,
+
+    #[command(flatten)]
+    revision: args::Revision,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Yaml, Format::Json, Format::Fields]), default_value = "yaml", help_heading = "Output")]
+    pub write_out: Format,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[
+            &self.source,
+            &self.prefix,
+            &self.namespaces,
+            &self.revision,
+            &self.reading,
+            &self.output,
+        ])
+    }
 }
 
 /// A key as the user wrote it → the etcd key.
@@ -55,11 +92,7 @@ pub fn full_key(ctx: &Ctx, key: &str) -> String {
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let format = Format::choose(
-        ctx.global.write_out.as_deref(),
-        &[Format::Yaml, Format::Json, Format::Fields],
-    )
-    .map_err(Failure::usage)?;
+    let format = args.write_out;
     let keys: Vec<String> = args.keys.iter().map(|k| full_key(ctx, k)).collect();
     let reader = Reader::new(ctx, args.show_managed_fields)?;
     let mut source = open::source(ctx)?;

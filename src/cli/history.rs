@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
+use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::object::{NotShown, Reader as Decoder};
 use super::target::Target;
@@ -26,15 +27,47 @@ pub struct Args {
     /// Show the values of data keys that changed, not only their names and lengths
     #[arg(long)]
     pub reveal: bool,
+
+    #[command(flatten)]
+    source: args::Source,
+
+    #[command(flatten)]
+    prefix: args::Prefix,
+
+    #[command(flatten)]
+    namespaces: args::Namespaces,
+
+    #[command(flatten)]
+    revision: args::Revision,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json, Format::Jsonl, Format::Csv]), default_value = "table", help_heading = "Output")]
+    pub write_out: Format,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[
+            &self.source,
+            &self.prefix,
+            &self.namespaces,
+            &self.revision,
+            &self.reading,
+            &self.output,
+        ])
+    }
 }
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let format = Format::choose(
-        ctx.global.write_out.as_deref(),
-        &[Format::Table, Format::Json, Format::Jsonl, Format::Csv],
-    )
-    .map_err(Failure::usage)?;
+    let format = args.write_out;
     let scope = open::scope(ctx);
     let targets: Vec<_> =
         args.keys.iter().map(|k| Target::parse(k, &scope)).collect::<Result<_, _>>()?;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
+use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::open::Selection;
 use super::{Ctx, open, ui};
@@ -19,15 +20,37 @@ use crate::source::{Query, Record, Source, SourceError, SourceKind, Visit};
 
 /// Options of `keys`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    source: args::Source,
+
+    #[command(flatten)]
+    selection: args::Selection,
+
+    #[command(flatten)]
+    revision: args::Revision,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json, Format::Jsonl, Format::Csv]), default_value = "table", help_heading = "Output")]
+    pub write_out: Format,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[&self.source, &self.selection, &self.revision, &self.reading, &self.output])
+    }
+}
 
 /// Runs the command.
-pub fn run(ctx: &Ctx, _args: &Args) -> Result<Exit, Failure> {
-    let format = Format::choose(
-        ctx.global.write_out.as_deref(),
-        &[Format::Table, Format::Json, Format::Jsonl, Format::Csv],
-    )
-    .map_err(Failure::usage)?;
+pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+    let format = args.write_out;
     let configs = open::configs(ctx)?;
     let selection = Selection::new(ctx, configs.as_ref().map(ConfigSet::resources))?;
     let transformers = configs.as_ref().map(open::transformers).transpose()?;

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use clap::Command;
+use clap::{Arg, Command};
 use clap_mangen::Man;
 
 use super::failure::{Exit, Failure};
@@ -55,7 +55,7 @@ fn pages(dir: &Path) -> io::Result<()> {
     clap_mangen::generate_to(super::command(), dir)
 }
 
-/// atrest(1): the shared options once, then every command with its own.
+/// atrest(1): every command with its own options, then those that several share, once.
 fn one_page() -> io::Result<Vec<u8>> {
     let command = super::command().disable_help_subcommand(true);
     let root = Man::new(command.clone());
@@ -65,24 +65,55 @@ fn one_page() -> io::Result<Vec<u8>> {
     root.render_synopsis_section(&mut page)?;
     root.render_description_section(&mut page)?;
     commands(&command, "atrest", &mut page)?;
-    root.render_options_section(&mut page)?;
+    writeln!(page, ".SH SHARED OPTIONS")?;
+    writeln!(page, "A command takes those that its own section names.")?;
+    let shared = Man::new(with_shared(Command::new("atrest").disable_help_flag(true), &command));
+    section(&mut page, |w| shared.render_options_section(w))?;
     page.extend_from_slice(EXIT_STATUS.as_bytes());
     root.render_version_section(&mut page)?;
     Ok(page)
 }
 
+/// Whether several commands take the option: those stand under a heading in the help.
+fn is_shared(arg: &Arg) -> bool {
+    arg.get_help_heading().is_some() && arg.get_id() != "write_out"
+}
+
+/// `all` with each shared option of the commands below `parent`, once.
+fn with_shared(mut all: Command, parent: &Command) -> Command {
+    for sub in parent.get_subcommands() {
+        for arg in sub.get_arguments().filter(|arg| is_shared(arg)) {
+            if all.get_arguments().all(|known| known.get_id() != arg.get_id()) {
+                all = all.arg(arg.clone().required(false));
+            }
+        }
+        all = with_shared(all, sub);
+    }
+    all
+}
+
 fn commands(parent: &Command, path: &str, page: &mut Vec<u8>) -> io::Result<()> {
     for sub in parent.get_subcommands().filter(|s| !s.is_hide_set()) {
         let path = format!("{path} {}", sub.get_name());
-        // As declared, the command has only its own options: building the whole program is what
-        // hands the shared ones down.
-        let own = sub.clone().disable_help_flag(true).disable_help_subcommand(true);
+        let own = sub
+            .clone()
+            .disable_help_flag(true)
+            .disable_help_subcommand(true)
+            .mut_args(|arg| if is_shared(&arg) { arg.hide(true) } else { arg });
         let man = Man::new(own.bin_name(path.clone()).display_name(path.clone()));
         writeln!(page, ".SH {}", path.to_uppercase())?;
         section(page, |w| man.render_synopsis_section(w))?;
         writeln!(page, ".PP")?;
         section(page, |w| man.render_description_section(w))?;
         section(page, |w| man.render_options_section(w))?;
+        let shared: Vec<_> = sub
+            .get_arguments()
+            .filter(|arg| is_shared(arg) && !arg.is_hide_set())
+            .filter_map(|arg| Some(format!("\\-\\-{}", arg.get_long()?.replace('-', "\\-"))))
+            .collect();
+        if !shared.is_empty() {
+            writeln!(page, ".PP\nShared options: {}", shared.join(", "))?;
+        }
         commands(sub, &path, page)?;
     }
     Ok(())

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::args::{self, Shared};
 use super::failure::{self, Exit, Failure};
 use super::open::{self, Selection};
 use super::progress::Progress;
@@ -61,6 +62,29 @@ pub struct Args {
     /// Entries in one transaction, at most 128
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=128))]
     pub batch: u64,
+
+    #[command(flatten)]
+    source: args::Etcd,
+
+    #[command(flatten)]
+    selection: args::Selection,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
+    pub write_out: Format,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[&self.source, &self.selection, &self.reading, &self.output])
+    }
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -79,9 +103,7 @@ const BATCH_BYTES: usize = 16 << 20;
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let format = Format::choose(ctx.global.write_out.as_deref(), &[Format::Table, Format::Json])
-        .map_err(Failure::usage)?;
-    checks::options(ctx)?;
+    let format = args.write_out;
     let Some(configs) = open::configs(ctx)? else {
         return Err(Failure::usage("migrate needs the configuration to write with")
             .hint("give the API server's file with --encryption-config"));

@@ -9,6 +9,7 @@ pub mod observer;
 pub mod open;
 pub mod profile;
 pub mod progress;
+pub mod stdin;
 pub mod target;
 pub mod ui;
 
@@ -32,16 +33,21 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use args::Global;
+use args::{Given, Shared};
 use failure::{Exit, Failure};
 use ui::Ui;
 
 /// Tells the truth about Kubernetes encryption at rest in etcd, and acts on it.
 #[derive(Debug, Parser)]
-#[command(name = "atrest", version, long_version = LONG_VERSION, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "atrest",
+    version,
+    long_version = LONG_VERSION,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Options of a command may also stand before it: atrest --snapshot FILE scan"
+)]
 pub struct Cli {
-    #[command(flatten)]
-    global: Global,
     #[command(subcommand)]
     command: Command,
 }
@@ -91,44 +97,12 @@ enum Command {
     Version,
 }
 
-/// Which options stood on the command line, as opposed to the environment.
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(clippy::struct_excessive_bools)] // each is one option
-pub struct Given {
-    /// `--endpoints`
-    pub endpoints: bool,
-    /// `--cacert`
-    pub cacert: bool,
-    /// `--cert`
-    pub cert: bool,
-    /// `--key`, which `decode` takes as the etcd key
-    pub key: bool,
-}
-
-impl Given {
-    fn new(matches: &clap::ArgMatches) -> Self {
-        let inner = matches.subcommand().map(|(_, m)| m);
-        let given = |id: &str| {
-            [Some(matches), inner]
-                .into_iter()
-                .flatten()
-                .any(|m| m.value_source(id) == Some(clap::parser::ValueSource::CommandLine))
-        };
-        Self {
-            endpoints: given("endpoints"),
-            cacert: given("cacert"),
-            cert: given("cert"),
-            key: given("key"),
-        }
-    }
-}
-
 /// What every command gets.
 pub struct Ctx {
     /// Which options stood on the command line.
     pub given: Given,
-    /// The options that all commands share.
-    pub global: Global,
+    /// The options that the command shares with others.
+    pub global: Shared,
     /// Where messages and results go.
     pub ui: Ui,
 }
@@ -142,36 +116,65 @@ pub fn command() -> clap::Command {
 /// Runs the program with the process's arguments.
 #[must_use]
 pub fn run() -> ExitCode {
-    // As in etcdctl, a variable that is set to nothing is not set.
-    let command = command().mut_args(|arg| match arg.get_env() {
-        Some(name) if std::env::var_os(name).is_some_and(|v| v.is_empty()) => {
-            arg.env(None::<&'static str>)
-        }
-        _ => arg,
-    });
-    let matches = match command.try_get_matches() {
-        Ok(matches) => matches,
-        Err(e) => return usage(&e),
+    let command = without_empty_variables(command());
+    let mut built = command.clone();
+    built.build();
+    let arranged = args::arrange(&built, std::env::args_os());
+    let parsed = command
+        .try_get_matches_from(arranged.words)
+        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
+        Err(e) => return usage(&e, &built, &arranged.command),
     };
-    let cli = match Cli::from_arg_matches(&matches) {
-        Ok(cli) => cli,
-        Err(e) => return usage(&e),
-    };
+    let mut matches = &matches;
+    while let Some((_, inner)) = matches.subcommand() {
+        matches = inner;
+    }
     interrupt::watch();
-    let ui = Ui::new(&cli.global);
-    let given = Given::new(&matches);
-    let mut ctx = Ctx { global: cli.global, given, ui };
-    // What is only generated has nothing to do with this machine.
-    let profile =
-        !matches!(cli.command, Command::Completion(_) | Command::Man(_) | Command::Version);
-    let result = one_source(&ctx)
-        .and_then(|()| if profile { profile::apply(&mut ctx) } else { Ok(()) })
+    let global = cli.command.shared();
+    let ui = Ui::new(&global);
+    let mut ctx = Ctx { global, given: Given::new(matches), ui };
+    let result = profile::apply(&mut ctx)
+        .and_then(|()| one_source(&ctx))
         .and_then(|()| dispatch(&mut ctx, cli.command));
     match result {
         Ok(exit) => exit.into(),
         Err(failure) => {
             ctx.ui.failure(&failure);
             failure.exit.into()
+        }
+    }
+}
+
+/// As in etcdctl, a variable that is set to nothing is not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| match arg.get_env() {
+        Some(name) if std::env::var_os(name).is_some_and(|v| v.is_empty()) => {
+            arg.env(None::<&'static str>)
+        }
+        _ => arg,
+    });
+    command.mut_subcommands(without_empty_variables)
+}
+
+impl Command {
+    /// The options that are not the command's own.
+    fn shared(&self) -> Shared {
+        match self {
+            Self::Scan(args) => args.shared(),
+            Self::Get(args) => args.shared(),
+            Self::Decode(args) => args.shared(),
+            Self::Encode(args) => args.shared(),
+            Self::Export(args) => args.shared(),
+            Self::Rewrite(args) => args.shared(),
+            Self::History(args) => args.shared(),
+            Self::Keys(args) => args.shared(),
+            Self::Migrate(args) => args.shared(),
+            Self::Residue(args) => args.shared(),
+            Self::Config(args) => args.shared(),
+            // What is only generated has nothing to do with this machine.
+            Self::Completion(_) | Self::Man(_) | Self::Version => Shared::default(),
         }
     }
 }
@@ -198,18 +201,31 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
     }
 }
 
-/// A file and a server at once is a mistake, but an endpoint in the environment is no request.
+/// Options that this source does not honour. Variables of the environment are no request.
 fn one_source(ctx: &Ctx) -> Result<(), Failure> {
     let g = &ctx.global;
     if g.snapshot.as_deref().is_some_and(|p| p.as_os_str() == "-") {
         return Err(Failure::usage("--snapshot does not read stdin")
             .hint("save it to a file first; the pages of a database are not read in order"));
     }
-    let file = g.snapshot.is_some() || g.data_dir.is_some() || g.kine.is_some();
-    if ctx.given.endpoints && file {
+    if !g.takes_source {
+        return Ok(());
+    }
+    if ctx.given.has("endpoints") && g.is_file() {
         return Err(Failure::usage(
             "--endpoints cannot be used together with --snapshot, --data-dir or --kine",
         ));
+    }
+    if let Some(name) = ctx.given.connection().filter(|_| g.is_file()) {
+        return Err(Failure::usage(format!(
+            "--{name} says how to connect to an etcd, but a file is read"
+        )));
+    }
+    if g.skip_hash_check && g.snapshot.is_none() {
+        return Err(Failure::usage("--skip-hash-check goes with --snapshot only"));
+    }
+    if g.salvage && g.snapshot.is_none() && g.data_dir.is_none() {
+        return Err(Failure::usage("--salvage goes with --snapshot or --data-dir only"));
     }
     Ok(())
 }
@@ -222,10 +238,36 @@ fn report_damage(ctx: &Ctx, damage: &[crate::source::Damage]) {
 }
 
 /// clap prints `error: …` itself and exits 2; help and version exit 0, if anyone gets them.
-fn usage(e: &clap::Error) -> ExitCode {
+fn usage(e: &clap::Error, program: &clap::Command, command: &[String]) -> ExitCode {
+    if let Some(failure) = not_taken(e, program, command) {
+        Ui::new(&Shared::default()).failure(&failure);
+        return Exit::Usage.into();
+    }
     match e.print() {
         _ if e.use_stderr() => Exit::Usage.into(),
         Ok(()) => Exit::Ok.into(),
         Err(_) => Exit::Failed.into(),
     }
+}
+
+/// An option of other commands, which this one does not honour.
+fn not_taken(e: &clap::Error, program: &clap::Command, command: &[String]) -> Option<Failure> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let (ErrorKind::UnknownArgument, Some(ContextValue::String(option))) =
+        (e.kind(), e.get(ContextKind::InvalidArg))
+    else {
+        return None;
+    };
+    if command.is_empty() || !args::known(program).contains_key(option) {
+        return None;
+    }
+    let command = command.join(" ");
+    let hint = match (command.as_str(), option.as_str()) {
+        ("migrate", "--snapshot" | "--data-dir" | "--kine" | "--revision") => {
+            "migrate writes to a live etcd; `atrest rewrite` makes a re-encrypted copy of a snapshot"
+                .to_owned()
+        }
+        _ => format!("`atrest {command} --help` lists what it takes"),
+    };
+    Some(Failure::usage(format!("`atrest {command}` does not take {option}")).hint(hint))
 }

@@ -76,7 +76,6 @@ pub fn live(ctx: &Ctx) -> Result<Live, Failure> {
 /// # Errors
 /// When a file cannot be read or is no valid configuration; every error in it is a cause.
 pub fn configs(ctx: &Ctx) -> Result<Option<ConfigSet>, Failure> {
-    let mut reader = config::read::Reader::default();
     let mut all = Vec::new();
     if !ctx.global.encryption_config.is_empty()
         && let Err(error) = crate::secret::harden()
@@ -84,7 +83,7 @@ pub fn configs(ctx: &Ctx) -> Result<Option<ConfigSet>, Failure> {
         ctx.ui.warn(&format!("core dumps cannot be disabled: {error}"));
     }
     for path in &ctx.global.encryption_config {
-        let content = reader.read(path)?;
+        let content = config::read::read(path)?;
         if let Some(warning) = &content.exposed {
             ctx.ui.warn(warning);
         }

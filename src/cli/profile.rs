@@ -69,11 +69,11 @@ pub fn apply(ctx: &mut Ctx) -> Result<(), Failure> {
     if g.manifest.is_some() && profile != Profile::Kubeadm {
         return Err(Failure::usage("--manifest goes with --profile kubeadm only"));
     }
-    let file = g.snapshot.is_some() || g.data_dir.is_some() || g.kine.is_some();
+    let file = g.is_file();
     let host = Host {
         root: g.root.clone(),
         profile: profile.word(),
-        source: !file && !ctx.given.endpoints,
+        source: g.takes_source && !file && !ctx.given.has("endpoints"),
     };
     let found = match profile {
         Profile::Kubeadm => host.kubeadm(g.manifest.as_deref())?,
@@ -89,9 +89,9 @@ pub fn apply(ctx: &mut Ctx) -> Result<(), Failure> {
 }
 
 fn fill(ctx: &mut Ctx, host: &Host, found: Found, file: bool) -> Result<(), Failure> {
-    let given = ctx.given;
+    let given = ctx.given.clone();
     let g = &mut ctx.global;
-    let mut live = !file;
+    let mut live = g.takes_source && !file;
     if host.source {
         match found.source {
             Some(Place::Endpoints(endpoints)) => g.endpoints = endpoints,
@@ -107,12 +107,13 @@ fn fill(ctx: &mut Ctx, host: &Host, found: Found, file: bool) -> Result<(), Fail
         }
     }
     if live {
-        if let (Some(path), false) = (found.cacert, given.cacert) {
+        if let (Some(path), false) = (found.cacert, given.has("cacert")) {
             host.readable(&path, "--cacert")?;
             g.cacert = Some(path);
         }
         // A certificate and its key go together.
-        if let (Some(cert), Some(key), false) = (found.cert, found.key, given.cert || given.key) {
+        let own = given.has("cert") || given.has("key");
+        if let (Some(cert), Some(key), false) = (found.cert, found.key, own) {
             host.readable(&cert, "--cert")?;
             host.readable(&key, "--key")?;
             (g.cert, g.key) = (Some(cert), Some(key));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::{Ctx, config, open, ui};
 use crate::bolt::Db;
@@ -40,6 +41,29 @@ pub struct Args {
     /// Copy values that cannot be read as they are, instead of giving up
     #[arg(long)]
     pub keep_unreadable: bool,
+
+    #[command(flatten)]
+    source: args::SnapshotFile,
+
+    #[command(flatten)]
+    prefix: args::Prefix,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
+    pub write_out: Format,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[&self.source, &self.prefix, &self.reading, &self.output])
+    }
 }
 
 /// How many unreadable values are named.
@@ -47,8 +71,7 @@ const NAMED: usize = 20;
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let format = Format::choose(ctx.global.write_out.as_deref(), &[Format::Table, Format::Json])
-        .map_err(Failure::usage)?;
+    let format = args.write_out;
     let Some(input) = &ctx.global.snapshot else {
         return Err(Failure::usage("rewrite reads a snapshot file: give one with --snapshot"));
     };
@@ -108,7 +131,7 @@ fn values(n: u64) -> String {
 }
 
 fn one_config(ctx: &Ctx, path: &Path) -> Result<ConfigSet, Failure> {
-    let content = config::read::Reader::default().read(path)?;
+    let content = config::read::read(path)?;
     if let Some(warning) = &content.exposed {
         ctx.ui.warn(warning);
     }

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use clap::ValueEnum;
 
+use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::open::{self, Selection};
 use super::progress::Progress;
@@ -44,6 +45,32 @@ pub struct Args {
     /// With --watch: exit when nothing is left to rewrite
     #[arg(long, requires = "watch")]
     pub until_done: bool,
+
+    #[command(flatten)]
+    source: args::Source,
+
+    #[command(flatten)]
+    selection: args::Selection,
+
+    #[command(flatten)]
+    revision: args::Revision,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    /// Output format [default: table]
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json, Format::Jsonl, Format::Csv, Format::Prometheus, Format::Html]), help_heading = "Output")]
+    pub write_out: Option<Format>,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[&self.source, &self.selection, &self.revision, &self.reading, &self.output])
+    }
 }
 
 /// States that `--fail-on` knows.
@@ -92,18 +119,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if args.watch {
         return super::watch::run(ctx, args);
     }
-    let format = Format::choose(
-        ctx.global.write_out.as_deref(),
-        &[
-            Format::Table,
-            Format::Json,
-            Format::Jsonl,
-            Format::Csv,
-            Format::Prometheus,
-            Format::Html,
-        ],
-    )
-    .map_err(Failure::usage)?;
+    let format = args.write_out.unwrap_or(Format::Table);
     let configs = open::configs(ctx)?;
     if configs.is_none() {
         needs_no_config(args)?;

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
-use super::args::{ColorWhen, Global};
+use super::args::{ColorWhen, Shared};
 use super::failure::{Exit, Failure};
 
 /// How this run talks.
@@ -21,7 +21,7 @@ pub struct Ui {
 impl Ui {
     /// Decides from the options and the terminals.
     #[must_use]
-    pub fn new(global: &Global) -> Self {
+    pub fn new(global: &Shared) -> Self {
         let err_tty = io::stderr().is_terminal();
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");

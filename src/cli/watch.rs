@@ -40,13 +40,15 @@ pub fn run(ctx: &Ctx, args: &scan::Args) -> Result<Exit, Failure> {
     if g.revision.is_some() {
         return Err(Failure::usage("--watch follows what is written now; --revision is the past"));
     }
-    let format = match g.write_out.as_deref() {
-        None => None,
-        wanted => Some(
-            Format::choose(wanted, &[Format::Table, Format::Json, Format::Jsonl])
-                .map_err(|e| Failure::usage(format!("{e} while it watches")))?,
-        ),
-    };
+    let format = args.write_out;
+    if let Some(other) =
+        format.filter(|f| !matches!(f, Format::Table | Format::Json | Format::Jsonl))
+    {
+        return Err(Failure::usage(format!(
+            "--watch does not write `{}`; it writes table, json, jsonl",
+            other.as_str()
+        )));
+    }
     let configs = open::configs(ctx)?;
     if configs.is_none() && args.verify {
         return Err(scan::verify_needs_keys());

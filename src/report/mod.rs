@@ -11,13 +11,13 @@ pub mod scan;
 pub mod table;
 pub mod wire;
 
-use std::str::FromStr;
-
 /// Output formats, of which each command takes some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// For people.
     Table,
+    /// Sentences for people.
+    Text,
     /// One document.
     Json,
     /// One document a line.
@@ -40,6 +40,7 @@ impl Format {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Table => "table",
+            Self::Text => "text",
             Self::Json => "json",
             Self::Jsonl => "jsonl",
             Self::Csv => "csv",
@@ -48,36 +49,5 @@ impl Format {
             Self::Yaml => "yaml",
             Self::Fields => "fields",
         }
-    }
-
-    /// Reads `-w` against the formats that a command takes; the first is its default.
-    ///
-    /// # Errors
-    /// With a sentence that lists what it takes.
-    pub fn choose(wanted: Option<&str>, takes: &[Self]) -> Result<Self, String> {
-        let Some(wanted) = wanted else { return Ok(takes.first().copied().unwrap_or(Self::Table)) };
-        wanted.parse().ok().filter(|f| takes.contains(f)).ok_or_else(|| {
-            let list: Vec<_> = takes.iter().map(|f| f.as_str()).collect();
-            format!("this command does not write `{wanted}`; it writes {}", list.join(", "))
-        })
-    }
-}
-
-impl FromStr for Format {
-    type Err = ();
-
-    fn from_str(word: &str) -> Result<Self, ()> {
-        Ok(match word {
-            // etcdctl's word for the human form.
-            "table" | "simple" => Self::Table,
-            "json" => Self::Json,
-            "jsonl" => Self::Jsonl,
-            "csv" => Self::Csv,
-            "prometheus" => Self::Prometheus,
-            "html" => Self::Html,
-            "yaml" => Self::Yaml,
-            "fields" => Self::Fields,
-            _ => return Err(()),
-        })
     }
 }

@@ -166,33 +166,3 @@ fn exit_codes_are_documented() {
         assert!(text.contains(&row), "no row {row}");
     }
 }
-
-/// The formats that the help of `-w` lists for each command are those that its error lists.
-#[test]
-fn help_lists_the_formats() {
-    let run = |words: &[&str]| {
-        let done = Command::new(env!("CARGO_BIN_EXE_atrest")).args(words).output().unwrap();
-        String::from_utf8(done.stdout).unwrap() + &String::from_utf8(done.stderr).unwrap()
-    };
-    let help = run(&["scan", "--help"]);
-    let after = help.split_once("The first is the default:\n").unwrap().1;
-    let mut told = 0;
-    for line in after.lines().take_while(|l| !l.trim().is_empty()) {
-        let (commands, formats) = line.trim().split_once("  ").unwrap();
-        for command in commands.replace("check|explain", "check, config explain").split(", ") {
-            let rest: &[&str] = match command {
-                "get" | "history" | "config explain" => &["x"],
-                "rewrite" => &["--out", "x", "--encryption-config", "x", "--write-config", "x"],
-                _ => &[],
-            };
-            let mut words = vec!["--snapshot", "x", "-w", "nonsense"];
-            words.extend(command.split(' '));
-            words.extend(rest);
-            let expected = format!("`nonsense`; it writes {}\n", formats.trim());
-            let error = run(&words);
-            assert!(error.contains(&expected), "{command}: {error}");
-            told += 1;
-        }
-    }
-    assert_eq!(told, 11, "{after}");
-}

@@ -24,6 +24,7 @@ mod kms;
 mod live;
 mod migrate;
 mod numbers;
+mod options;
 mod past;
 mod profile;
 mod residue;

@@ -167,5 +167,4 @@ fn a_machine_that_is_no_server() {
         run("scan --profile").fails_with_hint(1);
         run("get /registry/secrets/a/b --profile").fails_with_hint(1);
     }
-    bin().words("completion bash --profile k3s").run().ok();
 }

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::read::{self, Reader};
-use super::{Format, print_json, print_text};
+use super::read;
+use super::{print_json, print_text};
 use crate::cli::Ctx;
+use crate::cli::args::{self, Shared};
 use crate::cli::failure::{Exit, Failure};
 use crate::config::{self, Finding, LoadError, Loaded};
+use crate::report::Format;
 
 /// Options of `config check`.
 #[derive(Debug, clap::Args)]
@@ -18,6 +20,26 @@ pub struct Args {
     /// (those of --encryption-config are checked, too)
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    distribution: args::Distribution,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Text, Format::Json]), default_value = "text", help_heading = "Output")]
+    pub write_out: Format,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[&self.distribution, &self.reading, &self.output])
+    }
 }
 
 /// The JSON document.
@@ -61,29 +83,27 @@ struct Checked {
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let format = Format::of(ctx)?;
     let paths: Vec<&PathBuf> = args.files.iter().chain(&ctx.global.encryption_config).collect();
     if paths.is_empty() {
         return Err(Failure::usage("no configuration to check")
             .hint("give files, `-` for stdin, or --encryption-config FILE"));
     }
-    let mut reader = Reader::default();
     let mut checked = Vec::new();
     for path in paths {
-        checked.extend(check(&mut reader, path)?);
+        checked.extend(check(path)?);
     }
     let differences = differences(&checked);
     let valid = checked.iter().all(|c| c.errors.is_empty());
     let same = differences.is_empty();
-    match format {
+    match args.write_out {
         Format::Json => print_json(&report(&checked, valid, differences))?,
-        Format::Text => print_text(&text(&checked, &differences))?,
+        _ => print_text(&text(&checked, &differences))?,
     }
     Ok(if valid && same { Exit::Ok } else { Exit::Found })
 }
 
-fn check(reader: &mut Reader, path: &std::path::Path) -> Result<Vec<Checked>, Failure> {
-    let content = reader.read(path)?;
+fn check(path: &std::path::Path) -> Result<Vec<Checked>, Failure> {
+    let content = read::read(path)?;
     let exposed = content.exposed.as_ref().map(|message| Finding {
         path: String::new(),
         message: message.clone(),

@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Format, print_json, print_text};
+use super::{print_json, print_text};
+use crate::cli::args::{self, Shared};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::{Ctx, open};
 use crate::config::{Loaded, Provider, Served};
+use crate::report::Format;
 use crate::resource::Selector;
 
 /// Options of `config explain`.
@@ -16,6 +18,26 @@ pub struct Args {
     /// The resource, such as `secrets` or `deployments.apps`
     #[arg(value_name = "RESOURCE")]
     pub name: String,
+
+    #[command(flatten)]
+    distribution: args::Distribution,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Text, Format::Json]), default_value = "text", help_heading = "Output")]
+    pub write_out: Format,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[&self.distribution, &self.reading, &self.output])
+    }
 }
 
 #[derive(Serialize)]
@@ -49,7 +71,6 @@ struct Unit {
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let format = Format::of(ctx)?;
     let Selector::Exact(resource) = Selector::parse(&args.name).map_err(Failure::usage)? else {
         return Err(Failure::usage(format!(
             "`{}` is a wildcard: name one resource, such as `secrets`",
@@ -61,11 +82,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             .hint("give it with --encryption-config FILE"));
     };
     let files: Vec<File> = configs.files().iter().map(|f| explain(f, &resource)).collect();
-    match format {
+    match args.write_out {
         Format::Json => {
             print_json(&Report { schema: "atrest.config-explain/v1", resource, files })?;
         }
-        Format::Text => print_text(&text(&resource, &files))?,
+        _ => print_text(&text(&resource, &files))?,
     }
     Ok(Exit::Ok)
 }

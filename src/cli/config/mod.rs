@@ -10,6 +10,7 @@ mod rotate;
 pub mod write;
 
 use super::Ctx;
+use super::args::Shared;
 use super::failure::{Exit, Failure};
 
 /// `config` and its subcommands.
@@ -28,7 +29,19 @@ enum Command {
     /// Create a configuration with a fresh key, in a file that only you can read
     New(new::Args),
     /// Write the next file of a key rotation; comments and formatting stay
-    Rotate(rotate::Args),
+    Rotate(Box<rotate::Args>),
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        match &self.command {
+            Command::Check(args) => args.shared(),
+            Command::Explain(args) => args.shared(),
+            Command::New(args) => args.shared(),
+            Command::Rotate(args) => args.shared(),
+        }
+    }
 }
 
 /// Runs the command.
@@ -38,25 +51,6 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         Command::Explain(args) => explain::run(ctx, args),
         Command::New(args) => new::run(ctx, args),
         Command::Rotate(args) => rotate::run(ctx, args),
-    }
-}
-
-/// `-w` of the commands that know text and JSON.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Text,
-    Json,
-}
-
-impl Format {
-    fn of(ctx: &Ctx) -> Result<Self, Failure> {
-        match ctx.global.write_out.as_deref() {
-            None | Some("text" | "table") => Ok(Self::Text),
-            Some("json") => Ok(Self::Json),
-            Some(other) => Err(Failure::usage(format!(
-                "this command does not write `{other}`; it writes text, json"
-            ))),
-        }
     }
 }
 

@@ -8,10 +8,12 @@ use clap::ValueEnum;
 use super::print_text;
 use super::write::{check_target, fresh_key, fresh_name, write};
 use crate::cli::Ctx;
+use crate::cli::args::{self, Shared};
 use crate::cli::duration;
 use crate::cli::failure::{Exit, Failure};
 use crate::config::{self, New, Writer};
 use crate::envelope;
+use crate::report::Format;
 
 /// Options of `config new`. The resources are those of `--resource` (default: secrets).
 #[derive(Debug, clap::Args)]
@@ -43,6 +45,23 @@ pub struct Args {
     /// Replace an existing file
     #[arg(long)]
     pub force: bool,
+
+    #[command(flatten)]
+    resources: args::Resources,
+
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Yaml, Format::Json]), default_value = "yaml", help_heading = "Output")]
+    pub write_out: Format,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[&self.resources, &self.output])
+    }
 }
 
 /// `--provider` of `new`.
@@ -81,13 +100,7 @@ fn go_duration(text: &str) -> Result<String, String> {
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let out = check_target(args.out.as_deref())?;
-    let json = match ctx.global.write_out.as_deref() {
-        None | Some("yaml") => false,
-        Some("json") => true,
-        Some(other) => {
-            return Err(Failure::usage(format!("unknown output format `{other}`: yaml or json")));
-        }
-    };
+    let json = args.write_out == Format::Json;
     let mut resources = ctx.global.resource.clone();
     if ctx.global.all_resources {
         resources.push("*.*".to_owned());

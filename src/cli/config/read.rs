@@ -8,6 +8,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::cli::failure::Failure;
+use crate::cli::stdin;
 use crate::config::{self, LoadError, Loaded};
 
 /// Largest file that is read. Archives of `OpenShift` backups have a few megabytes.
@@ -23,52 +24,40 @@ pub struct Content {
     pub exposed: Option<String>,
 }
 
-/// Reads configuration files, stdin once at most.
-#[derive(Debug, Default)]
-pub struct Reader {
-    stdin_taken: bool,
-}
-
-impl Reader {
-    /// Reads one file; `-` is stdin.
-    ///
-    /// # Errors
-    /// When it cannot be read, naming it.
-    pub fn read(&mut self, path: &Path) -> Result<Content, Failure> {
-        // A precaution: where the system refuses it, the job still goes on.
-        let _ = crate::secret::harden();
-        let mut bytes = Zeroizing::new(Vec::new());
-        if path == Path::new("-") {
-            if std::mem::replace(&mut self.stdin_taken, true) {
-                return Err(Failure::usage("`-` (stdin) can be given once only"));
-            }
-            io::stdin()
-                .lock()
-                .take(MAX_FILE)
-                .read_to_end(&mut bytes)
-                .map_err(|e| Failure::new("cannot read stdin").because(&e))?;
-            return Ok(Content { origin: "stdin".to_owned(), bytes, exposed: None });
-        }
-        let origin = path.display().to_string();
-        let cannot = |e: &io::Error| {
-            let failure = Failure::new(format!("cannot read {origin}")).because(e);
-            if e.kind() == io::ErrorKind::PermissionDenied {
-                return failure.hint("the file belongs to root on most machines: try sudo");
-            }
-            failure
-        };
-        let file = File::open(path).map_err(|e| cannot(&e))?;
-        let metadata = file.metadata().map_err(|e| cannot(&e))?;
-        if metadata.is_dir() {
-            return Err(Failure::new(format!("cannot read {origin}: it is a directory")));
-        }
-        if metadata.len() > MAX_FILE {
-            return Err(Failure::new(format!("{origin} is too large for a configuration")));
-        }
-        let exposed = metadata.is_file().then(|| exposure(&origin, metadata.mode())).flatten();
-        file.take(MAX_FILE).read_to_end(&mut bytes).map_err(|e| cannot(&e))?;
-        Ok(Content { origin, bytes, exposed })
+/// Reads one file; `-` is stdin.
+///
+/// # Errors
+/// When it cannot be read, naming it.
+pub fn read(path: &Path) -> Result<Content, Failure> {
+    // A precaution: where the system refuses it, the job still goes on.
+    let _ = crate::secret::harden();
+    let mut bytes = Zeroizing::new(Vec::new());
+    if path == Path::new("-") {
+        stdin::claim()?
+            .take(MAX_FILE)
+            .read_to_end(&mut bytes)
+            .map_err(|e| Failure::new("cannot read stdin").because(&e))?;
+        return Ok(Content { origin: "stdin".to_owned(), bytes, exposed: None });
     }
+    let origin = path.display().to_string();
+    let cannot = |e: &io::Error| {
+        let failure = Failure::new(format!("cannot read {origin}")).because(e);
+        if e.kind() == io::ErrorKind::PermissionDenied {
+            return failure.hint("the file belongs to root on most machines: try sudo");
+        }
+        failure
+    };
+    let file = File::open(path).map_err(|e| cannot(&e))?;
+    let metadata = file.metadata().map_err(|e| cannot(&e))?;
+    if metadata.is_dir() {
+        return Err(Failure::new(format!("cannot read {origin}: it is a directory")));
+    }
+    if metadata.len() > MAX_FILE {
+        return Err(Failure::new(format!("{origin} is too large for a configuration")));
+    }
+    let exposed = metadata.is_file().then(|| exposure(&origin, metadata.mode())).flatten();
+    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(|e| cannot(&e))?;
+    Ok(Content { origin, bytes, exposed })
 }
 
 /// Keys in a file that others can read are no secret.

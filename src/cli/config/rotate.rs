@@ -8,17 +8,17 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use super::print_text;
-use super::read::{self, Reader};
+use super::read;
 use super::write::{check_target, fresh_key, fresh_name, write};
 use crate::cli::Ctx;
+use crate::cli::args::{self, Shared};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::open::{self, Selection};
 use crate::config::{self, EncryptionConfig, LoadError, RotateError, Rotated, Step, Which};
 use crate::envelope::{Envelope, Provider};
 use crate::resource::Selector;
 
-/// Options of `config rotate`. The configuration is that of `--encryption-config`; `--resource`
-/// restricts the step to the entries that list these resources.
+/// Options of `config rotate`. The configuration is that of `--encryption-config`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The step: add the new key last, promote it to first, retire the old one
@@ -34,6 +34,10 @@ pub struct Args {
     #[arg(long, value_name = "PROVIDER")]
     pub provider: Option<ProviderName>,
 
+    /// Only the entries of the configuration that list these resources (repeatable)
+    #[arg(long, value_name = "RES", value_delimiter = ',')]
+    pub resource: Vec<String>,
+
     /// The file to write, with mode 0600 (key material is not printed)
     #[arg(long, short, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -41,6 +45,25 @@ pub struct Args {
     /// Replace an existing file; retire without a source to look whether the key is in use
     #[arg(long)]
     pub force: bool,
+
+    #[command(flatten)]
+    source: args::Source,
+
+    #[command(flatten)]
+    prefix: args::Prefix,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[&self.source, &self.prefix, &self.reading, &self.output])
+    }
 }
 
 /// `--step`.
@@ -84,14 +107,12 @@ impl From<ProviderName> for Provider {
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let out = check_target(args.out.as_deref())?;
-    if ctx.global.write_out.is_some() {
-        return Err(Failure::usage("`config rotate` keeps the file's own format: leave out -w"));
-    }
+    no_source_needed(ctx, args)?;
     let [path] = ctx.global.encryption_config.as_slice() else {
         return Err(Failure::usage("`config rotate` works on one file")
             .hint("give it with --encryption-config FILE"));
     };
-    let content = Reader::default().read(path)?;
+    let content = read::read(path)?;
     if let Some(warning) = &content.exposed {
         ctx.ui.warn(warning);
     }
@@ -102,7 +123,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if old.location != content.origin {
         return Err(not_the_file(&content.origin));
     }
-    let rotated = config::rotate(text, &step(args, &old.config)?, &ctx.global.resource)
+    let rotated = config::rotate(text, &step(args, &old.config)?, &args.resource)
         .map_err(|e| refused(&e, &content.origin))?;
     if args.step == StepName::Retire {
         check_unused(ctx, args, &old.config, &rotated)?;
@@ -110,6 +131,19 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     write(out, &rotated.text, args.force)?;
     print_text(&next_steps(args.step, &rotated, out))?;
     Ok(Exit::Ok)
+}
+
+/// Only what retires a key looks whether it is in use.
+fn no_source_needed(ctx: &Ctx, args: &Args) -> Result<(), Failure> {
+    let named = ["endpoints", "snapshot", "data-dir", "kine", "prefix"];
+    let named = named.into_iter().find(|name| ctx.given.has(name));
+    match named.or_else(|| ctx.given.connection()) {
+        Some(name) if args.step != StepName::Retire => {
+            Err(Failure::usage(format!("--{name} goes with --step retire only"))
+                .hint("the other steps read no source"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn not_the_file(origin: &str) -> Failure {
@@ -164,9 +198,6 @@ fn check_unused(
         }
         return Err(Failure::new(format!("cannot tell whether something is stored under {what}"))
             .hint("give the source (--endpoints, --snapshot, …), or --force if you know that nothing is"));
-    }
-    if g.revision.is_some() {
-        return Err(Failure::usage("a key is retired by what is stored now: leave out --revision"));
     }
     let usage = usage(ctx, old, rotated)?;
     if !usage.damage.is_empty() && !args.force {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Args, ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, Stop, table};
-use crate::cli::config::read::{self, Reader};
+use crate::cli::config::read;
 use crate::envelope::Provider;
 use crate::migrate::plan::Written;
 use crate::source::live::kv::NO_SPACE;
@@ -23,28 +23,11 @@ const REQUEST: u64 = 3 << 19;
 /// documentation, "Encrypting Confidential Data at Rest").
 const GCM_WRITES: u64 = 200_000;
 
-/// Options that do not go together.
-pub fn options(ctx: &Ctx) -> Result<(), Failure> {
-    let g = &ctx.global;
-    if g.snapshot.is_some() {
-        return Err(Failure::usage("migrate writes to a live etcd, not to a snapshot")
-            .hint("`atrest rewrite` makes a re-encrypted copy of a snapshot"));
-    }
-    if g.data_dir.is_some() || g.kine.is_some() {
-        return Err(Failure::usage("migrate writes to a live etcd; give its --endpoints"));
-    }
-    if g.revision.is_some() {
-        return Err(Failure::usage("migrate rewrites what is live; --revision has no use here"));
-    }
-    Ok(())
-}
-
 /// Whether the other API servers have the same configuration.
 pub fn confirm(configs: &ConfigSet, others: &[PathBuf]) -> Result<(), Failure> {
     let ours = configs.current();
-    let mut reader = Reader::default();
     for path in others {
-        let theirs = read::load(&reader.read(path)?)?;
+        let theirs = read::load(&read::read(path)?)?;
         if theirs.first().is_none_or(|theirs| theirs.sha256 != ours.sha256) {
             return Err(Failure::new(format!("{} differs from {}", path.display(), ours.location))
                 .hint(

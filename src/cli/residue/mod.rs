@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::open::Selection;
 use super::{Ctx, open, ui};
@@ -40,6 +41,29 @@ pub struct Args {
     /// Replace existing files
     #[arg(long, requires = "recover")]
     pub force: bool,
+
+    #[command(flatten)]
+    source: args::Source,
+
+    #[command(flatten)]
+    selection: args::Selection,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json, Format::Jsonl]), default_value = "table", help_heading = "Output")]
+    pub write_out: Format,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[&self.source, &self.selection, &self.reading, &self.output])
+    }
 }
 
 /// What `--fail-on` knows.
@@ -79,11 +103,7 @@ impl Found<'_> {
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let format = Format::choose(
-        ctx.global.write_out.as_deref(),
-        &[Format::Table, Format::Json, Format::Jsonl],
-    )
-    .map_err(Failure::usage)?;
+    let format = args.write_out;
     let configs = open::configs(ctx)?;
     let selection = Selection::new(ctx, configs.as_ref().map(ConfigSet::resources))?;
     let (targets, resources) = targets(ctx, configs.as_ref(), selection);

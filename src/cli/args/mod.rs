@@ -1,0 +1,137 @@
+//! The options that commands share, in groups: a command takes exactly the groups that it
+//! honours, so that its help and its completions are true, and anything else is wrong usage.
+//! Opens nothing.
+
+mod connection;
+mod order;
+mod output;
+mod reading;
+mod selection;
+mod source;
+
+pub use connection::{Connection, Hidden};
+pub use order::{Arranged, arrange, known};
+pub use output::{ColorWhen, Output, formats};
+pub use reading::Reading;
+pub use selection::{Namespaces, Prefix, Resources, Revision, Selection};
+pub use source::{Distribution, Etcd, Profile, SnapshotFile, Source};
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What the groups of a command say, all together; what the command does not take is empty.
+#[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // flags are what a command line has
+pub struct Shared {
+    /// The command reads a source.
+    pub takes_source: bool,
+    /// `--endpoints`
+    pub endpoints: Vec<String>,
+    /// `--snapshot`
+    pub snapshot: Option<PathBuf>,
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--kine`
+    pub kine: Option<PathBuf>,
+    /// `--profile`
+    pub profile: Option<Profile>,
+    /// `--manifest`
+    pub manifest: Option<PathBuf>,
+    /// `--root`
+    pub root: Option<PathBuf>,
+    /// `--skip-hash-check`
+    pub skip_hash_check: bool,
+    /// `--salvage`
+    pub salvage: bool,
+    /// `--cacert`
+    pub cacert: Option<PathBuf>,
+    /// `--cert`
+    pub cert: Option<PathBuf>,
+    /// `--key`, of the connection
+    pub key: Option<PathBuf>,
+    /// `--user`
+    pub user: Option<Hidden>,
+    /// `--password`
+    pub password: Option<Hidden>,
+    /// `--insecure-skip-tls-verify`
+    pub insecure_skip_tls_verify: bool,
+    /// `--insecure-transport`
+    pub insecure_transport: bool,
+    /// `--dial-timeout`
+    pub dial_timeout: Duration,
+    /// `--command-timeout`
+    pub command_timeout: Duration,
+    /// `--keepalive-time`
+    pub keepalive_time: Duration,
+    /// `--keepalive-timeout`
+    pub keepalive_timeout: Duration,
+    /// `--prefix`
+    pub prefix: Option<String>,
+    /// `--resource`
+    pub resource: Vec<String>,
+    /// `--all-resources`
+    pub all_resources: bool,
+    /// `--namespace`
+    pub namespace: Vec<String>,
+    /// `--revision`
+    pub revision: Option<i64>,
+    /// `--encryption-config`
+    pub encryption_config: Vec<PathBuf>,
+    /// `--quiet`
+    pub quiet: bool,
+    /// `--no-progress`
+    pub no_progress: bool,
+    /// `--color`
+    pub color: ColorWhen,
+}
+
+impl Shared {
+    /// The options of these groups.
+    #[must_use]
+    pub fn of(groups: &[&dyn Group]) -> Self {
+        let mut shared = Self::default();
+        for group in groups {
+            group.put(&mut shared);
+        }
+        shared
+    }
+
+    /// Whether the entries come from a file, not from a server.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        self.snapshot.is_some() || self.data_dir.is_some() || self.kine.is_some()
+    }
+}
+
+/// Options that go together.
+pub trait Group {
+    /// Adds them to those of the other groups.
+    fn put(&self, shared: &mut Shared);
+}
+
+/// Which options stood on the command line, as opposed to the environment.
+#[derive(Clone, Debug, Default)]
+pub struct Given(Vec<String>);
+
+impl Given {
+    /// Those of the command whose matches these are.
+    #[must_use]
+    pub fn new(matches: &clap::ArgMatches) -> Self {
+        let given = |id: &&clap::Id| {
+            matches.value_source(id.as_str()) == Some(clap::parser::ValueSource::CommandLine)
+        };
+        Self(matches.ids().filter(given).map(|id| id.as_str().replace('_', "-")).collect())
+    }
+
+    /// Whether `--NAME` stood there.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|given| given == name)
+    }
+
+    /// The first option of how to connect.
+    #[must_use]
+    pub fn connection(&self) -> Option<&'static str> {
+        connection::NAMES.into_iter().find(|name| self.has(name))
+    }
+}

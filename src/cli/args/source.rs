@@ -1,0 +1,158 @@
+//! Where the entries come from.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{Connection, Group, Shared};
+
+/// Any source.
+#[derive(Clone, Debug, Args)]
+pub struct Source {
+    #[command(flatten)]
+    endpoints: Endpoints,
+
+    /// Read a snapshot file (`etcdctl snapshot save`) or a copy of `member/snap/db`
+    #[arg(long, value_name = "FILE", help_heading = "Source", conflicts_with_all = ["data_dir", "kine"])]
+    snapshot: Option<PathBuf>,
+
+    /// Read the data directory of a stopped etcd member, write-ahead log included
+    #[arg(long, value_name = "DIR", help_heading = "Source", conflicts_with = "kine")]
+    data_dir: Option<PathBuf>,
+
+    /// Read a k3s/kine SQLite database
+    #[arg(long, value_name = "FILE", help_heading = "Source")]
+    kine: Option<PathBuf>,
+
+    /// Read a snapshot although its SHA-256 does not match or is missing
+    #[arg(long, help_heading = "Source")]
+    skip_hash_check: bool,
+
+    /// Read what is left of a damaged file by sweeping all its pages
+    #[arg(long, help_heading = "Source")]
+    salvage: bool,
+
+    #[command(flatten)]
+    distribution: Distribution,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Group for Source {
+    fn put(&self, shared: &mut Shared) {
+        shared.takes_source = true;
+        shared.snapshot.clone_from(&self.snapshot);
+        shared.data_dir.clone_from(&self.data_dir);
+        shared.kine.clone_from(&self.kine);
+        shared.skip_hash_check = self.skip_hash_check;
+        shared.salvage = self.salvage;
+        for group in [&self.endpoints as &dyn Group, &self.distribution, &self.connection] {
+            group.put(shared);
+        }
+    }
+}
+
+/// A live etcd and nothing else.
+#[derive(Clone, Debug, Args)]
+pub struct Etcd {
+    #[command(flatten)]
+    endpoints: Endpoints,
+
+    #[command(flatten)]
+    distribution: Distribution,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Group for Etcd {
+    fn put(&self, shared: &mut Shared) {
+        shared.takes_source = true;
+        for group in [&self.endpoints as &dyn Group, &self.distribution, &self.connection] {
+            group.put(shared);
+        }
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+struct Endpoints {
+    /// etcd endpoints, comma-separated [default: 127.0.0.1:2379]
+    #[arg(
+        long,
+        value_name = "URL[,URL…]",
+        env = "ETCDCTL_ENDPOINTS",
+        value_delimiter = ',',
+        hide_env_values = true,
+        help_heading = "Source"
+    )]
+    endpoints: Vec<String>,
+}
+
+impl Group for Endpoints {
+    fn put(&self, shared: &mut Shared) {
+        shared.endpoints.clone_from(&self.endpoints);
+    }
+}
+
+/// A snapshot file and nothing else.
+#[derive(Clone, Debug, Args)]
+pub struct SnapshotFile {
+    /// The snapshot file to read (`etcdctl snapshot save`), or a copy of `member/snap/db`
+    #[arg(long, value_name = "FILE", help_heading = "Source", required = true)]
+    snapshot: Option<PathBuf>,
+
+    /// Read a snapshot although its SHA-256 does not match or is missing
+    #[arg(long, help_heading = "Source")]
+    skip_hash_check: bool,
+
+    #[command(flatten)]
+    distribution: Distribution,
+}
+
+impl Group for SnapshotFile {
+    fn put(&self, shared: &mut Shared) {
+        shared.snapshot.clone_from(&self.snapshot);
+        shared.skip_hash_check = self.skip_hash_check;
+        self.distribution.put(shared);
+    }
+}
+
+/// Whose files say where things are.
+#[derive(Clone, Debug, Args)]
+pub struct Distribution {
+    /// Fill in source, certificates, prefix and configuration from a distribution's places
+    #[arg(long, help_heading = "Source")]
+    profile: Option<Profile>,
+
+    /// The kube-apiserver manifest that `--profile kubeadm` reads
+    #[arg(long, value_name = "FILE", help_heading = "Source")]
+    manifest: Option<PathBuf>,
+
+    /// Look for the profile's files below this directory, such as a mounted disk
+    #[arg(long, value_name = "DIR", help_heading = "Source")]
+    root: Option<PathBuf>,
+}
+
+impl Group for Distribution {
+    fn put(&self, shared: &mut Shared) {
+        shared.profile = self.profile;
+        shared.manifest.clone_from(&self.manifest);
+        shared.root.clone_from(&self.root);
+    }
+}
+
+/// Distributions whose places are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Profile {
+    /// The flags of the kube-apiserver static pod
+    Kubeadm,
+    /// k3s
+    K3s,
+    /// RKE2
+    Rke2,
+    /// OpenShift: the static pod of the running revision
+    Openshift,
+    /// MicroShift: its data directory
+    Microshift,
+}

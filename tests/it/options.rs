@@ -1,0 +1,209 @@
+//! An option is honoured or refused, before the command as behind it.
+
+use std::process::{Command, Output};
+
+use crate::support::bin::{Bin, bin};
+use crate::support::corpus;
+
+const CONNECTION: &str = "cacert cert key user password insecure-skip-tls-verify \
+    insecure-transport dial-timeout command-timeout keepalive-time keepalive-timeout";
+const PROFILE: &str = "profile manifest root";
+const OUTPUT: &str = "quiet no-progress color";
+const ANY_SOURCE: &str = "endpoints snapshot data-dir kine skip-hash-check salvage";
+const SELECTION: &str = "prefix resource all-resources namespace";
+
+/// Every command, with what it needs to be parsed, and the shared options that it honours.
+fn table() -> Vec<(&'static str, &'static str, String)> {
+    let all = |parts: &[&str]| parts.join(" ");
+    let read = [ANY_SOURCE, CONNECTION, PROFILE, "encryption-config", OUTPUT].join(" ");
+    vec![
+        ("scan", "", all(&[&read, SELECTION, "revision write-out"])),
+        ("get", "x", all(&[&read, "prefix namespace revision write-out"])),
+        ("decode", "", all(&[PROFILE, OUTPUT, "key prefix encryption-config write-out"])),
+        ("encode", "", all(&[PROFILE, OUTPUT, "key prefix encryption-config"])),
+        ("export", "", all(&[&read, SELECTION, "revision write-out"])),
+        (
+            "rewrite",
+            "--out x --write-config x",
+            all(&[PROFILE, OUTPUT, "snapshot skip-hash-check prefix encryption-config write-out"]),
+        ),
+        ("history", "x", all(&[&read, "prefix namespace revision write-out"])),
+        ("keys", "", all(&[&read, SELECTION, "revision write-out"])),
+        (
+            "migrate",
+            "",
+            all(&[CONNECTION, PROFILE, OUTPUT, SELECTION, "endpoints encryption-config write-out"]),
+        ),
+        ("residue", "", all(&[&read, SELECTION, "write-out"])),
+        ("config check", "", all(&[PROFILE, OUTPUT, "encryption-config write-out"])),
+        ("config explain", "x", all(&[PROFILE, OUTPUT, "encryption-config write-out"])),
+        ("config new", "--provider aesgcm", all(&[OUTPUT, "resource all-resources write-out"])),
+        ("config rotate", "--step add", all(&[&read, "prefix resource"])),
+        ("completion", "bash", String::new()),
+        ("man", "", String::new()),
+        ("version", "", String::new()),
+    ]
+}
+
+/// A word on the command line that gives the option.
+fn give(option: &str) -> String {
+    match option {
+        "quiet"
+        | "no-progress"
+        | "skip-hash-check"
+        | "salvage"
+        | "all-resources"
+        | "insecure-skip-tls-verify"
+        | "insecure-transport" => format!("--{option}"),
+        "dial-timeout" | "command-timeout" | "keepalive-time" | "keepalive-timeout" => {
+            format!("--{option}=1s")
+        }
+        "color" => "--color=never".to_owned(),
+        "revision" => "--revision=1".to_owned(),
+        "profile" => "--profile=k3s".to_owned(),
+        "write-out" => "--write-out=json".to_owned(),
+        _ => format!("--{option}=/nowhere"),
+    }
+}
+
+fn run(words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atrest"));
+    command.env_clear().stdin(std::process::Stdio::null());
+    command.args(words.iter().filter(|w| !w.is_empty())).output().unwrap()
+}
+
+#[test]
+fn every_command_refuses_what_it_does_not_honour() {
+    let mut options: Vec<String> = table()
+        .iter()
+        .flat_map(|(_, _, honoured)| honoured.split(' ').map(str::to_owned).collect::<Vec<_>>())
+        .filter(|o| !o.is_empty())
+        .collect();
+    options.sort();
+    options.dedup();
+    assert_eq!(options.len(), 30);
+    for (command, needs, honoured) in table() {
+        let honoured: Vec<&str> = honoured.split(' ').collect();
+        let words: Vec<&str> = command.split(' ').chain(needs.split(' ')).collect();
+        let listed = run(&[&command.split(' ').collect::<Vec<_>>()[..], &["--help"]].concat());
+        let help = String::from_utf8(listed.stdout).unwrap();
+        for option in &options {
+            let given = give(option);
+            let honours = honoured.contains(&option.as_str());
+            // What is honoured gets as far as a mistake behind it, and opens nothing.
+            let end = if honours { "--no-such-option" } else { "" };
+            let before = run(&[&[given.as_str()], &words[..], &[end]].concat());
+            let behind = run(&[&words[..], &[given.as_str(), end]].concat());
+            for done in [before, behind] {
+                let stderr = String::from_utf8_lossy(&done.stderr);
+                assert_eq!(done.status.code(), Some(2), "{command} {given}: {stderr}");
+                let said = if honours {
+                    "'--no-such-option'".to_owned()
+                } else {
+                    format!("`atrest {command}` does not take --{option}\n")
+                };
+                assert!(stderr.contains(&said), "{command} {given}: {stderr}");
+            }
+            let mut lines = help.lines().map(str::trim_start);
+            let helped = lines.any(|line| {
+                let line = line
+                    .get(..4)
+                    .filter(|short| short.ends_with(", "))
+                    .map_or(line, |_| &line[4..]);
+                line.strip_prefix("--")
+                    .and_then(|l| l.strip_prefix(option.as_str()))
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '[']))
+            });
+            let itself = command == "migrate" && option == "snapshot";
+            if !itself {
+                assert_eq!(
+                    helped,
+                    honoured.contains(&option.as_str()),
+                    "{command} --help: {option}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn an_option_that_the_source_does_not_honour_is_refused() {
+    for (words, what) in [
+        (&["scan", "--kine", "x", "--salvage"][..], "--salvage goes with --snapshot or --data-dir"),
+        (&["scan", "--salvage"], "--salvage goes with --snapshot or --data-dir"),
+        (
+            &["keys", "--data-dir", "x", "--skip-hash-check"],
+            "--skip-hash-check goes with --snapshot",
+        ),
+        (&["get", "x", "--snapshot", "x", "--cacert", "x"], "--cacert says how to connect"),
+        (&["history", "x", "--kine", "x", "--user", "a:b"], "--user says how to connect"),
+        (&["scan", "--snapshot", "x", "--endpoints", "x"], "--endpoints cannot be used"),
+        (
+            &["config", "rotate", "--step", "add", "--snapshot", "x", "--out", "y"],
+            "--snapshot goes with --step retire",
+        ),
+        (&["scan", "--watch", "-w", "csv"], "--watch does not write `csv`"),
+    ] {
+        let done = run(words);
+        let stderr = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(2), "{words:?}: {stderr}");
+        assert!(stderr.starts_with(&format!("error: {what}")), "{words:?}: {stderr}");
+    }
+}
+
+#[test]
+fn the_environment_asks_for_nothing() {
+    let environment = [
+        ("ETCDCTL_ENDPOINTS", "https://127.0.0.1:1"),
+        ("ETCDCTL_CACERT", "/nowhere"),
+        ("ETCDCTL_USER", "root:throwaway"),
+        ("ETCDCTL_COMMAND_TIMEOUT", "9s"),
+    ];
+    let run =
+        |bin: Bin| environment.iter().fold(bin, |bin, (name, value)| bin.env(name, value)).run();
+    let done = run(bin().args(["scan", "--snapshot"]).arg(corpus::db("p0-plaintext"))).ok();
+    assert!(done.text().contains("secrets"));
+    for words in [&["completion", "bash"][..], &["config", "check", "--help"]] {
+        run(bin().args(words)).ok();
+    }
+}
+
+#[test]
+fn stdin_is_read_once() {
+    for words in [
+        &["config", "check", "-", "-"][..],
+        &["config", "check", "-", "--encryption-config", "-"],
+        &["decode", "--encryption-config", "-"],
+        &["encode", "-", "--encryption-config", "-", "--key", "/x"],
+        &["migrate", "--encryption-config", "-", "--confirm-config", "-"],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atrest"));
+        command.args(words).stdin(std::fs::File::open(corpus::config("p1-secretbox")).unwrap());
+        let done = command.output().unwrap();
+        let stderr = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(2), "{words:?}: {stderr}");
+        assert!(stderr.contains("give `-` once"), "{words:?}: {stderr}");
+    }
+}
+
+/// The formats that `--help` lists are those that the error lists, and the first is the default.
+#[test]
+fn help_lists_the_formats() {
+    for (command, needs, honoured) in table() {
+        if !honoured.contains("write-out") {
+            continue;
+        }
+        let words: Vec<&str> = command.split(' ').collect();
+        let help = String::from_utf8(run(&[&words[..], &["-h"]].concat()).stdout).unwrap();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let after = help.split_once("--write-out <FORMAT> Output format [default: ").unwrap().1;
+        let (default, after) = after.split_once("] [possible values: ").unwrap();
+        let formats = after.split_once(']').unwrap().0;
+        assert_eq!(formats.split(", ").next(), Some(default), "{command}");
+        let needs: Vec<&str> = needs.split(' ').collect();
+        let done = run(&[&words[..], &needs, &["-w", "nonsense"]].concat());
+        let error = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(2), "{command}");
+        assert!(error.contains(&format!("[possible values: {formats}]")), "{command}: {error}");
+    }
+}
