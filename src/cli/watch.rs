@@ -19,8 +19,7 @@ use crate::report::Format;
 use crate::report::scan::Report;
 use crate::report::table;
 use crate::scan::{ByPrefix, ByReading, Follower, GroupKey, Judge, Prefixes, Tally, Totals};
-use crate::source::live::Live;
-use crate::source::live::watch::{Changes, Notice};
+use crate::source::live::{Changes, Live, Notice};
 use crate::source::{Record, Source, SourceInfo, Visit};
 
 /// At most one line in this time; also how often the live view is drawn.

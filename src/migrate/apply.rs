@@ -16,7 +16,7 @@ use super::plan::{Failed, Item, Plan};
 use super::throttle::Throttle;
 use crate::entry::Entry;
 use crate::source::SourceError;
-use crate::source::live::kv::{Commit, Kv, KvError, Put};
+use crate::source::live::{Commit, Kv, KvError, Put};
 
 /// Most operations of a transaction (etcd `server/embed/config.go`: `DefaultMaxTxnOps`).
 pub const MAX_OPS: usize = 128;

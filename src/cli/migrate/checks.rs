@@ -9,7 +9,7 @@ use super::{Args, ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, Stop, tab
 use crate::cli::config::read;
 use crate::envelope::Provider;
 use crate::migrate::plan::Written;
-use crate::source::live::kv::NO_SPACE;
+use crate::source::live::NO_SPACE;
 use crate::temporary;
 
 /// etcd's quota where none is set (etcd `server/storage/quota.go`: `DefaultQuotaBytes`).

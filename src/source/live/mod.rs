@@ -1,91 +1,30 @@
 //! A live etcd: a synchronous face over an asynchronous client.
 //!
-//! Reads go through the hand-written range request of [`wire`], whose pages are read in place;
-//! what is not hot uses generated messages.
+//! `connection` reaches the members and tells why it cannot; `wire` knows the messages; `reading`
+//! makes whole reads of them, `writing` the requests of a migration. All responses stay as bytes
+//! that are read in place.
 
-mod client;
-mod der;
-mod dial;
-mod endpoint;
-mod events;
-mod explain;
-pub mod kv;
-mod narrow;
-mod pages;
-mod past;
-mod said;
-mod session;
-mod stride;
-mod tls;
-mod txn;
-pub mod watch;
+mod connection;
+mod reading;
 mod wire;
+mod writing;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use zeroize::Zeroizing;
 
+pub use self::connection::{Credentials, LiveOptions};
+pub use self::reading::follow::{Changes, Notice, Watcher};
+pub use self::reading::member::{MemberStatus, NO_SPACE};
+pub use self::wire::txn::Put;
+pub use self::writing::{Commit, Kv, KvError};
+
+use self::connection::Session;
+use self::reading::{pages, past};
 use super::{
     EntrySink, EtcdError, Query, RecordSink, Source, SourceError, SourceInfo, SourceKind, Visit,
 };
-use session::Session;
-
-/// How to reach an etcd. Names and meanings are etcdctl's.
-#[derive(Clone, Debug)]
-pub struct LiveOptions {
-    /// `host:port`, `http://…`, `https://…` or `unix://…`; the first that can be reached is used.
-    pub endpoints: Vec<String>,
-    /// PEM bundle that servers are verified against; the system's if none.
-    pub cacert: Option<PathBuf>,
-    /// PEM client certificate.
-    pub cert: Option<PathBuf>,
-    /// PEM client key: PKCS#8, PKCS#1 or SEC1.
-    pub key: Option<PathBuf>,
-    /// User and password.
-    pub credentials: Option<Credentials>,
-    /// Accept any server certificate.
-    pub insecure_skip_tls_verify: bool,
-    /// Endpoints without a scheme use no TLS unless a certificate option is given.
-    pub insecure_transport: bool,
-    /// How long connecting may take, and how long the TLS handshake may.
-    pub dial_timeout: Duration,
-    /// How long one request may take.
-    pub command_timeout: Duration,
-    /// Time between keepalive probes (never less than 10 s, as in etcdctl).
-    pub keepalive_time: Duration,
-    /// How long a probe may stay unanswered.
-    pub keepalive_timeout: Duration,
-}
-
-/// User and password. `Debug` hides both.
-#[derive(Clone)]
-pub struct Credentials(Arc<(String, Zeroizing<String>)>);
-
-impl Credentials {
-    /// Joins the two.
-    #[must_use]
-    pub fn new(user: &str, password: &str) -> Self {
-        Self(Arc::new((user.to_owned(), Zeroizing::new(password.to_owned()))))
-    }
-
-    fn user(&self) -> &str {
-        &self.0.0
-    }
-
-    fn password(&self) -> &str {
-        &self.0.1
-    }
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("<hidden>")
-    }
-}
 
 /// A connected etcd.
 pub struct Live {
@@ -108,7 +47,9 @@ impl Live {
             .enable_all()
             .build()
             .map_err(EtcdError::Runtime)?;
-        runtime.block_on(session.open()).map_err(|refusal| explain::refusal(&session, &refusal))?;
+        runtime
+            .block_on(session.open())
+            .map_err(|refusal| connection::refusal(&session, &refusal))?;
         Ok(Self { runtime: Some(runtime), session })
     }
 
@@ -145,9 +86,7 @@ impl Drop for Live {
 
 impl Source for Live {
     fn info(&self) -> SourceInfo {
-        let endpoints: Vec<_> =
-            self.session.members.iter().map(|m| m.target.text.as_str()).collect();
-        SourceInfo { kind: SourceKind::Etcd, location: endpoints.join(",") }
+        SourceInfo { kind: SourceKind::Etcd, location: self.session.location() }
     }
 
     fn estimate(&mut self, query: &Query) -> Option<u64> {

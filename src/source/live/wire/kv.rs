@@ -1,18 +1,17 @@
-//! The requests and responses of the hot path. Responses stay as bytes: a page of keys is read in
-//! place, without a copy of every value.
+//! Range requests and their pages, which are read in place, without a copy of every value.
 
-use bytes::{Buf, Bytes};
-use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-
+use super::header_revision;
 use crate::entry::EntryRef;
 use crate::mvcc::key_value;
-use crate::proto::{Field, Fields, Malformed};
+use crate::proto::{Fields, Malformed};
 use crate::source::KeyRange;
+
+/// The method of range requests.
+pub(in crate::source::live) const RANGE: &str = "/etcdserverpb.KV/Range";
 
 /// `etcdserverpb.RangeRequest` (etcd `api/etcdserverpb/rpc.proto`).
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(super) struct RangeRequest {
+pub(in crate::source::live) struct RangeRequest {
     #[prost(bytes = "vec", tag = "1")]
     pub key: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
@@ -41,7 +40,7 @@ impl RangeRequest {
 
 /// What an `etcdserverpb.RangeResponse` says besides its entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct PageInfo {
+pub(in crate::source::live) struct PageInfo {
     /// The store's revision, or the newest entry's where the request named one.
     pub revision: i64,
     /// Entries remain after the limit.
@@ -84,63 +83,14 @@ impl PageInfo {
 }
 
 /// The entries of an `etcdserverpb.RangeResponse`.
-pub(super) fn entries(message: &[u8]) -> impl Iterator<Item = Result<EntryRef<'_>, Malformed>> {
+pub(in crate::source::live) fn entries(
+    message: &[u8],
+) -> impl Iterator<Item = Result<EntryRef<'_>, Malformed>> {
     Fields::new(message).filter_map(|field| match field {
         Ok(field) if field.number == 2 => Some(key_value(field.bytes().unwrap_or_default())),
         Ok(_) => None,
         Err(e) => Some(Err(e)),
     })
-}
-
-/// The store's revision in an `etcdserverpb.ResponseHeader`.
-pub(super) fn header_revision(header: Field<'_>) -> Result<i64, Malformed> {
-    let mut revision = 0;
-    for field in Fields::new(header.bytes().unwrap_or_default()) {
-        let field = field?;
-        if field.number == 3 {
-            revision = field.int64().unwrap_or_default();
-        }
-    }
-    Ok(revision)
-}
-
-/// Passes messages through as bytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct RawCodec;
-
-impl Codec for RawCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        bytes::BufMut::put(dst, item);
-        Ok(())
-    }
-}
-
-impl Decoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        let len = src.remaining();
-        Ok(Some(src.copy_to_bytes(len)))
-    }
 }
 
 #[cfg(test)]

@@ -10,50 +10,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use super::Live;
-use super::events::{Frame, canceled, events};
-use super::explain;
-use super::session::{CallError, Refusal, Session};
-use super::wire::RangeRequest;
-use crate::proto::Malformed;
+use super::watch::{Step, Watch};
+use crate::source::live::Live;
+use crate::source::live::connection::{self, CallError, Refusal, Session};
+use crate::source::live::wire::watch::events;
 use crate::source::{EtcdError, KeyRange, Record, SourceError};
 
-const WATCH: &str = "/etcdserverpb.Watch/Watch";
 /// Responses that wait for the caller.
 const WAITING: usize = 16;
 /// First pause before another try; it doubles.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause before another try.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
-
-/// `etcdserverpb.WatchCreateRequest` (etcd `api/etcdserverpb/rpc.proto`).
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-struct Create {
-    #[prost(bytes = "vec", tag = "1")]
-    key: Vec<u8>,
-    #[prost(bytes = "vec", tag = "2")]
-    range_end: Vec<u8>,
-    #[prost(int64, tag = "3")]
-    start_revision: i64,
-    /// Tell how far the watch is while nothing happens.
-    #[prost(bool, tag = "4")]
-    progress_notify: bool,
-    /// Events of one revision may come in several responses.
-    #[prost(bool, tag = "8")]
-    fragment: bool,
-}
-
-/// `etcdserverpb.WatchRequest`.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-struct Request {
-    #[prost(message, optional, tag = "1")]
-    create: Option<Create>,
-}
 
 /// What a watch reports.
 #[derive(Debug)]
@@ -121,7 +93,6 @@ impl Live {
                 sender: sender.clone(),
                 down: Arc::clone(&down),
                 lost: false,
-                renewed: false,
             };
             tasks.spawn_on(one.run(), runtime.handle());
         }
@@ -152,9 +123,8 @@ enum End {
     Compacted(i64),
     /// Another try may do better.
     Lost(CallError),
-    /// The server refuses the watch.
-    Canceled(EtcdError),
-    Malformed(Malformed),
+    /// The server refuses the watch, or breaks the protocol.
+    Refused(EtcdError),
 }
 
 /// The watch of one range.
@@ -168,8 +138,6 @@ struct One {
     down: Arc<AtomicUsize>,
     /// This range is one of them.
     lost: bool,
-    /// A new token was asked for since the watch last ran.
-    renewed: bool,
 }
 
 impl One {
@@ -186,15 +154,14 @@ impl One {
                 let last = match end {
                     End::Unwanted => return,
                     End::Compacted(revision) => Ok(Notice::Compacted(revision)),
-                    End::Malformed(e) => Err(EtcdError::from(e).into()),
-                    End::Canceled(e) => Err(e.into()),
+                    End::Refused(e) => Err(e.into()),
                     End::Lost(e) if may_pass(&e) => {
                         failures.push((index, e));
                         continue;
                     }
                     End::Lost(e) => {
                         let refusal = Refusal { failures: vec![(index, e)] };
-                        Err(explain::refusal(&self.session, &refusal).into())
+                        Err(connection::refusal(&self.session, &refusal).into())
                     }
                 };
                 // Whoever is gone needs no last word.
@@ -205,7 +172,7 @@ impl One {
                 self.lost = true;
                 // One notice for all ranges.
                 if self.down.fetch_add(1, Ordering::Relaxed) == 0 {
-                    let why = explain::refusal(&self.session, &Refusal { failures });
+                    let why = connection::refusal(&self.session, &Refusal { failures });
                     if self.sender.send(Ok(Notice::Lost(why.into()))).await.is_err() {
                         return;
                     }
@@ -218,85 +185,60 @@ impl One {
 
     /// Watches at one member until that ends.
     async fn once(&mut self, index: usize, failures: &mut Vec<(usize, CallError)>) -> End {
-        let range = RangeRequest::new(&self.range, 0);
-        let create = Create {
-            key: range.key,
-            range_end: range.range_end,
-            start_revision: self.next,
-            progress_notify: true,
-            fragment: true,
-        };
-        let body = Request { create: Some(create) }.encode_to_vec().into();
-        let mut stream = match self.session.stream_once(index, WATCH, body).await {
-            Ok(stream) => stream,
-            Err(e) => return End::Lost(e),
-        };
+        let wait = self.session.command_timeout;
+        let mut watch = Watch::new(&self.session, index, self.range.clone(), true, wait);
+        // A watch that is accepted says so at once; then it may be silent for hours.
+        if let Err(e) = watch.begin(self.next).await {
+            return End::Lost(e);
+        }
         let mut running = false;
         loop {
-            // A watch that is accepted says so at once; then it may be silent for hours.
-            let message = if running {
-                stream.message().await
-            } else {
-                match tokio::time::timeout(self.session.command_timeout, stream.message()).await {
-                    Ok(message) => message,
-                    Err(_) => return End::Lost(CallError::Timeout(self.session.command_timeout)),
-                }
+            let (message, step) = match watch.next(None).await {
+                Ok(next) => next,
+                Err(e) => return End::Lost(e),
             };
-            let message = match message {
-                Ok(Some(message)) => message,
-                Ok(None) => {
-                    let status = tonic::Status::unavailable("the server ended the watch");
-                    return End::Lost(CallError::Status(Box::new(status)));
+            match step {
+                Step::Compacted(revision) => return End::Compacted(revision),
+                // A token that expires meanwhile is renewed by the next beginning.
+                Step::Canceled(EtcdError::WatchCanceled { denied: true, .. }) if running => {
+                    return Box::pin(self.once(index, failures)).await;
                 }
-                Err(status) => return End::Lost(CallError::Status(Box::new(status))),
-            };
-            let frame = match Frame::read(&message) {
-                Ok(frame) => frame,
-                Err(e) => return End::Malformed(e),
-            };
-            if frame.compact_revision > 0 {
-                return End::Compacted(frame.compact_revision);
-            }
-            if frame.canceled {
-                let why = canceled(frame.cancel_reason, false);
-                // etcd says this too when the token has expired (`server/etcdserver/api/v3rpc/
-                // watch.go`: `isWatchPermitted`).
-                if matches!(why, EtcdError::WatchCanceled { denied: true, .. }) && !self.renewed {
-                    self.renewed = true;
-                    match self.session.renew_token(index).await {
-                        Ok(true) => return Box::pin(self.once(index, failures)).await,
-                        Ok(false) => {}
-                        Err(e) => return End::Lost(e),
-                    }
-                }
-                return End::Canceled(why);
+                Step::Canceled(e) | Step::Malformed(e) => return End::Refused(e),
+                Step::Events { .. } | Step::Quiet { .. } => {}
             }
             if !running {
                 running = true;
-                self.renewed = false;
                 self.session.prefer(index);
                 failures.clear();
-                if self.lost {
-                    self.lost = false;
-                    if self.down.fetch_sub(1, Ordering::Relaxed) == 1
-                        && self.sender.send(Ok(Notice::Back)).await.is_err()
-                    {
-                        return End::Unwanted;
-                    }
-                }
-            }
-            if frame.newest > 0 {
-                let (newest, whole) = (frame.newest, !frame.fragment);
-                if self.sender.send(Ok(Notice::Changes(Changes(message)))).await.is_err() {
+                if !self.back().await {
                     return End::Unwanted;
                 }
-                // A revision that came in part is asked for again.
-                self.next = if whole { newest + 1 } else { newest };
-            } else if !frame.created && frame.revision >= self.next {
-                // Progress: all events up to here have been sent.
-                self.next = frame.revision + 1;
+            }
+            match step {
+                Step::Events { newest, whole } => {
+                    if self.sender.send(Ok(Notice::Changes(Changes(message)))).await.is_err() {
+                        return End::Unwanted;
+                    }
+                    // A revision that came in part is asked for again.
+                    self.next = if whole { newest + 1 } else { newest };
+                }
+                Step::Quiet { created: false, revision } if revision >= self.next => {
+                    // Progress: all events up to here have been sent.
+                    self.next = revision + 1;
+                }
+                _ => {}
             }
         }
+    }
+
+    /// Says that the connection is back, if it was gone and no other range waits for its own.
+    /// False when nobody wants to hear it.
+    async fn back(&mut self) -> bool {
+        if !std::mem::take(&mut self.lost) {
+            return true;
+        }
+        self.down.fetch_sub(1, Ordering::Relaxed) != 1
+            || self.sender.send(Ok(Notice::Back)).await.is_ok()
     }
 }
 
@@ -318,6 +260,7 @@ fn may_pass(error: &CallError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::live::wire::watch::Frame;
 
     #[test]
     fn frames_and_events_are_read() {

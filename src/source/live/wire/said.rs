@@ -5,7 +5,7 @@ use tonic::Status;
 
 /// What an answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(in crate::source::live) enum Said {
     /// The user may not.
     Denied,
     /// The revision is no longer held.
@@ -76,13 +76,13 @@ impl Said {
 }
 
 /// A message without the name that most begin with.
-pub(super) fn plain(message: &str) -> &str {
+pub(in crate::source::live) fn plain(message: &str) -> &str {
     message.strip_prefix("etcdserver: ").unwrap_or(message)
 }
 
 /// Whether a response was larger than this side takes (tonic's own text), or a request larger
 /// than gRPC does on the other (grpc-go's).
-pub(super) fn is_too_large(status: &Status) -> bool {
+pub(in crate::source::live) fn is_too_large(status: &Status) -> bool {
     status.message().contains("message length too large")
         || status.message().contains("message larger than max")
 }

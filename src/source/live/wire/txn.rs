@@ -1,13 +1,26 @@
-//! Transactions on the wire (etcd `api/etcdserverpb/rpc.proto`).
+//! Transactions.
 
-use super::kv::Put;
-use super::wire::{self, RangeRequest};
+use super::header_revision;
+use super::kv::RangeRequest;
 use crate::proto::{Fields, Malformed};
+
+/// The method of transactions.
+pub(in crate::source::live) const TXN: &str = "/etcdserverpb.KV/Txn";
+
+/// One conditional write.
+pub struct Put<'a> {
+    /// The etcd key.
+    pub key: &'a [u8],
+    /// Written only if this is still the key's newest revision.
+    pub mod_revision: i64,
+    /// The new value.
+    pub value: &'a [u8],
+}
 
 /// `etcdserverpb.PutRequest`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 #[prost(skip_debug)]
-pub(super) struct PutRequest {
+pub(in crate::source::live) struct PutRequest {
     #[prost(bytes = "vec", tag = "1")]
     pub key: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
@@ -31,7 +44,7 @@ impl Drop for PutRequest {
 
 /// `etcdserverpb.Compare` of a mod revision: result EQUAL is 0.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(super) struct Compare {
+pub(in crate::source::live) struct Compare {
     #[prost(int32, tag = "2")]
     pub target: i32,
     #[prost(bytes = "vec", tag = "3")]
@@ -45,7 +58,7 @@ const MOD: i32 = 2;
 
 /// `etcdserverpb.RequestOp`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(super) struct RequestOp {
+pub(in crate::source::live) struct RequestOp {
     #[prost(message, optional, tag = "1")]
     pub range: Option<RangeRequest>,
     #[prost(message, optional, tag = "2")]
@@ -54,7 +67,7 @@ pub(super) struct RequestOp {
 
 /// `etcdserverpb.TxnRequest`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(super) struct TxnRequest {
+pub(in crate::source::live) struct TxnRequest {
     #[prost(message, repeated, tag = "1")]
     pub compare: Vec<Compare>,
     #[prost(message, repeated, tag = "2")]
@@ -94,7 +107,7 @@ impl TxnRequest {
 }
 
 /// `etcdserverpb.TxnResponse`, its ranges still as bytes.
-pub(super) struct Response<'a> {
+pub(in crate::source::live) struct Response<'a> {
     /// The store's revision after the transaction.
     pub revision: i64,
     /// Every comparison held.
@@ -110,7 +123,7 @@ impl<'a> Response<'a> {
         for field in Fields::new(message) {
             let field = field?;
             match field.number {
-                1 => response.revision = wire::header_revision(field)?,
+                1 => response.revision = header_revision(field)?,
                 2 => response.succeeded = field.varint().is_some_and(|v| v != 0),
                 3 => {
                     for op in Fields::new(field.bytes().unwrap_or_default()) {

@@ -11,23 +11,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use prost::Message as _;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use tonic::Streaming;
 
-use super::events::{Frame, events, revision};
 use super::narrow::{self, Held};
-use super::said::Said;
-use super::session::{CallError, Refusal, Session};
-use super::wire::{PageInfo, RangeRequest};
-use super::{explain, pages};
+use super::pages;
+use super::watch::{PREPARATION, Step, Watch};
 use crate::entry::Entry;
+use crate::source::live::connection::{self, CallError, Refusal, Session};
+use crate::source::live::wire::kv::{PageInfo, RangeRequest};
+use crate::source::live::wire::said::Said;
+use crate::source::live::wire::watch::{events, revision};
 use crate::source::{
     EtcdError, KeyRange, Query, Record, RecordSink, RevisionError, SourceError, Visit, Wish,
 };
 
-pub(super) const WATCH: &str = "/etcdserverpb.Watch/Watch";
 /// Responses that wait for the caller.
 const WAITING: usize = 4;
 /// Of an old server that was asked for the history of some keys only.
@@ -35,32 +33,8 @@ const UNPROVEN: &str = "the user may not read all keys, and a server older than 
 /// How often a read is begun again because etcd compacted meanwhile.
 const TRIES: usize = 3;
 
-/// `etcdserverpb.WatchCreateRequest` (etcd `api/etcdserverpb/rpc.proto`).
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(super) struct WatchCreateRequest {
-    #[prost(bytes = "vec", tag = "1")]
-    pub key: Vec<u8>,
-    #[prost(bytes = "vec", tag = "2")]
-    pub range_end: Vec<u8>,
-    #[prost(int64, tag = "3")]
-    pub start_revision: i64,
-    /// Events of one revision may come in several responses.
-    #[prost(bool, tag = "8")]
-    pub fragment: bool,
-}
-
-/// `etcdserverpb.WatchRequest`.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(super) struct WatchRequest {
-    #[prost(message, optional, tag = "1")]
-    pub create: Option<WatchCreateRequest>,
-    /// Asks how far the watches of the stream are.
-    #[prost(message, optional, tag = "3")]
-    pub progress: Option<()>,
-}
-
 /// Calls `sink` for every revision that the server holds, ascending.
-pub(super) fn history(
+pub(in crate::source::live) fn history(
     runtime: &Runtime,
     session: &Arc<Session>,
     query: &Query,
@@ -109,8 +83,8 @@ pub(super) fn history(
             }
         }
         match watched {
-            Begun::Events(first, stream) => {
-                follow(runtime, session, first, stream, newest, query, sink)?;
+            Begun::Events(first, watch) => {
+                follow(runtime, session, first, watch, newest, query, sink)?;
             }
             Begun::Some { messages, unproven } => {
                 Held::each(&messages, newest, sink)?;
@@ -138,7 +112,7 @@ async fn newest(session: &Arc<Session>, query: &Query) -> Result<i64, SourceErro
         match refusal.said() {
             Some(Said::Future) => RevisionError::NotReached(request.revision).into(),
             Some(Said::Compacted) => RevisionError::Forgotten(request.revision).into(),
-            _ => explain::refusal_to(session, &refusal, Wish::Read(wanted())).into(),
+            _ => connection::refusal_to(session, &refusal, Wish::Read(wanted())).into(),
         }
     })?;
     let current = PageInfo::read(&page).map_err(EtcdError::Malformed)?.revision;
@@ -151,22 +125,16 @@ enum Begun {
     /// There is nothing between the two revisions.
     Nothing,
     /// The first response with events, and the rest.
-    Events(Bytes, Box<Stream>),
+    Events(Events, Box<Watch>),
     /// All events of the wanted keys alone.
     Some { messages: Vec<Bytes>, unproven: bool },
 }
 
-/// A watch at one member.
-struct Stream {
-    index: usize,
-    messages: Streaming<Bytes>,
-}
-
-/// Why a watch does not begin.
-enum Obstacle {
-    /// Another member may do better.
-    Member(CallError),
-    Request(EtcdError),
+/// A response with events.
+struct Events {
+    message: Bytes,
+    newest: i64,
+    whole: bool,
 }
 
 /// Begins a watch of all keys at `from`, at the first member that answers.
@@ -177,89 +145,46 @@ async fn begin(session: &Arc<Session>, from: i64, newest: i64) -> Result<Begun, 
     }
     let mut failures = Vec::new();
     for index in session.order() {
-        match begin_at(session, index, from, false).await {
-            Ok(begun) => return Ok(begun),
-            Err(Obstacle::Member(e)) => failures.push((index, e)),
-            Err(Obstacle::Request(e)) => return Err(e),
+        match begin_at(session, index, from).await {
+            Ok(begun) => return begun,
+            Err(e) => failures.push((index, e)),
         }
     }
-    Err(explain::refusal(session, &Refusal { failures }))
+    Err(connection::refusal(session, &Refusal { failures }))
 }
 
+/// As [`begin`], at one member; with an error, another one may do better.
 async fn begin_at(
     session: &Arc<Session>,
     index: usize,
     from: i64,
-    renewed: bool,
-) -> Result<Begun, Obstacle> {
-    let request = WatchRequest {
-        create: Some(WatchCreateRequest {
-            key: vec![0],
-            range_end: vec![0],
-            start_revision: from,
-            fragment: true,
-        }),
-        progress: None,
-    };
-    let body = request.encode_to_vec().into();
-    let messages = session.stream_once(index, WATCH, body).await.map_err(Obstacle::Member)?;
-    let mut stream = Stream { index, messages };
+) -> Result<Result<Begun, EtcdError>, CallError> {
+    let everything = KeyRange { start: Vec::new(), end: None };
+    let wait = patience(session);
+    let mut watch = Watch::new(session, index, everything, false, wait);
+    watch.begin(from).await?;
     loop {
-        let message = stream.next(session).await.map_err(Obstacle::Member)?;
-        let frame = Frame::read(&message).map_err(|e| Obstacle::Request(e.into()))?;
-        if frame.compact_revision > 0 {
-            return Ok(Begun::Compacted(frame.compact_revision));
-        }
-        if frame.canceled {
-            let why = canceled(&frame);
-            // etcd says this of an expired token, too.
-            if matches!(why, EtcdError::WatchCanceled { denied: true, .. })
-                && !renewed
-                && session.renew_token(index).await.map_err(Obstacle::Member)?
-            {
-                return Box::pin(begin_at(session, index, from, true)).await;
+        let (message, step) = watch.next(Some(wait)).await?;
+        return Ok(match step {
+            Step::Compacted(at) => Ok(Begun::Compacted(at)),
+            Step::Canceled(e) | Step::Malformed(e) => Err(e),
+            Step::Events { newest, whole } => {
+                Ok(Begun::Events(Events { message, newest, whole }, Box::new(watch)))
             }
-            return Err(Obstacle::Request(why));
-        }
-        if frame.newest > 0 {
-            return Ok(Begun::Events(message, Box::new(stream)));
-        }
+            Step::Quiet { .. } => continue,
+        });
     }
 }
 
-fn canceled(frame: &Frame<'_>) -> EtcdError {
-    super::events::canceled(frame.cancel_reason, true)
-}
-
-/// How long the server may prepare what it sends: it reads the whole history before the first
-/// event. That the connection is alive, keepalive probes tell.
-pub(super) const PREPARATION: Duration = Duration::from_mins(2);
-
-impl Stream {
-    async fn next(&mut self, session: &Session) -> Result<Bytes, CallError> {
-        let wait = session.command_timeout.max(PREPARATION);
-        match tokio::time::timeout(wait, self.messages.message()).await {
-            Ok(Ok(Some(message))) => Ok(message),
-            Ok(Ok(None)) => {
-                let status = tonic::Status::unavailable("the server ended the watch");
-                Err(CallError::Status(Box::new(status)))
-            }
-            Ok(Err(status)) => Err(CallError::Status(Box::new(status))),
-            Err(_) => Err(CallError::Timeout(wait)),
-        }
-    }
-
-    fn broke_off(&self, session: &Session, e: CallError) -> EtcdError {
-        let why = explain::refusal(session, &Refusal { failures: vec![(self.index, e)] });
-        EtcdError::HistoryCut(Box::new(why))
-    }
+fn patience(session: &Session) -> Duration {
+    session.command_timeout.max(PREPARATION)
 }
 
 fn follow(
     runtime: &Runtime,
     session: &Arc<Session>,
-    first: Bytes,
-    mut stream: Box<Stream>,
+    first: Events,
+    mut watch: Box<Watch>,
     newest: i64,
     query: &Query,
     sink: &mut RecordSink<'_>,
@@ -267,20 +192,34 @@ fn follow(
     let (sender, mut receiver) = mpsc::channel(WAITING);
     let session = Arc::clone(session);
     let task = runtime.spawn(async move {
-        let mut message = first;
+        let wait = patience(&session);
+        let broke_off = |index, e| {
+            let why = connection::refusal(&session, &Refusal { failures: vec![(index, e)] });
+            EtcdError::HistoryCut(Box::new(why))
+        };
+        let mut last = (first.newest, first.whole);
+        let mut message = first.message;
         loop {
-            let frame = Frame::read(&message).map_err(EtcdError::Malformed)?;
-            if frame.compact_revision > 0 {
-                return Err(RevisionError::HistoryCompacted(newest).into());
-            }
-            if frame.canceled {
-                return Err(canceled(&frame).into());
-            }
-            let done = frame.newest > newest || frame.newest == newest && !frame.fragment;
+            let done = last.0 > newest || last.0 == newest && last.1;
             if sender.send(message).await.is_err() || done {
-                return Ok(());
+                return Ok::<_, SourceError>(());
             }
-            message = stream.next(&session).await.map_err(|e| stream.broke_off(&session, e))?;
+            message = loop {
+                let index = watch.index;
+                let (message, step) =
+                    watch.next(Some(wait)).await.map_err(|e| broke_off(index, e))?;
+                match step {
+                    Step::Compacted(_) => {
+                        return Err(RevisionError::HistoryCompacted(newest).into());
+                    }
+                    Step::Canceled(e) | Step::Malformed(e) => return Err(e.into()),
+                    Step::Events { newest, whole } => {
+                        last = (newest, whole);
+                        break message;
+                    }
+                    Step::Quiet { .. } => {}
+                }
+            };
         }
     });
     'messages: while let Some(message) = receiver.blocking_recv() {

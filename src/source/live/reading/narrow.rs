@@ -11,15 +11,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use etcd_client::Client;
 use prost::Message as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::events::{Frame, canceled, events, revision};
-use super::explain;
-use super::past::{PREPARATION, WATCH, WatchCreateRequest, WatchRequest};
-use super::session::{CallError, Refusal, Session};
-use super::wire::{self, RangeRequest};
+use super::watch::PREPARATION;
+use crate::source::live::connection::{self, CallError, Refusal, Session};
+use crate::source::live::wire::kv::{self, RangeRequest};
+use crate::source::live::wire::status::{STATUS, Status};
+use crate::source::live::wire::watch::{
+    Frame, WATCH, canceled, create, events, progress, revision,
+};
 use crate::source::{EtcdError, KeyRange, Record, RecordSink, Wish};
 
 /// How often the server is asked how far it is.
@@ -73,11 +74,9 @@ pub(super) async fn read(
     from: i64,
     newest: i64,
 ) -> Result<Held, EtcdError> {
-    let version = session
-        .ask(async |client: Client| client.maintenance_client().status().await)
-        .await
-        .map(|status| status.version().to_owned());
-    let unproven = !version.is_ok_and(|v| tells_progress(&v));
+    let status = session.call(STATUS, Bytes::new(), 1 << 20).await;
+    let status = status.ok().and_then(|answer| Status::decode(answer).ok());
+    let unproven = !status.is_some_and(|s| tells_progress(&s.version));
     let mut failures = Vec::new();
     let all = || ranges.first().cloned().unwrap_or_else(|| KeyRange::single(b"\0"));
     for index in session.order() {
@@ -87,7 +86,7 @@ pub(super) async fn read(
             Err(Obstacle::Member(e)) => failures.push((index, e)),
             Err(Obstacle::Request(EtcdError::WatchCanceled { denied: true, .. })) => {
                 return Err(EtcdError::Denied {
-                    member: session.members[index].target.text.clone(),
+                    member: session.member(index),
                     user: session.user(),
                     wish: Wish::Read(all()),
                 });
@@ -95,7 +94,7 @@ pub(super) async fn read(
             Err(Obstacle::Request(e)) => return Err(e),
         }
     }
-    Err(explain::refusal(session, &Refusal { failures }))
+    Err(connection::refusal(session, &Refusal { failures }))
 }
 
 /// Whether a server of this version says only what is so.
@@ -136,20 +135,11 @@ impl One<'_> {
     async fn read(&mut self) -> Result<Held, Obstacle> {
         let (requests, receiver) = tokio::sync::mpsc::channel(self.ranges.len() + 1);
         for range in self.ranges {
-            let range = RangeRequest::new(range, 0);
-            let create = WatchCreateRequest {
-                key: range.key,
-                range_end: range.range_end,
-                start_revision: self.from,
-                fragment: true,
-            };
-            let request = WatchRequest { create: Some(create), progress: None };
             // The channel has room for all.
-            let _ = requests.try_send(Bytes::from(request.encode_to_vec()));
+            let _ = requests.try_send(Bytes::from(create(range, self.from, false)));
         }
-        let ask = WatchRequest { create: None, progress: Some(()) };
-        let ask = Bytes::from(ask.encode_to_vec());
-        let stream = self.session.stream(self.index, WATCH, ReceiverStream::new(receiver));
+        let ask = Bytes::from(progress());
+        let stream = self.session.watch(self.index, WATCH, ReceiverStream::new(receiver));
         let mut stream = stream.await.map_err(Obstacle::Member)?;
         let mut messages = Vec::new();
         let mut created = 0;
@@ -182,7 +172,7 @@ impl One<'_> {
                 return Ok(Held::Compacted(frame.compact_revision));
             }
             if frame.canceled {
-                return Err(Obstacle::Request(canceled(frame.cancel_reason, false)));
+                return Err(Obstacle::Request(canceled(&frame, false)));
             }
             if frame.newest > 0 {
                 heard = Instant::now();
@@ -230,8 +220,9 @@ impl One<'_> {
             let mut request = RangeRequest::new(range, at);
             request.keys_only = true;
             let page = self.session.range(&request, usize::MAX).await;
-            let page = page.map_err(|r| Obstacle::Request(explain::refusal(self.session, &r)))?;
-            for entry in wire::entries(&page) {
+            let page =
+                page.map_err(|r| Obstacle::Request(connection::refusal(self.session, &r)))?;
+            for entry in kv::entries(&page) {
                 let entry = entry?;
                 state.insert(entry.key.to_vec(), entry.mod_revision);
             }

@@ -6,13 +6,14 @@ use std::io;
 use rustls::{AlertDescription, CertificateError};
 use tonic::Code;
 
+use super::call::{CallError, Refusal, is_transport};
 use super::dial::{DialError, innermost};
-use super::said::{Said, plain};
-use super::session::{CallError, Refusal, Session, is_transport};
+use super::session::Session;
+use crate::source::live::wire::said::{Said, plain};
 use crate::source::{EtcdError, MemberStory, Story, TlsStory, Trials, Wish};
 
 /// Why no member could serve a request.
-pub(super) fn refusal(session: &Session, refusal: &Refusal) -> EtcdError {
+pub(in crate::source::live) fn refusal(session: &Session, refusal: &Refusal) -> EtcdError {
     let mut stories: Vec<_> = refusal
         .failures
         .iter()
@@ -30,7 +31,11 @@ pub(super) fn refusal(session: &Session, refusal: &Refusal) -> EtcdError {
 }
 
 /// As [`refusal`], for a request that needs a right.
-pub(super) fn refusal_to(session: &Session, refused: &Refusal, wish: Wish) -> EtcdError {
+pub(in crate::source::live) fn refusal_to(
+    session: &Session,
+    refused: &Refusal,
+    wish: Wish,
+) -> EtcdError {
     match refused.failures.last() {
         Some((index, _)) if refused.said() == Some(Said::Denied) => EtcdError::Denied {
             member: session.members[*index].target.text.clone(),

@@ -8,11 +8,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::explain;
-use super::said::Said;
-use super::session::{Refusal, Session};
 use super::stride::Stride;
-use super::wire::{self, PageInfo, RangeRequest};
+use crate::source::live::connection::{self, Refusal, Session};
+use crate::source::live::wire::kv::{self, PageInfo, RangeRequest};
+use crate::source::live::wire::said::Said;
 use crate::source::{EntrySink, EtcdError, KeyRange, Query, RevisionError, SourceError, Wish};
 
 /// Entries of the first page, before sizes are known: at etcd's largest they are 150 MB that the
@@ -32,7 +31,7 @@ const WAITING: usize = 1;
 const IN_FLIGHT: usize = 3;
 
 /// Counts the keys of a query. `None` when the server will not say.
-pub(super) async fn count(session: &Arc<Session>, query: &Query) -> Option<u64> {
+pub(in crate::source::live) async fn count(session: &Arc<Session>, query: &Query) -> Option<u64> {
     let mut total = 0;
     for range in &query.ranges {
         let mut request = RangeRequest::new(range, query.revision.unwrap_or(0));
@@ -44,7 +43,7 @@ pub(super) async fn count(session: &Arc<Session>, query: &Query) -> Option<u64> 
 }
 
 /// Calls `sink` for every entry, and returns the revision of the scan.
-pub(super) fn visit(
+pub(in crate::source::live) fn visit(
     runtime: &Runtime,
     session: &Arc<Session>,
     query: &Query,
@@ -61,7 +60,7 @@ pub(super) fn visit(
     };
     let task = runtime.spawn(reader.run(query.ranges.clone()));
     'pages: while let Some(page) = receiver.blocking_recv() {
-        for entry in wire::entries(&page) {
+        for entry in kv::entries(&page) {
             let entry = entry.map_err(EtcdError::Malformed)?;
             if sink(entry).is_break() {
                 break 'pages;
@@ -262,7 +261,7 @@ impl Reader {
             (Some(Said::Future), Some(_)) => RevisionError::NotReached(self.revision).into(),
             _ => {
                 let wish = Wish::Read(self.asked.clone());
-                explain::refusal_to(&self.session, refusal, wish).into()
+                connection::refusal_to(&self.session, refusal, wish).into()
             }
         }
     }

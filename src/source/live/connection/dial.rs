@@ -15,7 +15,7 @@ use super::tls::Tls;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DialError {
+pub(in crate::source::live) enum DialError {
     #[error("the name cannot be resolved")]
     Resolve(#[source] io::Error),
     #[error("{}", .0)]

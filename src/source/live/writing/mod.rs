@@ -1,23 +1,18 @@
-//! Requests beyond reading whole ranges: single keys, transactions, and what a member says about
-//! itself. Only `migrate` writes.
+//! Single keys and transactions. Only `migrate` writes.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use etcd_client::{AlarmAction, AlarmType, Client};
 use prost::Message;
-use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
 use super::Live;
-use super::explain;
-use super::said::{Said, plain};
-use super::session::{CallError, Refusal, Session};
-use super::txn::{self, TxnRequest};
-use super::wire::{self, RangeRequest};
+use super::connection::{self, CallError, Refusal, Session};
+use super::wire::kv::{self, PageInfo, RangeRequest};
+use super::wire::said::{Said, plain};
+use super::wire::txn::{Put, Response, TXN, TxnRequest};
 use crate::entry::Entry;
 use crate::proto::Malformed;
 use crate::source::{EtcdError, SourceError, Wish};
@@ -26,7 +21,6 @@ use crate::source::{EtcdError, SourceError, Wish};
 const LIMIT: usize = 256 << 20;
 /// Range requests in flight for one reading.
 const READS: usize = 32;
-const TXN: &str = "/etcdserverpb.KV/Txn";
 
 /// Why a request on keys failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,16 +43,6 @@ pub enum KvError {
     /// Anything else; trying again does not help.
     #[error(transparent)]
     Refused(SourceError),
-}
-
-/// One conditional write.
-pub struct Put<'a> {
-    /// The etcd key.
-    pub key: &'a [u8],
-    /// Written only if this is still the key's newest revision.
-    pub mod_revision: i64,
-    /// The new value.
-    pub value: &'a [u8],
 }
 
 /// What became of a transaction.
@@ -125,13 +109,13 @@ impl Kv {
     /// because a write that did happen is a changed revision.
     pub fn commit(&self, puts: &[Put<'_>]) -> Result<Commit, KvError> {
         let bytes = self.call(&TxnRequest::write(puts))?;
-        let response = txn::Response::read(&bytes).map_err(malformed)?;
+        let response = Response::read(&bytes).map_err(malformed)?;
         if response.succeeded {
             return Ok(Commit::Done(response.revision));
         }
         let mut now = Vec::with_capacity(puts.len());
         for range in response.ranges {
-            let entry = wire::entries(range).next().transpose().map_err(malformed)?;
+            let entry = kv::entries(range).next().transpose().map_err(malformed)?;
             now.push(entry.map(|e| e.mod_revision));
         }
         if now.len() != puts.len() {
@@ -163,7 +147,7 @@ impl Kv {
     fn unwritten(&self, refusal: &Refusal) -> KvError {
         match self.classify(refusal) {
             KvError::Refused(_) => {
-                refused(explain::refusal_to(&self.session, refusal, Wish::Write))
+                refused(connection::refusal_to(&self.session, refusal, Wish::Write))
             }
             other => other,
         }
@@ -181,7 +165,7 @@ impl Kv {
                 KvError::TooLarge("the request is larger than the server takes".to_owned())
             }
             _ => {
-                let error = explain::refusal(&self.session, refusal);
+                let error = connection::refusal(&self.session, refusal);
                 if refusal.failures.iter().all(|(_, e)| e.is_passing()) {
                     KvError::Lost(error.into())
                 } else {
@@ -225,12 +209,12 @@ async fn read_run(
 /// The entries of as many of the sorted `keys` as a page tells about, one at least: the range
 /// began with the first.
 fn decided(page: &[u8], keys: &[Vec<u8>]) -> Result<Vec<Option<Entry>>, Malformed> {
-    let info = wire::PageInfo::read(page)?;
+    let info = PageInfo::read(page)?;
     let end = info.last.filter(|_| info.more);
     let beyond = |key: &&Vec<u8>| end.as_ref().is_some_and(|end| *key > end);
     let count = keys.iter().take_while(|k| !beyond(k)).count().max(1);
     let mut entries = HashMap::new();
-    for entry in wire::entries(page) {
+    for entry in kv::entries(page) {
         let entry = entry?;
         entries.insert(entry.key, entry);
     }
@@ -246,24 +230,6 @@ fn refused(e: EtcdError) -> KvError {
     KvError::Refused(e.into())
 }
 
-/// What a member says about itself (`etcdserverpb.StatusResponse`). Sizes in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemberStatus {
-    /// etcd's version.
-    pub version: String,
-    /// Size of the database file.
-    pub db_size: u64,
-    /// The part of it that is in use; the rest is reused before the file grows.
-    pub db_size_in_use: u64,
-    /// What the file may grow to, where the member says so (3.6 and later).
-    pub quota: Option<u64>,
-    /// What the member complains about.
-    pub errors: Vec<String>,
-}
-
-/// Alarms of a cluster, in words (`etcdserverpb.AlarmType`).
-pub const NO_SPACE: &str = "NOSPACE";
-
 impl Live {
     /// Single keys and transactions.
     ///
@@ -272,107 +238,7 @@ impl Live {
     pub fn kv(&self) -> Result<Kv, SourceError> {
         Ok(Kv { handle: self.runtime()?.handle().clone(), session: Arc::clone(&self.session) })
     }
-
-    /// What the current member says about itself.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub fn status(&self) -> Result<MemberStatus, SourceError> {
-        let status = self.ask(async |client: Client| client.maintenance_client().status().await)?.0;
-        let bytes = |n: i64| u64::try_from(n).unwrap_or_default();
-        Ok(MemberStatus {
-            version: status.version,
-            db_size: bytes(status.db_size),
-            db_size_in_use: bytes(status.db_size_in_use),
-            // Servers before 3.6 do not tell.
-            quota: Some(bytes(status.db_size_quota)).filter(|n| *n > 0),
-            errors: status.errors,
-        })
-    }
-
-    /// The alarms that are raised, as `NOSPACE`, `CORRUPT`.
-    ///
-    /// # Errors
-    /// When no member answers.
-    pub fn alarms(&self) -> Result<Vec<String>, SourceError> {
-        let answer = self.ask(async |client: Client| {
-            let mut maintenance = client.maintenance_client();
-            maintenance.alarm(AlarmAction::Get, AlarmType::None, None).await
-        })?;
-        let mut words: Vec<String> = Vec::new();
-        for alarm in answer.0.alarms {
-            let word = match AlarmType::try_from(alarm.alarm) {
-                Ok(AlarmType::None) => continue,
-                Ok(AlarmType::Nospace) => NO_SPACE.to_owned(),
-                Ok(AlarmType::Corrupt) => "CORRUPT".to_owned(),
-                Err(_) => format!("alarm {}", alarm.alarm),
-            };
-            if !words.contains(&word) {
-                words.push(word);
-            }
-        }
-        Ok(words)
-    }
-
-    fn ask<T, F>(
-        &self,
-        request: impl Fn(Client) -> F + Clone + Send + Sync + 'static,
-    ) -> Result<T, SourceError>
-    where
-        F: Future<Output = Result<T, etcd_client::Error>> + Send,
-    {
-        self.runtime()?
-            .block_on(self.session.ask(request))
-            .map_err(|refusal| explain::refusal(&self.session, &refusal).into())
-    }
-
-    /// Writes a snapshot of the current member, as `etcdctl snapshot save` does, and returns its
-    /// size in bytes.
-    ///
-    /// # Errors
-    /// When the member does not send it all, its digest does not fit, or `out` cannot be written.
-    pub fn backup(&self, out: &mut dyn Write) -> Result<u64, SourceError> {
-        let failed =
-            |refusal: Refusal| explain::refusal_to(&self.session, &refusal, Wish::Snapshot);
-        let patience = self.session.command_timeout.max(PART);
-        self.runtime()?.block_on(async {
-            let mut stream = self.session.snapshot().await.map_err(failed)?;
-            let index = self.session.current.load(Ordering::Relaxed);
-            // The stream ends with the SHA-256 of everything before it
-            // (etcd `server/etcdserver/api/v3rpc/maintenance.go`).
-            let mut tail: Vec<u8> = Vec::new();
-            let mut digest = Sha256::new();
-            let mut total = 0u64;
-            loop {
-                let part = match tokio::time::timeout(patience, stream.message()).await {
-                    Ok(Ok(part)) => part,
-                    Ok(Err(e)) => {
-                        return Err(failed(Refusal { failures: vec![(index, e.into())] }).into());
-                    }
-                    Err(_) => {
-                        let failures = vec![(index, CallError::Timeout(patience))];
-                        return Err(failed(Refusal { failures }).into());
-                    }
-                };
-                let Some(part) = part else { break };
-                let blob = part.blob();
-                out.write_all(blob).map_err(EtcdError::BackupUnwritable)?;
-                total += blob.len() as u64;
-                tail.extend_from_slice(blob);
-                let fixed = tail.len().saturating_sub(32);
-                digest.update(&tail[..fixed]);
-                tail.drain(..fixed);
-            }
-            if tail.len() < 32 || digest.finalize().as_slice() != tail {
-                return Err(EtcdError::BackupIncomplete.into());
-            }
-            Ok(total)
-        })
-    }
 }
-
-/// How long a part of a backup may take: the member reads it from its disk.
-const PART: std::time::Duration = std::time::Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,106 @@
+//! Why requests fail.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use super::dial::{DialError, copy, innermost};
+use crate::source::live::wire::said::{Said, is_too_large};
+
+/// Why one request to one member failed.
+#[derive(Debug)]
+pub(in crate::source::live) enum CallError {
+    /// No connection.
+    Dial(DialError),
+    /// The server or the transport answered with an error.
+    Status(Box<Status>),
+    /// No answer in time.
+    Timeout(Duration),
+    /// The token does not fit a header.
+    Token,
+}
+
+impl CallError {
+    /// Whether another member, or the same one later, may do better.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Dial(_) | Self::Timeout(_) => true,
+            Self::Token => false,
+            Self::Status(status) => {
+                is_transport(status)
+                    || matches!(status.code(), Code::Unavailable)
+                    || matches!(Said::of(status.message()), Said::NotLeader | Said::Busy)
+            }
+        }
+    }
+}
+
+/// Whether a status was made by this side because the connection failed.
+pub(in crate::source::live) fn is_transport(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
+
+/// Why a request failed at every member that was asked.
+#[derive(Debug)]
+pub(in crate::source::live) struct Refusal {
+    /// Member and error, in the order of asking. Never empty.
+    pub failures: Vec<(usize, CallError)>,
+}
+
+impl Refusal {
+    /// The server's message, where one answered.
+    pub fn message(&self) -> Option<&str> {
+        self.failures.iter().find_map(|(_, e)| match e {
+            CallError::Status(status) if !is_transport(status) => Some(status.message()),
+            _ => None,
+        })
+    }
+
+    /// What that means.
+    pub fn said(&self) -> Option<Said> {
+        self.message().map(Said::of)
+    }
+
+    /// Whether the response was larger than the decode limit.
+    pub fn is_too_large(&self) -> bool {
+        self.failures
+            .iter()
+            .any(|(_, e)| matches!(e, CallError::Status(status) if is_too_large(status)))
+    }
+}
+
+impl CallError {
+    pub fn from_status(status: Status) -> Self {
+        match std::error::Error::source(&status).and_then(find_dial) {
+            Some(e) => Self::Dial(e),
+            None => Self::Status(Box::new(status)),
+        }
+    }
+
+    pub fn from_transport(error: &tonic::transport::Error) -> Self {
+        match find_dial(error) {
+            Some(e) => Self::Dial(e),
+            None => Self::Dial(DialError::Connect(std::io::Error::other(innermost(error)))),
+        }
+    }
+}
+
+/// The connector's own error, copied out of the chain that transport errors wrap it in.
+fn find_dial(error: &(dyn std::error::Error + 'static)) -> Option<DialError> {
+    let mut next = Some(error);
+    while let Some(e) = next {
+        if let Some(dial) = e.downcast_ref::<DialError>() {
+            return Some(match dial {
+                DialError::Resolve(e) => DialError::Resolve(copy(e)),
+                DialError::Connect(e) => DialError::Connect(copy(e)),
+                DialError::Timeout(t) => DialError::Timeout(*t),
+                DialError::HandshakeTimeout(t) => DialError::HandshakeTimeout(*t),
+                DialError::ServerName => DialError::ServerName,
+                DialError::Tls(e) => DialError::Tls(e.clone()),
+                DialError::Handshake(e) => DialError::Handshake(copy(e)),
+            });
+        }
+        next = e.source();
+    }
+    None
+}

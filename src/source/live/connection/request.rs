@@ -1,0 +1,181 @@
+//! Requests with authentication, and with failover from member to member.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use tonic::Streaming;
+use tonic::metadata::AsciiMetadataValue;
+
+use super::call::{CallError, Refusal};
+use super::session::Session;
+use super::token::Need;
+use crate::source::live::wire::kv::{RANGE, RangeRequest};
+use crate::source::live::wire::said::Said;
+use crate::source::live::wire::status::SNAPSHOT;
+
+/// How long all members are asked again once the cluster has answered before: an election takes a
+/// second or two, the restart of an etcd a few more.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// First pause before asking all members again; it doubles.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause before asking all members again.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// An answer under way.
+pub(super) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, CallError>> + Send>>;
+
+/// Sends one request to the member with this index, with this token, without another try.
+pub(super) type Ask<T> =
+    dyn Fn(Arc<Session>, usize, Option<AsciiMetadataValue>) -> Answer<T> + Send + Sync;
+
+/// A request whose response stays as bytes.
+fn raw(
+    path: &'static str,
+    body: Bytes,
+    limit: usize,
+) -> impl Fn(Arc<Session>, usize, Option<AsciiMetadataValue>) -> Answer<Bytes> {
+    move |session, index, token| {
+        let body = body.clone();
+        Box::pin(async move { session.once(index, path, body, limit, token).await })
+    }
+}
+
+impl Session {
+    /// One request to one member with the session's token, authenticating where needed.
+    async fn authenticated<T>(
+        self: &Arc<Self>,
+        index: usize,
+        send: &Ask<T>,
+    ) -> Result<T, CallError> {
+        if self.credentials.is_none() {
+            return send(Arc::clone(self), index, None).await;
+        }
+        let mut tries = 0;
+        loop {
+            let token = self.token(index, Need::Any).await?;
+            match send(Arc::clone(self), index, token.clone()).await {
+                Err(CallError::Status(status))
+                    if tries < 2 && Said::of(status.message()).wants_new_token() =>
+                {
+                    tries += 1;
+                    self.token(index, Need::OtherThan(token)).await?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Sends a request to the current member, and to the others while it fails for a reason that
+    /// is the member's own.
+    pub async fn call(
+        self: &Arc<Self>,
+        path: &'static str,
+        body: Bytes,
+        limit: usize,
+    ) -> Result<Bytes, Refusal> {
+        self.call_with(&raw(path, body, limit)).await
+    }
+
+    /// As [`Session::call`], whatever the request is made with.
+    pub async fn call_with<T>(self: &Arc<Self>, send: &Ask<T>) -> Result<T, Refusal> {
+        let order = self.order();
+        // Before anything has answered, a failure is most likely a wrong option.
+        let patience =
+            if self.answered.load(Ordering::Relaxed) { PATIENCE } else { Duration::ZERO };
+        let start = tokio::time::Instant::now();
+        let mut pause = PAUSE;
+        loop {
+            let mut failures: Vec<(usize, CallError)> = Vec::new();
+            for index in order.clone() {
+                match self.authenticated(index, send).await {
+                    Ok(answer) => {
+                        self.prefer(index);
+                        return Ok(answer);
+                    }
+                    Err(e) if e.is_passing() => failures.push((index, e)),
+                    Err(e) => return Err(Refusal { failures: vec![(index, e)] }),
+                }
+            }
+            if start.elapsed() + pause >= patience {
+                return Err(Refusal { failures });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// One request to the current member, without another try.
+    pub async fn call_current(
+        self: &Arc<Self>,
+        path: &'static str,
+        body: Bytes,
+        limit: usize,
+    ) -> Result<Bytes, CallError> {
+        let index = self.current.load(Ordering::Relaxed);
+        let bytes = self.authenticated(index, &raw(path, body, limit)).await?;
+        self.answered.store(true, Ordering::Relaxed);
+        Ok(bytes)
+    }
+
+    /// A range request; a member that is a learner is asked for what it has.
+    pub async fn range(
+        self: &Arc<Self>,
+        request: &RangeRequest,
+        limit: usize,
+    ) -> Result<Bytes, Refusal> {
+        let mut request = request.clone();
+        request.serializable = self.learner.load(Ordering::Relaxed);
+        let result = self.call(RANGE, request.encode_to_vec().into(), limit).await;
+        match result {
+            Err(refusal) if !request.serializable && refusal.said() == Some(Said::Learner) => {
+                self.learner.store(true, Ordering::Relaxed);
+                request.serializable = true;
+                self.call(RANGE, request.encode_to_vec().into(), limit).await
+            }
+            result => result,
+        }
+    }
+
+    /// Opens a watch at one member, without another try.
+    pub async fn watch(
+        self: &Arc<Self>,
+        index: usize,
+        path: &'static str,
+        requests: impl tokio_stream::Stream<Item = Bytes> + Send + 'static,
+    ) -> Result<Streaming<Bytes>, CallError> {
+        let token = self.token(index, Need::Any).await?;
+        self.duplex(index, path, requests, token).await
+    }
+
+    /// Begins a snapshot of a member that answers.
+    pub async fn snapshot(self: &Arc<Self>) -> Result<Streaming<Bytes>, Refusal> {
+        let send = |session: Arc<Self>, index, token| -> Answer<Streaming<Bytes>> {
+            Box::pin(async move { session.download(index, SNAPSHOT, Bytes::new(), token).await })
+        };
+        self.call_with(&send).await
+    }
+
+    /// Connects to the first member that can be reached and, with credentials, authenticates.
+    pub async fn open(self: &Arc<Self>) -> Result<(), Refusal> {
+        let mut failures = Vec::new();
+        for index in 0..self.members.len() {
+            let result = match self.channel(index).await {
+                Ok(_) => self.token(index, Need::Any).await.map(|_| ()),
+                Err(e) => Err(e),
+            };
+            match result {
+                Ok(()) => {
+                    self.current.store(index, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Err(e) if e.is_passing() => failures.push((index, e)),
+                Err(e) => return Err(Refusal { failures: vec![(index, e)] }),
+            }
+        }
+        Err(Refusal { failures })
+    }
+}

@@ -1,0 +1,79 @@
+//! What members say about themselves.
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::proto::Malformed;
+use crate::source::live::wire::status::{ALARM, Alarms, STATUS, Status};
+use crate::source::live::{Live, connection};
+use crate::source::{EtcdError, SourceError};
+
+/// Room for an answer, bytes.
+const LIMIT: usize = 4 << 20;
+
+/// What a member says about itself (`etcdserverpb.StatusResponse`). Sizes in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// etcd's version.
+    pub version: String,
+    /// Size of the database file.
+    pub db_size: u64,
+    /// The part of it that is in use; the rest is reused before the file grows.
+    pub db_size_in_use: u64,
+    /// What the file may grow to, where the member says so (3.6 and later).
+    pub quota: Option<u64>,
+    /// What the member complains about.
+    pub errors: Vec<String>,
+}
+
+/// Alarms of a cluster, in words (`etcdserverpb.AlarmType`).
+pub const NO_SPACE: &str = "NOSPACE";
+
+impl Live {
+    /// What the current member says about itself.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self) -> Result<MemberStatus, SourceError> {
+        let status: Status = self.ask(STATUS)?;
+        let bytes = |n: i64| u64::try_from(n).unwrap_or_default();
+        Ok(MemberStatus {
+            db_size: bytes(status.db_size),
+            db_size_in_use: bytes(status.db_size_in_use),
+            // Servers before 3.6 do not tell.
+            quota: Some(bytes(status.db_size_quota)).filter(|n| *n > 0),
+            version: status.version,
+            errors: status.errors,
+        })
+    }
+
+    /// The alarms that are raised, as `NOSPACE`, `CORRUPT`.
+    ///
+    /// # Errors
+    /// When no member answers.
+    pub fn alarms(&self) -> Result<Vec<String>, SourceError> {
+        let answer: Alarms = self.ask(ALARM)?;
+        let mut words: Vec<String> = Vec::new();
+        for alarm in answer.alarms {
+            let word = match alarm.alarm {
+                0 => continue,
+                1 => NO_SPACE.to_owned(),
+                2 => "CORRUPT".to_owned(),
+                other => format!("alarm {other}"),
+            };
+            if !words.contains(&word) {
+                words.push(word);
+            }
+        }
+        Ok(words)
+    }
+
+    /// The answer to a request without fields.
+    fn ask<T: Message + Default>(&self, path: &'static str) -> Result<T, SourceError> {
+        let answer = self
+            .runtime()?
+            .block_on(self.session.call(path, Bytes::new(), LIMIT))
+            .map_err(|refusal| connection::refusal(&self.session, &refusal))?;
+        Ok(T::decode(answer).map_err(|_| EtcdError::Malformed(Malformed { offset: 0 }))?)
+    }
+}
