@@ -53,6 +53,11 @@ def b64(data):
     return base64.b64encode(data).decode()
 
 
+def secret(text):
+    """A Secret as stored, in JSON, which the API server reads too."""
+    return json.dumps({"apiVersion": "v1", "kind": "Secret", "stringData": {"v": text}}).encode()
+
+
 class Etcd:
     def __init__(self, folder, program=None):
         self.program = program or os.environ.get("ATREST_CHAOS_ETCD", "/usr/bin/etcd")
@@ -134,7 +139,7 @@ class Writer(threading.Thread):
     acknowledged, several after writes whose answer was lost."""
 
     def __init__(self, etcd, keys, model, seed, stop):
-        super().__init__()
+        super().__init__(daemon=True)
         self.etcd, self.keys, self.model, self.stop_flag = etcd, keys, model, stop
         self.random = random.Random(seed)
         self.acknowledged = self.unknown = self.refused = 0
@@ -146,7 +151,7 @@ class Writer(threading.Thread):
             n += 1
             key = self.random.choice(self.keys)
             padding = "x" * self.random.choice([0, 10, 1000, 30000])
-            value = f"k8s\0{key} {n} {self.random.random()} {padding}".encode()
+            value = secret(f"{key} {n} {self.random.random()} {padding}")
             if self.random.random() < 0.2:
                 value = None
             self.journal[key].append([n, "put" if value else "delete", "unknown", time.monotonic()])
@@ -217,7 +222,7 @@ def one_round(number, rng):
         for at in range(0, len(keys), 100):
             ops = []
             for key in keys[at:at + 100]:
-                value = f"k8s\0{key} 0".encode()
+                value = secret(f"{key} 0")
                 model[key] = {value}
                 ops.append({"request_put": {"key": b64(key.encode()), "value": b64(value)}})
             etcd.call("/v3/kv/txn", {"success": ops})
@@ -231,7 +236,8 @@ def one_round(number, rng):
         process = None
         while time.monotonic() < end:
             if process is None:
-                more = ["--batch", str(rng.choice([1, 8, 128])), "--concurrency", str(rng.choice([1, 4, 16]))]
+                more = rng.choice([[], [], ["--no-apiserver", "--batch", "8"], ["--no-apiserver", "--batch", "128"]])
+                more = [*more, "--concurrency", str(rng.choice([1, 4, 16, 128]))]
                 qps = rng.choice([100, 400, 2000, None])
                 process = migrate(etcd, [new], *more, *(["--qps", str(qps)] if qps else []))
             time.sleep(rng.random() * 0.6)

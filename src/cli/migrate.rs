@@ -55,13 +55,18 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = rate)]
     pub qps: Option<f64>,
 
-    /// Transactions at once
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub concurrency: u32,
+    /// Transactions at once, at most [default: 128, or 4 of several entries]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub concurrency: Option<u32>,
 
-    /// Entries in one transaction, at most 128
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=128))]
+    /// Entries in one transaction, at most 128. Entries that share one have the same revision, of
+    /// which clients of a running API server can miss some: more than 1 needs --no-apiserver
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=128))]
     pub batch: u64,
+
+    /// No API server runs on this etcd; refused when etcd knows better
+    #[arg(long)]
+    pub no_apiserver: bool,
 
     #[command(flatten)]
     source: args::Etcd,
@@ -104,6 +109,7 @@ const BATCH_BYTES: usize = 16 << 20;
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out;
+    checks::options(args)?;
     let Some(configs) = open::configs(ctx)? else {
         return Err(Failure::usage("migrate needs the configuration to write with")
             .hint("give the API server's file with --encryption-config"));
@@ -112,6 +118,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let transformers = open::transformers(&configs)?;
     let selection = Selection::new(ctx, Some(configs.resources()))?;
     let mut live = open::live(ctx)?;
+    let servers = checks::servers(ctx, args, &mut live, &selection, &transformers)?;
     // From here on the first signal ends the run in good order, the second at once.
     let interrupted = interrupt::tell();
 
@@ -129,8 +136,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         checks::quota(ctx, database.as_ref(), args.apply)?;
         checks::unencrypted(ctx, &plan, &written_by);
         checks::nonces(ctx, &plan, &written_by);
-        if args.confirm_config.is_empty() {
-            ctx.ui.warn(&checks::every_api_server(&written_by));
+        if let Some(warning) = checks::every_api_server(&written_by, &servers) {
+            ctx.ui.warn(&warning);
         }
     }
 
@@ -175,6 +182,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         database,
         backup,
         seconds,
+        servers: &servers,
     };
     ui::print(|out| report.write(format, ctx.ui.color, out))?;
     Ok(conclude(ctx, args, &outcome, remaining))
@@ -277,11 +285,9 @@ impl Job<'_> {
         args: &Args,
         outcome: &mut Outcome,
     ) -> Result<u64, Failure> {
-        let pace = Pace {
-            concurrency: args.concurrency,
-            qps: args.qps,
-            batch: usize::try_from(args.batch).unwrap_or(MAX_OPS),
-        };
+        let concurrency = args.concurrency.unwrap_or(if args.batch > 1 { 4 } else { 128 });
+        let batch = usize::try_from(args.batch).unwrap_or(MAX_OPS);
+        let pace = Pace { concurrency, qps: args.qps, batch };
         let kv = live.kv()?;
         let mut failed: HashSet<Vec<u8>> = HashSet::new();
         for pass in 1.. {

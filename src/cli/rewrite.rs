@@ -161,6 +161,10 @@ fn fate(
             Err(e) => return Fate::Unreadable(e.to_string()),
         },
     };
+    // Another envelope would only hide what it is.
+    if let Err(e) = crate::storage::type_meta(plaintext.expose()) {
+        return Fate::Unreadable(e.to_string());
+    }
     let written = match to.write(key, &plaintext) {
         Ok(written) => written,
         Err(e) => return Fate::Unreadable(format!("cannot be written: {e}")),
@@ -213,8 +217,7 @@ fn check(path: &Path, counts: &Counts) -> Result<(), Failure> {
         records += 1;
         std::ops::ControlFlow::Continue(())
     })?;
-    // Markers without a key are records too, but no history.
-    (visit.damage.is_empty() && records <= counts.records).then_some(()).ok_or_else(wrong)
+    (visit.damage.is_empty() && records == counts.events).then_some(()).ok_or_else(wrong)
 }
 
 fn report(
@@ -244,5 +247,35 @@ fn report(
             table::count(counts.unreadable.len() as u64)
         )?;
         writeln!(out, "restore it with: etcdutl snapshot restore {}", args.out.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bolt::write::Writer;
+
+    #[test]
+    fn a_new_file_that_lacks_or_has_more_than_was_written_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut writer = Writer::new(file, 4096).unwrap();
+        let mut keys = writer.bucket(b"key");
+        for main in 2..5u8 {
+            let mut revision = [0; 17];
+            (revision[7], revision[8]) = (main, b'_');
+            keys.put(&revision, &[0x0A, 1, b'a' + main, 0x10, main, 0x18, main, 0x20, 1]).unwrap();
+        }
+        // As `snapshot restore --bump-revision` leaves it: a record, but no event.
+        let mut marker = [0; 17];
+        (marker[7], marker[8]) = (9, b'_');
+        keys.put(&marker, &[]).unwrap();
+        keys.finish().unwrap();
+        let mut file = writer.finish(3).unwrap();
+        append_hash(file.as_file_mut()).unwrap();
+        let counts = |events| Counts { records: 4, events, ..Counts::default() };
+        assert!(check(file.path(), &counts(3)).is_ok());
+        for wrong in [2, 4] {
+            assert!(check(file.path(), &counts(wrong)).is_err(), "{wrong}");
+        }
     }
 }

@@ -1,5 +1,9 @@
 //! Rewrites the entries of a plan: the only writer to etcd.
 //!
+//! Each entry gets a transaction, and so a revision, of its own: a watch that ends within a
+//! revision is resumed after it, so that of several writes at one revision a client of the API
+//! server can miss some for good. Only where no API server runs, several go together.
+//!
 //! Every write is a transaction that compares mod revisions, so nothing that changed meanwhile is
 //! overwritten, and a transaction with an unknown outcome may be sent again: if it did happen,
 //! the revision has changed, and reading the key shows the very bytes that were sent. Stopping at
@@ -13,10 +17,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::plan::{Failed, Item, Plan};
-use super::throttle::Throttle;
+use super::throttle::{Entrance, Throttle};
 use crate::entry::Entry;
 use crate::source::SourceError;
-use crate::source::live::{Commit, Kv, KvError, Put};
+use crate::source::live::{Commit, Gate, Kv, KvError, Put};
 
 /// Most operations of a transaction (etcd `server/embed/config.go`: `DefaultMaxTxnOps`).
 pub const MAX_OPS: usize = 128;
@@ -47,6 +51,14 @@ pub trait Keyspace: Sync {
     /// # Errors
     /// See [`KvError`].
     fn commit(&self, puts: &[Put<'_>]) -> Result<Commit, KvError>;
+
+    /// Writes each by itself, many at once, see [`Kv::commit_each`].
+    fn commit_each(
+        &self,
+        puts: &[Put<'_>],
+        gate: &dyn Gate,
+        done: &mut dyn FnMut(usize, Result<Commit, KvError>) -> bool,
+    );
 }
 
 impl Keyspace for Kv {
@@ -61,6 +73,15 @@ impl Keyspace for Kv {
     fn commit(&self, puts: &[Put<'_>]) -> Result<Commit, KvError> {
         Self::commit(self, puts)
     }
+
+    fn commit_each(
+        &self,
+        puts: &[Put<'_>],
+        gate: &dyn Gate,
+        done: &mut dyn FnMut(usize, Result<Commit, KvError>) -> bool,
+    ) {
+        Self::commit_each(self, puts, gate, done);
+    }
 }
 
 /// How to write.
@@ -70,9 +91,14 @@ pub struct Pace {
     pub concurrency: u32,
     /// Entries a second.
     pub qps: Option<f64>,
-    /// Entries of a transaction.
+    /// Entries of a transaction. More than one only while no API server runs.
     pub batch: usize,
 }
+
+/// Entries that are read, encrypted and read back together, whatever transactions they have.
+const CHUNK: usize = 128;
+/// Threads that read and encrypt while others write, beside those that `concurrency` keeps busy.
+const AHEAD: usize = 3;
 
 /// Why a run ended before everything was tried.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +160,9 @@ struct Run<'a, K> {
     keys: &'a K,
     plan: &'a Plan,
     throttle: Throttle,
-    /// Entries of a transaction; shrinks when a server takes fewer.
+    /// Each entry has a transaction of its own.
+    alone: bool,
+    /// Entries of a transaction otherwise; shrinks when a server takes fewer.
     batch: AtomicUsize,
     interrupted: &'a AtomicBool,
     halted: AtomicBool,
@@ -155,20 +183,26 @@ pub fn apply<K: Keyspace>(
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
     let smooth = pace.qps.map_or(MAX_OPS, |q| (q / 10.0).clamp(1.0, 128.0) as usize);
     let batch = pace.batch.min(smooth).clamp(1, MAX_OPS);
+    let concurrency = usize::try_from(pace.concurrency.max(1)).unwrap_or(1);
+    let (chunk, threads) = match batch {
+        1 => (CHUNK.min(smooth), concurrency.div_ceil(CHUNK) + AHEAD),
+        batch => (batch, concurrency),
+    };
     let run = Run {
         keys,
         plan,
         throttle: Throttle::new(pace.concurrency, pace.qps),
+        alone: batch == 1,
         batch: AtomicUsize::new(batch),
         interrupted,
         halted: AtomicBool::new(false),
         outcome: Mutex::default(),
         advance,
     };
-    let chunks = chunks(&plan.items, batch);
+    let chunks = chunks(&plan.items, chunk);
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..pace.concurrency.max(1) {
+        for _ in 0..threads.min(chunks.len()) {
             scope.spawn(|| {
                 while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let result =
@@ -187,7 +221,7 @@ pub fn apply<K: Keyspace>(
     outcome
 }
 
-/// Neighbours that fit into one transaction.
+/// Neighbours that fit into one request.
 fn chunks(items: &[Item], most: usize) -> Vec<Range<usize>> {
     let mut chunks = Vec::new();
     let (mut start, mut bytes) = (0, 0);

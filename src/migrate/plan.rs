@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::entry::Entry;
+use crate::envelope::Provider;
 use crate::scan::{GroupKey, Status, Tally};
 use crate::secret::Plaintext;
+use crate::storage;
 use crate::transform::{KeyUse, Opened, ResourceTransformers, Transformers};
 
 /// One entry that is to be rewritten. Its value is read again when its turn comes.
@@ -39,7 +41,7 @@ pub enum Examined {
     Current,
     /// To be rewritten, with its plaintext.
     Stale(Opened),
-    /// Cannot be read.
+    /// Cannot be read, or is no object.
     Unreadable(String),
 }
 
@@ -76,15 +78,24 @@ impl Resource {
         Self { transformers, ambiguous: same > 1 }
     }
 
-    /// Decides about a stored value, by decrypting it unless its prefix is proof enough.
+    /// Decides about a stored value, by decrypting it unless its prefix is proof enough. What is
+    /// inside must be an object: anything else would only get another envelope, in which nobody
+    /// sees any more what it is.
     #[must_use]
     pub fn examine(&self, key: &[u8], value: &[u8]) -> Examined {
-        if !self.ambiguous && self.transformers.classify(value).status == Status::Current {
-            return Examined::Current;
+        if !self.ambiguous {
+            let verdict = self.transformers.classify(value);
+            // Without encryption the prefix proves nothing.
+            if verdict.status == Status::Current && verdict.provider != Provider::Identity {
+                return Examined::Current;
+            }
         }
         match self.transformers.read(key, value) {
-            Ok(opened) if opened.stale => Examined::Stale(opened),
-            Ok(_) => Examined::Current,
+            Ok(opened) => match storage::type_meta(opened.plaintext.expose()) {
+                Err(e) => Examined::Unreadable(format!("{e}; it was left as it is")),
+                Ok(_) if opened.stale => Examined::Stale(opened),
+                Ok(_) => Examined::Current,
+            },
             Err(e) => Examined::Unreadable(e.to_string()),
         }
     }
@@ -99,7 +110,7 @@ pub struct Plan {
     pub resources: Vec<Resource>,
     /// What is to be rewritten, by how it is stored now.
     pub groups: BTreeMap<GroupKey, Share>,
-    /// Entries that cannot be read, and so stay as they are.
+    /// Entries that cannot be read or are no objects, and so stay as they are.
     pub unreadable: Vec<Failed>,
     /// Entries that were looked at.
     pub entries: u64,

@@ -38,6 +38,9 @@ pub enum Fate {
 pub struct Counts {
     /// Records in the new file, superseded revisions and deletions included.
     pub records: u64,
+    /// Those of them that are writes and deletions of a key: what a reader of the history sees.
+    /// The others are markers.
+    pub events: u64,
     /// Records with another envelope than before.
     pub rewritten: u64,
     /// Records that were left out because they were superseded.
@@ -86,6 +89,7 @@ pub fn rewrite<W: Write + Seek>(
                 let new = recrypt(key, record, &mut counts, decide);
                 to.put(key, new.as_deref().unwrap_or(record))?;
                 counts.records += 1;
+                counts.events += u64::from(is_event(key, record));
             }
         } else if name == b"meta" && drop_history {
             // etcd takes the current revision from here when the newest record was a deletion.
@@ -158,6 +162,11 @@ fn recrypt(
             None
         }
     }
+}
+
+/// Whether a record is a write or a deletion of some key.
+fn is_event(key: &[u8], record: &[u8]) -> bool {
+    Revision::parse(key).is_some() && key_value(record).is_ok_and(|e| !e.key.is_empty())
 }
 
 /// A `KeyValue` with another value; every other field stays byte for byte.
@@ -278,6 +287,7 @@ mod tests {
             ]
         );
         assert_eq!((counts.records, counts.rewritten, counts.dropped), (4, 2, 0));
+        assert_eq!(counts.events, 4);
         assert_eq!(counts.unreadable, [(b"/b".to_vec(), 3, "no key".to_owned())]);
         assert_eq!((newest, compacted), (5, 0));
     }

@@ -3,6 +3,8 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::source::live::{Admission, Gate};
+
 /// First pause after "too many requests"; it doubles up to [`MAX_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
@@ -12,6 +14,8 @@ const FAST: Duration = Duration::from_millis(50);
 const SLOW: u32 = 8;
 /// At most one step back in this time: the requests in flight all tell the same story.
 const STEP: Duration = Duration::from_millis(500);
+/// Shortest pause before another look at what is free.
+const SOON: Duration = Duration::from_millis(1);
 /// How long one look at the stop flag may be apart from the next.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -31,7 +35,8 @@ struct State {
     not_before: Instant,
     /// When the next entry is due.
     due: Instant,
-    stepped: Instant,
+    /// When there was a step back last.
+    stepped: Option<Instant>,
     pause: Duration,
     /// Latency of good times.
     usual: Option<Duration>,
@@ -50,7 +55,7 @@ impl Throttle {
             in_flight: 0,
             not_before: now,
             due: now,
-            stepped: now,
+            stepped: None,
             pause: PAUSE,
             usual: None,
             busy: 0,
@@ -62,6 +67,26 @@ impl Throttle {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets `entries` be written now, or says how long that has to wait at least.
+    fn admit(&self, entries: usize) -> Result<(), Duration> {
+        Self::admit_to(&mut self.lock(), self.qps, entries)
+    }
+
+    fn admit_to(state: &mut State, qps: Option<f64>, entries: usize) -> Result<(), Duration> {
+        let now = Instant::now();
+        let when = state.not_before.max(state.due);
+        if f64::from(state.in_flight) < state.allowed.max(1.0).floor() && when <= now {
+            state.in_flight += 1;
+            if let Some(qps) = qps {
+                #[allow(clippy::cast_precision_loss)] // a batch has at most 128
+                let gap = Duration::from_secs_f64(entries as f64 / qps);
+                state.due = now.max(state.due) + gap;
+            }
+            return Ok(());
+        }
+        Err(when.saturating_duration_since(now).clamp(SOON, LOOK))
+    }
+
     /// Waits until `entries` may be written; false when `stop` says so first.
     pub fn begin(&self, entries: usize, stop: &dyn Fn() -> bool) -> bool {
         let mut state = self.lock();
@@ -69,18 +94,7 @@ impl Throttle {
             if stop() {
                 return false;
             }
-            let now = Instant::now();
-            let when = state.not_before.max(state.due);
-            if f64::from(state.in_flight) < state.allowed.max(1.0).floor() && when <= now {
-                state.in_flight += 1;
-                if let Some(qps) = self.qps {
-                    #[allow(clippy::cast_precision_loss)] // a batch has at most 128
-                    let gap = Duration::from_secs_f64(entries as f64 / qps);
-                    state.due = now.max(state.due) + gap;
-                }
-                return true;
-            }
-            let wait = when.saturating_duration_since(now).clamp(Duration::from_millis(1), LOOK);
+            let Err(wait) = Self::admit_to(&mut state, self.qps, entries) else { return true };
             state = self
                 .changed
                 .wait_timeout(state, wait)
@@ -99,8 +113,12 @@ impl Throttle {
         } else {
             state.allowed = (state.allowed + 1.0 / state.allowed.max(1.0)).min(self.most);
         }
-        // Follows improvements at once and deteriorations slowly.
-        state.usual = Some(if latency < usual { latency } else { (usual * 63 + latency) / 64 });
+        // Follows improvements at once and deteriorations slowly, however many answers one moment
+        // brings.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 1 to some thousands
+        let weight = 64 * state.allowed.max(1.0) as u32;
+        let slowly = (usual * (weight - 1) + latency) / weight;
+        state.usual = Some(latency.min(slowly));
         self.changed.notify_all();
     }
 
@@ -127,8 +145,8 @@ impl Throttle {
 
     fn step_back(state: &mut State, factor: f64) {
         let now = Instant::now();
-        if now.duration_since(state.stepped) >= STEP || state.busy == 1 {
-            state.stepped = now;
+        if state.stepped.is_none_or(|at| now.duration_since(at) >= STEP) {
+            state.stepped = Some(now);
             state.allowed = (state.allowed * factor).max(1.0);
         }
     }
@@ -136,6 +154,38 @@ impl Throttle {
     /// How often etcd said that it is busy.
     pub fn times_busy(&self) -> u64 {
         self.lock().busy
+    }
+}
+
+/// A throttle, and what ends the writing: single writes ask both.
+pub struct Entrance<'t> {
+    /// How fast.
+    pub throttle: &'t Throttle,
+    /// Whether to stop.
+    pub stop: &'t (dyn Fn() -> bool + Sync),
+}
+
+impl Gate for Entrance<'_> {
+    fn admit(&self) -> Admission {
+        if (self.stop)() {
+            return Admission::Stop;
+        }
+        match self.throttle.admit(1) {
+            Ok(()) => Admission::Go,
+            Err(wait) => Admission::Wait(wait),
+        }
+    }
+
+    fn answered(&self, latency: Duration) {
+        self.throttle.answered(latency);
+    }
+
+    fn busy(&self) {
+        self.throttle.busy();
+    }
+
+    fn failed(&self) {
+        self.throttle.failed();
     }
 }
 
@@ -173,9 +223,25 @@ mod tests {
     fn rising_latency_means_fewer_at_once() {
         let throttle = Throttle::new(8, None);
         throttle.answered(Duration::from_millis(10));
-        throttle.lock().stepped = Instant::now().checked_sub(STEP).unwrap();
         throttle.answered(Duration::from_millis(200));
         assert!(throttle.lock().allowed < 8.0);
+    }
+
+    /// The requests in flight tell of the same moment.
+    #[test]
+    fn many_bad_answers_at_once_are_one_step_back() {
+        let throttle = Throttle::new(64, None);
+        throttle.answered(Duration::from_millis(10));
+        throttle.busy();
+        assert!(throttle.lock().allowed <= 32.0);
+        for _ in 0..20 {
+            throttle.answered(Duration::from_secs(1));
+        }
+        throttle.busy();
+        assert!(throttle.lock().allowed > 31.0);
+        throttle.lock().stepped = Instant::now().checked_sub(STEP);
+        throttle.answered(Duration::from_secs(1));
+        assert!(throttle.lock().allowed < 31.0);
     }
 
     #[test]

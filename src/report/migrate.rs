@@ -27,6 +27,19 @@ pub struct Database {
     pub growth: u64,
 }
 
+/// What is known of the API servers on this etcd.
+#[derive(Clone, Debug, Serialize)]
+pub struct Known {
+    /// How many etcd knows of; none if that cannot be read.
+    pub seen: Option<usize>,
+    /// Their machines or addresses.
+    pub names: Vec<String>,
+    /// For how many a configuration was given, all of them the same.
+    pub confirmed: usize,
+    /// Why the number is not known, or may be too small.
+    pub reason: Option<String>,
+}
+
 /// Everything that a run of `migrate` has to say.
 pub struct Report<'a> {
     /// The etcd.
@@ -57,6 +70,8 @@ pub struct Report<'a> {
     pub backup: Option<String>,
     /// How long it takes at the given rate, seconds.
     pub seconds: Option<u64>,
+    /// API servers.
+    pub servers: &'a Known,
 }
 
 #[derive(Serialize)]
@@ -79,6 +94,7 @@ struct Document<'a> {
     database: Option<Database>,
     backup: Option<&'a str>,
     estimated_seconds: Option<u64>,
+    apiservers: &'a Known,
 }
 
 #[derive(Serialize)]
@@ -168,6 +184,7 @@ impl Report<'_> {
             database: self.database,
             backup: self.backup.as_deref(),
             estimated_seconds: self.seconds,
+            apiservers: self.servers,
         }
     }
 
@@ -240,6 +257,14 @@ impl Report<'_> {
         }
         if let Some(seconds) = self.seconds.filter(|_| !self.applied) {
             writeln!(out, "at the given rate this takes about {seconds} s")?;
+        }
+        if let Some(seen) = self.servers.seen.filter(|n| *n > 0) {
+            writeln!(
+                out,
+                "etcd knows of {seen} API server{}; the configuration of {} was given",
+                if seen == 1 { "" } else { "s" },
+                self.servers.confirmed
+            )?;
         }
         if let Some(backup) = &self.backup {
             writeln!(out, "backup: {backup}")?;

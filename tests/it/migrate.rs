@@ -1,8 +1,10 @@
 //! `migrate` on real etcd servers with the corpus in them.
 
+mod no_object;
+mod servers;
 mod trouble;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -20,7 +22,7 @@ use atrest::transform::Transformers;
 use crate::support::bin::Bin;
 use crate::support::certs::Certs;
 use crate::support::plugs::Plugs;
-use crate::support::{Etcd, Version, bin, corpus};
+use crate::support::{Etcd, Version, bin, corpus, secret};
 
 /// One live key as a Range shows it.
 #[derive(Clone, PartialEq, Eq)]
@@ -121,6 +123,7 @@ fn applied(etcd: &Etcd, configs: &[&Path], words: &str) -> Value {
     let new = plain(&after, &transformers);
     assert!(before.keys().eq(after.keys()), "keys came or went");
     let mut rewritten = 0;
+    let mut revisions = BTreeSet::new();
     for (key, was) in &before {
         let is = &after[key];
         assert_eq!((was.create, was.lease), (is.create, is.lease), "{key}");
@@ -128,6 +131,8 @@ fn applied(etcd: &Etcd, configs: &[&Path], words: &str) -> Value {
             continue;
         }
         rewritten += 1;
+        let new_revision = revisions.insert(is.modified);
+        assert!(new_revision || words.contains("--batch"), "{key} shares its revision");
         assert!(is.modified > was.modified && is.version == was.version + 1, "{key}");
         assert!(old[key].0 == new[key].0, "{key} has another plaintext");
         assert!(!old[key].1 && new[key].1, "{key} was current, or still is not");
@@ -270,7 +275,7 @@ fn a_mixture_becomes_one_key_and_what_has_it_stays() {
     let report = applied(&etcd, &[&config], "");
     assert_eq!(planned["groups"], report["groups"]);
     assert!(number(&report, "current_before") > 0 && number(&report, "written") > 10);
-    let from: std::collections::BTreeSet<_> = report["groups"]
+    let from: BTreeSet<_> = report["groups"]
         .as_array()
         .unwrap()
         .iter()
@@ -315,8 +320,8 @@ fn leases_are_kept_over_tls_too() {
     let etcd = Etcd::builder(Version::V35).tls(&certs).start();
     let granted = String::from_utf8(etcd.ctl(&["lease", "grant", "3600"])).unwrap();
     let lease = granted.split_whitespace().nth(1).unwrap();
-    etcd.ctl(&["put", "--lease", lease, "/registry/secrets/a/leased", "k8s"]);
-    etcd.put("/registry/secrets/a/free", b"k8s\0value");
+    etcd.ctl(&["put", "--lease", lease, "/registry/secrets/a/leased", &secret("leased")]);
+    etcd.put("/registry/secrets/a/free", secret("value").as_bytes());
     let config = corpus::private_config("p1-secretbox");
     assert_eq!(number(&applied(&etcd, &[&config], ""), "written"), 2);
     let after = state(&etcd);
@@ -328,7 +333,7 @@ fn leases_are_kept_over_tls_too() {
 fn unreadable_entries_stay_and_are_reported() {
     let etcd = Etcd::plain(Version::V35);
     etcd.put("/registry/secrets/a/lost", b"k8s:enc:secretbox:v1:gone:xxxxxxxxxxxxxxxxxxxxxxxxxxxx");
-    etcd.put("/registry/secrets/a/plain", b"k8s\0value");
+    etcd.put("/registry/secrets/a/plain", secret("value").as_bytes());
     let config = corpus::private_config("p1-secretbox");
     let before = state(&etcd);
     let done = migrate(&etcd, &[&config], "--apply --no-backup -w json").run();
@@ -354,7 +359,7 @@ fn a_backup_comes_first_and_is_a_snapshot() {
     assert!(state(&restored) == before, "the backup is not what was there before");
     // Nothing is left to do, so nothing happens to the file.
     run().ok();
-    etcd.put("/registry/secrets/a/late", b"k8s\0value");
+    etcd.put("/registry/secrets/a/late", secret("value").as_bytes());
     run().fails_with_hint(1).says("exists already");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "something was left behind");
     // Without a name the backup is in the working directory.
@@ -371,14 +376,14 @@ fn a_backup_comes_first_and_is_a_snapshot() {
 #[test]
 fn other_masters_must_have_the_same_configuration() {
     let etcd = Etcd::plain(Version::V35);
-    etcd.put("/registry/secrets/a/plain", b"k8s\0value");
+    etcd.put("/registry/secrets/a/plain", secret("value").as_bytes());
     let config = corpus::private_config("p1-secretbox");
     let other = corpus::private_config("p6-sb2");
     let run = |file: &Path| {
         migrate(&etcd, &[&config], "--apply --no-backup --confirm-config").arg(file).run()
     };
     run(&other).fails_with_hint(1).says("differs");
-    assert!(etcd.get("/registry/secrets/a/plain").unwrap() == b"k8s\0value");
+    assert!(etcd.get("/registry/secrets/a/plain").unwrap() == secret("value").as_bytes());
     let done = run(&corpus::config("p1-secretbox")).ok();
     assert!(!done.stderr.contains("every API server"), "{done}");
 }
@@ -386,7 +391,7 @@ fn other_masters_must_have_the_same_configuration() {
 #[test]
 fn a_plugin_that_does_not_answer_stops_everything_before_the_first_write() {
     let etcd = Etcd::plain(Version::V35);
-    etcd.put("/registry/secrets/a/plain", b"k8s\0value");
+    etcd.put("/registry/secrets/a/plain", secret("value").as_bytes());
     let dir = tempfile::tempdir().unwrap();
     let provider = format!(
         "kms: {{apiVersion: v2, name: none, endpoint: 'unix://{}'}}\n  - identity: {{}}",
@@ -394,21 +399,20 @@ fn a_plugin_that_does_not_answer_stops_everything_before_the_first_write() {
     );
     let config = config(dir.path(), "none", &provider);
     migrate(&etcd, &[&config], "--apply --no-backup").run().fails(1).says("cannot be used");
-    assert!(etcd.get("/registry/secrets/a/plain").unwrap() == b"k8s\0value");
+    assert!(etcd.get("/registry/secrets/a/plain").unwrap() == secret("value").as_bytes());
 }
 
 #[test]
 fn large_values_share_no_transaction() {
     let etcd = Etcd::plain(Version::V35);
     for i in 0..4 {
-        let mut value = b"k8s\0".to_vec();
-        value.resize(900_000, b'x');
-        etcd.put(&format!("/registry/secrets/a/big{i}"), &value);
+        let value = secret(&"x".repeat(900_000));
+        etcd.put(&format!("/registry/secrets/a/big{i}"), value.as_bytes());
     }
     let config = corpus::private_config("p1-secretbox");
     assert_eq!(number(&applied(&etcd, &[&config], ""), "written"), 4);
     let modified: Vec<_> = state(&etcd).values().map(|r| r.modified).collect();
-    assert_eq!(modified.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
+    assert_eq!(modified.iter().collect::<BTreeSet<_>>().len(), 4);
 }
 
 #[test]
@@ -422,6 +426,7 @@ fn usage_is_checked() {
     run("--apply --backup x --no-backup").code(2);
     run("--qps 0").code(2);
     run("--batch 129").code(2);
+    run("--batch 2").fails_with_hint(2).says("--no-apiserver");
     bin().words("migrate --endpoints 127.0.0.1:1").run().fails_with_hint(2);
     bin()
         .words("migrate --snapshot x --encryption-config")

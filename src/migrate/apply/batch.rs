@@ -2,8 +2,12 @@
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use super::{Asked, Commit, Keyspace, MAX_BYTES, MAX_PAUSE, MAX_TRIES, PAUSE, Put, Run, Stop};
+use super::{
+    AGAIN, Asked, Commit, Entrance, Keyspace, KvError, MAX_BYTES, MAX_PAUSE, MAX_TRIES, PATIENCE,
+    PAUSE, Put, Run, Stop,
+};
 use crate::entry::Entry;
 use crate::migrate::plan::{Examined, Item};
 use crate::secret::Plaintext;
@@ -42,6 +46,28 @@ struct Ready<'p> {
     value: Vec<u8>,
 }
 
+impl<'p> Ready<'p> {
+    /// Nothing was written: the key's revision is `now` this one.
+    fn again(mut self, now: Option<i64>) -> Work<'p> {
+        let changed = now != Some(self.before.mod_revision);
+        let value = Plaintext::new(std::mem::take(&mut self.value));
+        let mut work = Work {
+            index: self.work.index,
+            item: self.work.item,
+            tries: self.work.tries + u32::from(changed),
+            sent: std::mem::take(&mut self.work.sent),
+        };
+        if changed {
+            work.sent.push((value, self.plaintext.clone()));
+        }
+        work
+    }
+
+    fn put(&self) -> Put<'_> {
+        Put { key: &self.before.key, mod_revision: self.before.mod_revision, value: &self.value }
+    }
+}
+
 impl Drop for Ready<'_> {
     fn drop(&mut self) {
         // Going back to identity, these are plaintext.
@@ -60,8 +86,13 @@ impl<K: Keyspace> Run<'_, K> {
                 std::thread::sleep((PAUSE * 2u32.pow(tries.min(10))).min(MAX_PAUSE));
             }
             let mut again = Vec::new();
-            for batch in self.batches(self.prepare(queue)?) {
-                self.write(batch, &mut again)?;
+            let ready = self.prepare(queue)?;
+            if self.alone {
+                self.write_each(ready, &mut again)?;
+            } else {
+                for batch in self.batches(ready) {
+                    self.write(batch, &mut again)?;
+                }
             }
             queue = again;
         }
@@ -142,11 +173,12 @@ impl<K: Keyspace> Run<'_, K> {
                 return Ok(None);
             }
         };
+        // One value that does not survive its encryption is that value's trouble: the provider as
+        // such was tried before anything was written.
         if !reads_back(t, &before.key, &value, &opened.plaintext) {
-            return Err(Stop::Provider(format!(
-                "{} does not read back what it wrote; nothing was written with it",
-                t.write_key()
-            )));
+            let by = t.write_key();
+            self.failed(work.item, format!("{by} does not read back what it makes of this value"));
+            return Ok(None);
         }
         Ok(Some(Ready { work, before, plaintext: opened.plaintext, value }))
     }
@@ -182,35 +214,16 @@ impl<K: Keyspace> Run<'_, K> {
     fn write<'p>(&self, batch: Vec<Ready<'p>>, again: &mut Vec<Work<'p>>) -> Result<(), Stop> {
         let mut waiting = vec![batch];
         while let Some(batch) = waiting.pop() {
-            let puts: Vec<Put<'_>> = batch
-                .iter()
-                .map(|r| Put {
-                    key: &r.before.key,
-                    mod_revision: r.before.mod_revision,
-                    value: &r.value,
-                })
-                .collect();
+            let puts: Vec<Put<'_>> = batch.iter().map(Ready::put).collect();
             match self.commit(&puts) {
                 Ok(Commit::Done(revision)) => {
                     self.outcome().written += batch.len() as u64;
-                    self.verify(&batch, revision)?;
-                    (self.advance)(batch.len() as u64);
+                    let count = batch.len() as u64;
+                    self.verify(batch.into_iter().map(|r| (r, revision)).collect())?;
+                    (self.advance)(count);
                 }
                 Ok(Commit::Conflict(now)) => {
-                    for (mut ready, now) in batch.into_iter().zip(now) {
-                        let changed = now != Some(ready.before.mod_revision);
-                        let value = Plaintext::new(std::mem::take(&mut ready.value));
-                        let mut work = Work {
-                            index: ready.work.index,
-                            item: ready.work.item,
-                            tries: ready.work.tries + u32::from(changed),
-                            sent: std::mem::take(&mut ready.work.sent),
-                        };
-                        if changed {
-                            work.sent.push((value, ready.plaintext.clone()));
-                        }
-                        again.push(work);
-                    }
+                    again.extend(batch.into_iter().zip(now).map(|(r, now)| r.again(now)));
                 }
                 Err(Asked::TooLarge(_)) if batch.len() > 1 => {
                     let mut left = batch;
@@ -232,30 +245,110 @@ impl<K: Keyspace> Run<'_, K> {
         Ok(())
     }
 
-    /// Reads a written batch back as of its own revision, or where that is gone already, as it is
-    /// now.
-    fn verify(&self, batch: &[Ready<'_>], revision: i64) -> Result<(), Stop> {
-        let items: Vec<usize> = batch.iter().map(|r| r.work.index).collect();
-        let entries = match self.read(&items, Some(revision)) {
+    /// Reads what was written back as of the newest of its revisions; what somebody else has
+    /// changed by then, as of its own, unless that is gone already.
+    fn verify(&self, written: Vec<(Ready<'_>, i64)>) -> Result<(), Stop> {
+        let Some(newest) = written.iter().map(|(_, revision)| *revision).max() else {
+            return Ok(());
+        };
+        let items: Vec<usize> = written.iter().map(|(ready, _)| ready.work.index).collect();
+        let entries = match self.read(&items, Some(newest)) {
             Ok(entries) => entries,
-            Err(Asked::Compacted) => self.read_all(&items)?,
+            Err(Asked::Compacted | Asked::TooLarge(_)) => self.read_all(&items)?,
             Err(asked) => return Err(asked.into()),
         };
         let mut result = Ok(());
-        for (ready, entry) in batch.iter().zip(entries) {
+        for ((ready, revision), entry) in written.into_iter().zip(entries) {
+            let entry = match entry.filter(|e| e.mod_revision == revision) {
+                Some(entry) => Some(entry),
+                None => self.read_past(ready.work.index, revision)?,
+            };
             match entry {
-                Some(e) if e.mod_revision == revision => {
+                Some(e) => {
                     if let Err(stop) = self.check(ready.work.item, &e.value, &ready.plaintext) {
                         // What happened to one may have happened to those beside it.
-                        let stop = self.put_back(ready, &e.value, revision, stop);
+                        let stop = self.put_back(&ready, &e.value, revision, stop);
                         result = result.and(Err(stop));
                     }
                 }
                 // Changed by somebody else since, and our own revision is compacted already.
-                _ => self.outcome().conflicts += 1,
+                None => self.outcome().conflicts += 1,
             }
         }
         result
+    }
+
+    /// What was written at a revision, if that is still held.
+    fn read_past(&self, item: usize, revision: i64) -> Result<Option<Entry>, Stop> {
+        match self.read(&[item], Some(revision)) {
+            Ok(mut entries) => Ok(entries.pop().flatten().filter(|e| e.mod_revision == revision)),
+            Err(Asked::Compacted) => Ok(None),
+            Err(asked) => Err(asked.into()),
+        }
+    }
+
+    /// Writes each entry in a transaction of its own; what has to be tried again goes to `again`.
+    fn write_each<'p>(&self, ready: Vec<Ready<'p>>, again: &mut Vec<Work<'p>>) -> Result<(), Stop> {
+        let mut waiting = ready;
+        let mut away: Option<Instant> = None;
+        while !waiting.is_empty() {
+            let mut answers: Vec<Option<Result<Commit, KvError>>> = Vec::new();
+            answers.resize_with(waiting.len(), || None);
+            let puts: Vec<Put<'_>> = waiting.iter().map(Ready::put).collect();
+            let entrance = Entrance { throttle: &self.throttle, stop: &|| self.stopped() };
+            self.keys.commit_each(&puts, &entrance, &mut |index, answer| {
+                let goes_on = matches!(&answer, Ok(_) | Err(KvError::TooLarge(_)));
+                if let Some(place) = answers.get_mut(index) {
+                    *place = Some(answer);
+                }
+                goes_on
+            });
+            drop(puts);
+            let (mut stop, mut lost) = (None, None);
+            let (mut written, mut left) = (Vec::new(), Vec::new());
+            for (ready, answer) in waiting.into_iter().zip(answers) {
+                match answer {
+                    Some(Ok(Commit::Done(revision))) => written.push((ready, revision)),
+                    Some(Ok(Commit::Conflict(now))) => {
+                        again.push(ready.again(now.first().copied().flatten()));
+                    }
+                    Some(Err(KvError::TooLarge(text))) => {
+                        let size = ready.value.len();
+                        self.failed(ready.work.item, format!("{text} ({size} bytes)"));
+                        (self.advance)(1);
+                    }
+                    Some(Err(KvError::Lost(e))) => {
+                        lost = Some(e);
+                        left.push(ready);
+                    }
+                    Some(Err(KvError::NoSpace)) => stop = Some(Stop::NoSpace),
+                    Some(Err(KvError::Refused(e))) => stop = Some(Stop::Source(e)),
+                    Some(Err(KvError::Busy | KvError::Compacted)) | None => left.push(ready),
+                }
+            }
+            let count = written.len() as u64;
+            self.outcome().written += count;
+            self.verify(written)?;
+            (self.advance)(count);
+            if let Some(stop) = stop {
+                return Err(stop);
+            }
+            if self.stopped() && !left.is_empty() {
+                return Err(Stop::Interrupted);
+            }
+            match lost {
+                None => away = None,
+                Some(e) if away.is_some_and(|since| since.elapsed() > PATIENCE) => {
+                    return Err(Stop::Source(e));
+                }
+                Some(_) => {
+                    away.get_or_insert_with(Instant::now);
+                    std::thread::sleep(AGAIN);
+                }
+            }
+            waiting = left;
+        }
+        Ok(())
     }
 
     /// Decrypts a stored value and compares it with what it should hold.

@@ -8,6 +8,7 @@ use crate::config::ConfigSet;
 use crate::kms::NoPlugins;
 use crate::migrate::plan::Planner;
 use crate::source::EtcdError;
+use crate::source::live::Admission;
 use crate::transform::Transformers;
 
 const CONFIG: &str = "\
@@ -62,6 +63,8 @@ struct Fake<'t> {
     store: Mutex<Store>,
     commits: AtomicUsize,
     most: usize,
+    /// Entries of a transaction that are asked for.
+    batch: usize,
     before: &'t Trouble,
     /// The answer is lost although the write happened.
     after: &'t Trouble,
@@ -105,6 +108,38 @@ impl Keyspace for Fake<'_> {
             None => Ok(Commit::Done(revision)),
         }
     }
+
+    fn commit_each(
+        &self,
+        puts: &[Put<'_>],
+        gate: &dyn Gate,
+        done: &mut dyn FnMut(usize, Result<Commit, KvError>) -> bool,
+    ) {
+        let mut waiting: Vec<usize> = (0..puts.len()).rev().collect();
+        while let Some(index) = waiting.pop() {
+            match gate.admit() {
+                Admission::Go => {}
+                Admission::Wait(time) => {
+                    std::thread::sleep(time);
+                    waiting.push(index);
+                    continue;
+                }
+                Admission::Stop => return,
+            }
+            match self.commit(&puts[index..=index]) {
+                Err(KvError::Busy) => {
+                    gate.busy();
+                    waiting.push(index);
+                }
+                result => {
+                    gate.answered(Duration::from_millis(1));
+                    if !done(index, result) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn key(i: usize) -> Vec<u8> {
@@ -112,17 +147,34 @@ fn key(i: usize) -> Vec<u8> {
 }
 
 fn value(i: usize) -> Vec<u8> {
-    format!("k8s\0value {i}").into_bytes()
+    object(&format!("value {i}"))
+}
+
+/// An object with some text in it.
+fn object(text: &str) -> Vec<u8> {
+    format!("{{\"apiVersion\":\"v1\",\"kind\":\"Secret\",\"x\":\"{text}\"}}").into_bytes()
 }
 
 const NONE: &Trouble = &|_, _, _| None;
+
+/// A store for transactions of one entry, and one for several.
+fn both<'t>(n: usize, before: &'t Trouble, after: &'t Trouble) -> [Fake<'t>; 2] {
+    [1, 8].map(|batch| Fake { batch, ..fake(n, before, after) })
+}
 
 fn fake<'t>(n: usize, before: &'t Trouble, after: &'t Trouble) -> Fake<'t> {
     let mut store = Store::default();
     for i in 0..n {
         store.write(&key(i), Some(&value(i)));
     }
-    Fake { store: Mutex::new(store), commits: AtomicUsize::new(0), most: 128, before, after }
+    Fake {
+        store: Mutex::new(store),
+        commits: AtomicUsize::new(0),
+        most: 128,
+        batch: 8,
+        before,
+        after,
+    }
 }
 
 fn plan(t: &Transformers, fake: &Fake<'_>) -> Plan {
@@ -134,7 +186,7 @@ fn plan(t: &Transformers, fake: &Fake<'_>) -> Plan {
 }
 
 fn run(t: &Transformers, fake: &Fake<'_>, interrupted: &AtomicBool) -> Outcome {
-    let pace = Pace { concurrency: 2, qps: None, batch: 8 };
+    let pace = Pace { concurrency: 2, qps: None, batch: fake.batch };
     apply(fake, &plan(t, fake), pace, interrupted, &|_| ())
 }
 
@@ -157,63 +209,71 @@ static GO: AtomicBool = AtomicBool::new(false);
 
 #[test]
 fn all_entries_are_written_once_and_verified() {
-    let (t, fake) = (transformers(), fake(100, NONE, NONE));
-    let done = run(&t, &fake, &GO);
-    assert_eq!((done.written, done.verified, done.conflicts), (100, 100, 0));
-    assert!(done.stop.is_none() && done.failed.is_empty());
-    check(&t, &fake, 100, |i| Some(value(i)));
-    // Nothing is left to do, so nothing is written.
-    let before = fake.store.lock().unwrap().revision;
-    assert_eq!(run(&t, &fake, &GO).written, 0);
-    assert_eq!(fake.store.lock().unwrap().revision, before);
+    let t = transformers();
+    for fake in both(100, NONE, NONE) {
+        let done = run(&t, &fake, &GO);
+        assert_eq!((done.written, done.verified, done.conflicts), (100, 100, 0));
+        assert!(done.stop.is_none() && done.failed.is_empty());
+        check(&t, &fake, 100, |i| Some(value(i)));
+        // Nothing is left to do, so nothing is written.
+        let before = fake.store.lock().unwrap().revision;
+        assert_eq!(run(&t, &fake, &GO).written, 0);
+        assert_eq!(fake.store.lock().unwrap().revision, before);
+    }
 }
 
 #[test]
 fn others_are_never_overwritten() {
-    let changed = b"k8s\0changed".to_vec();
+    let changed = object("changed");
     let meanwhile: &Trouble = &|n, store, _| {
         if n == 0 {
-            store.write(&key(3), Some(b"k8s\0changed"));
+            store.write(&key(3), Some(&object("changed")));
             store.write(&key(4), None);
         }
         None
     };
-    let (t, fake) = (transformers(), fake(20, meanwhile, NONE));
-    let done = run(&t, &fake, &GO);
-    assert_eq!(done.written, 19);
-    assert_eq!(done.deleted, 1);
-    check(&t, &fake, 20, |i| match i {
-        3 => Some(changed.clone()),
-        4 => None,
-        i => Some(value(i)),
-    });
+    let t = transformers();
+    for fake in both(20, meanwhile, NONE) {
+        let done = run(&t, &fake, &GO);
+        assert_eq!(done.written, 19);
+        assert_eq!(done.deleted, 1);
+        check(&t, &fake, 20, |i| match i {
+            3 => Some(changed.clone()),
+            4 => None,
+            i => Some(value(i)),
+        });
+    }
 }
 
 #[test]
 fn a_key_that_never_rests_fails_alone() {
     let restless: &Trouble = &|_, store, puts| {
         if puts.iter().any(|p| p.key == key(5)) {
-            store.write(&key(5), Some(b"k8s\0again"));
+            store.write(&key(5), Some(&object("again")));
         }
         None
     };
-    let (t, fake) = (transformers(), fake(20, restless, NONE));
-    let done = run(&t, &fake, &GO);
-    assert_eq!(done.written, 19);
-    assert_eq!(done.failed.len(), 1);
-    assert_eq!(done.failed[0].key, key(5));
-    assert!(done.conflicts > u64::from(MAX_TRIES) - 1);
+    let t = transformers();
+    for fake in both(20, restless, NONE) {
+        let done = run(&t, &fake, &GO);
+        assert_eq!(done.written, 19);
+        assert_eq!(done.failed.len(), 1);
+        assert_eq!(done.failed[0].key, key(5));
+        assert!(done.conflicts > u64::from(MAX_TRIES) - 1);
+    }
 }
 
 #[test]
 fn a_lost_answer_is_resolved_by_reading() {
     let lost: &Trouble = &|n, _, _| (n < 2).then(|| KvError::Lost(EtcdError::WatchEnded.into()));
-    let (t, fake) = (transformers(), fake(16, NONE, lost));
-    let done = run(&t, &fake, &GO);
-    assert_eq!((done.written, done.verified, done.conflicts, done.already), (16, 16, 0, 0));
-    check(&t, &fake, 16, |i| Some(value(i)));
-    let store = fake.store.lock().unwrap();
-    assert!(store.keys.values().all(|rows| rows.len() == 2), "nothing was written twice");
+    let t = transformers();
+    for fake in both(16, NONE, lost) {
+        let done = run(&t, &fake, &GO);
+        assert_eq!((done.written, done.verified, done.conflicts, done.already), (16, 16, 0, 0));
+        check(&t, &fake, 16, |i| Some(value(i)));
+        let store = fake.store.lock().unwrap();
+        assert!(store.keys.values().all(|rows| rows.len() == 2), "nothing was written twice");
+    }
 }
 
 #[test]
@@ -227,29 +287,35 @@ fn servers_with_smaller_limits_get_smaller_transactions() {
 #[test]
 fn a_full_database_stops_the_run_and_the_next_one_goes_on() {
     let full: &Trouble = &|n, _, _| (n == 2).then_some(KvError::NoSpace);
-    let (t, fake) = (transformers(), fake(64, full, NONE));
-    let done = run(&t, &fake, &GO);
-    assert!(matches!(done.stop, Some(Stop::NoSpace)));
-    assert!(done.written < 64 && done.written == done.verified);
-    let again = run(&t, &fake, &GO);
-    assert_eq!(done.written + again.written, 64);
-    check(&t, &fake, 64, |i| Some(value(i)));
+    let t = transformers();
+    for fake in both(64, full, NONE) {
+        let done = run(&t, &fake, &GO);
+        assert!(matches!(done.stop, Some(Stop::NoSpace)));
+        assert!(done.written < 64 && done.written == done.verified);
+        let again = run(&t, &fake, &GO);
+        assert_eq!(done.written + again.written, 64);
+        check(&t, &fake, 64, |i| Some(value(i)));
+    }
 }
 
 #[test]
 fn busy_servers_are_asked_again() {
     let busy: &Trouble = &|n, _, _| (n < 2).then_some(KvError::Busy);
-    let (t, fake) = (transformers(), fake(10, busy, NONE));
-    let done = run(&t, &fake, &GO);
-    assert_eq!((done.written, done.busy), (10, 2));
+    let t = transformers();
+    for fake in both(10, busy, NONE) {
+        let done = run(&t, &fake, &GO);
+        assert_eq!((done.written, done.busy), (10, 2));
+    }
 }
 
 #[test]
 fn an_interrupted_run_writes_nothing_more() {
-    let (t, fake) = (transformers(), fake(30, NONE, NONE));
-    let done = run(&t, &fake, &AtomicBool::new(true));
-    assert!(matches!(done.stop, Some(Stop::Interrupted)));
-    assert_eq!(done.written, 0);
+    let t = transformers();
+    for fake in both(30, NONE, NONE) {
+        let done = run(&t, &fake, &AtomicBool::new(true));
+        assert!(matches!(done.stop, Some(Stop::Interrupted)));
+        assert_eq!(done.written, 0);
+    }
 }
 
 #[test]
@@ -262,12 +328,14 @@ fn a_value_that_does_not_read_back_gets_its_old_one_again() {
         }
         None
     };
-    let (t, fake) = (transformers(), fake(1, NONE, damage));
-    let done = run(&t, &fake, &GO);
-    assert!(matches!(done.stop, Some(Stop::Mismatch(_))));
-    assert_eq!(done.failed.len(), 1);
-    let store = fake.store.lock().unwrap();
-    assert!(store.get(&key(0), store.revision).unwrap().value == value(0));
+    let t = transformers();
+    for fake in both(1, NONE, damage) {
+        let done = run(&t, &fake, &GO);
+        assert!(matches!(done.stop, Some(Stop::Mismatch(_))));
+        assert_eq!(done.failed.len(), 1);
+        let store = fake.store.lock().unwrap();
+        assert!(store.get(&key(0), store.revision).unwrap().value == value(0));
+    }
 }
 
 #[test]
@@ -276,15 +344,17 @@ fn a_readable_value_of_somebody_elses_is_left_alone_even_at_our_revision() {
     let forgot: &Trouble = &|n, store, puts| {
         if n == 0 {
             let rows = store.keys.get_mut(puts[0].key).unwrap();
-            rows.last_mut().unwrap().1 = Some(b"k8s\0another".to_vec());
+            rows.last_mut().unwrap().1 = Some(object("another"));
         }
         None
     };
-    let (t, fake) = (transformers(), fake(1, NONE, forgot));
-    let done = run(&t, &fake, &GO);
-    assert!(matches!(done.stop, Some(Stop::Mismatch(_))));
-    let store = fake.store.lock().unwrap();
-    assert!(store.get(&key(0), store.revision).unwrap().value == b"k8s\0another");
+    let t = transformers();
+    for fake in both(1, NONE, forgot) {
+        let done = run(&t, &fake, &GO);
+        assert!(matches!(done.stop, Some(Stop::Mismatch(_))));
+        let store = fake.store.lock().unwrap();
+        assert!(store.get(&key(0), store.revision).unwrap().value == object("another"));
+    }
 }
 
 #[test]
@@ -305,6 +375,56 @@ fn every_damaged_value_of_a_transaction_gets_its_old_one_again() {
     let store = fake.store.lock().unwrap();
     for i in 0..3 {
         assert!(store.get(&key(i), store.revision).unwrap().value == value(i), "{i}");
+    }
+}
+
+#[test]
+fn one_entry_a_transaction_gives_each_a_revision_of_its_own() {
+    let t = transformers();
+    let [alone, _] = both(300, NONE, NONE);
+    assert_eq!(run(&t, &alone, &GO).verified, 300);
+    let store = alone.store.lock().unwrap();
+    let newest: HashSet<i64> = store.keys.values().map(|rows| rows.last().unwrap().0).collect();
+    assert_eq!(newest.len(), 300);
+}
+
+#[test]
+fn what_is_changed_between_writing_and_reading_back_is_verified_all_the_same() {
+    let t = transformers();
+    // Each write is overwritten at once.
+    let after: &Trouble = &|_, store, puts| {
+        for put in puts.iter().filter(|p| p.key == key(2)) {
+            store.write(put.key, Some(b"k8s:enc:secretbox:v1:new:somebody else's"));
+        }
+        None
+    };
+    for fake in both(5, NONE, after) {
+        let done = run(&t, &fake, &GO);
+        assert_eq!((done.written, done.verified, done.conflicts), (5, 5, 0));
+    }
+}
+
+#[test]
+fn what_is_no_object_is_left_as_it_is() {
+    let t = transformers();
+    for fake in both(6, NONE, NONE) {
+        let bad = [&b""[..], b"\xf3\x91", b"k8s\0\x0a\x06\x0a\x02v1"];
+        for (i, value) in bad.iter().enumerate() {
+            fake.store.lock().unwrap().write(&key(i + 1), Some(value));
+        }
+        for _ in 0..2 {
+            let plan = plan(&t, &fake);
+            let named: Vec<_> = plan.unreadable.iter().map(|f| f.key.clone()).collect();
+            assert_eq!(named, [key(1), key(2), key(3)]);
+            let written = run(&t, &fake, &GO);
+            assert!(written.stop.is_none() && written.failed.is_empty());
+        }
+        let store = fake.store.lock().unwrap();
+        for (i, value) in bad.iter().enumerate() {
+            assert!(store.get(&key(i + 1), store.revision).unwrap().value == *value);
+        }
+        drop(store);
+        assert_eq!(plan(&t, &fake).current, 3);
     }
 }
 

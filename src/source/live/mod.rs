@@ -18,6 +18,7 @@ pub use self::connection::{Credentials, LiveOptions};
 pub use self::reading::follow::{Changes, Notice, Watcher};
 pub use self::reading::member::{MemberStatus, NO_SPACE};
 pub use self::wire::txn::Put;
+pub use self::writing::each::{Admission, Gate};
 pub use self::writing::{Commit, Kv, KvError};
 
 use self::connection::Session;

@@ -16,7 +16,7 @@ fn with_users(version: Version, certs: Option<&Certs>, args: &[&str]) -> Etcd {
         builder = builder.arg(arg);
     }
     let etcd = builder.start();
-    etcd.put("/registry/secrets/default/a", b"k8s\0a");
+    etcd.put("/registry/secrets/default/a", crate::support::secret("a").as_bytes());
     etcd.put("/registry/configmaps/default/a", b"k8s\0a");
     for command in [
         "user add root:toor",
@@ -149,6 +149,47 @@ fn who_may_read_but_not_write_is_told_so() {
     done.says("user \"writer\" may not save a snapshot").says("the role root");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     migrate("writer:w", "--no-backup").ok();
+}
+
+/// A history is read through a watch, whose token etcd looks at when it begins.
+#[test]
+fn a_history_outlives_its_token() {
+    use atrest::source::live::{Credentials, Live, LiveOptions};
+    use atrest::source::{KeyRange, Query, Source as _};
+    let etcd = with_users(Version::V35, None, &["--auth-token-ttl=1"]);
+    let proxy = Proxy::new(&etcd.endpoint());
+    let time = Duration::from_secs(30);
+    let options = LiveOptions {
+        endpoints: vec![proxy.endpoint.clone()],
+        cacert: None,
+        cert: None,
+        key: None,
+        credentials: Some(Credentials::new("root", "toor")),
+        insecure_skip_tls_verify: false,
+        insecure_transport: true,
+        dial_timeout: time,
+        command_timeout: time,
+        keepalive_time: time,
+        keepalive_timeout: time,
+    };
+    let mut live = Live::connect(&options).unwrap();
+    // The answer that says which revision is the newest comes late.
+    proxy.hold_after(1);
+    let ranges = vec![KeyRange::prefix(b"/registry/secrets/")];
+    let query = Query { ranges, revision: None, ordered: true };
+    let reading = std::thread::spawn(move || {
+        let mut records = 0;
+        let visit = live.history(&query, &mut |_| {
+            records += 1;
+            std::ops::ControlFlow::Continue(())
+        });
+        visit.map(|_| records)
+    });
+    proxy.wait_until_held();
+    // Tokens are dropped at most a second after their end.
+    std::thread::sleep(Duration::from_secs(4));
+    proxy.release();
+    assert_eq!(reading.join().unwrap().unwrap(), 1);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::{applied, config, migrate, number, plain, state, transformers};
 use crate::support::cluster::Cluster;
 use crate::support::kms_plugin::{Behaviour, Listen, Running};
 use crate::support::proxy::Proxy;
-use crate::support::{Etcd, Version, bin, corpus, tools};
+use crate::support::{Etcd, Version, bin, corpus, secret, tools};
 
 /// Plaintext of every entry.
 fn values(etcd: &Etcd, config: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -25,7 +25,7 @@ fn values(etcd: &Etcd, config: &Path) -> BTreeMap<String, Vec<u8>> {
 fn what_others_write_meanwhile_is_never_overwritten() {
     let etcd = Etcd::plain(Version::V35);
     let name = |i: usize| format!("/registry/secrets/a/s{i:03}");
-    etcd.put_many((0..300).map(|i| (name(i), format!("plain{i}"))));
+    etcd.put_many((0..300).map(|i| (name(i), secret(&format!("plain{i}")))));
     let config = corpus::private_config("p1-secretbox");
     let stop = AtomicBool::new(false);
     let mut expected: BTreeMap<String, Vec<u8>> = BTreeMap::new();
@@ -38,18 +38,18 @@ fn what_others_write_meanwhile_is_never_overwritten() {
                     etcd.ctl(&["del", &key]);
                     model.insert(key, None);
                 } else {
-                    etcd.put(&key, format!("changed{n}").as_bytes());
-                    model.insert(key, Some(format!("changed{n}").into_bytes()));
+                    etcd.put(&key, secret(&format!("changed{n}")).as_bytes());
+                    model.insert(key, Some(secret(&format!("changed{n}")).into_bytes()));
                 }
                 n += 1;
             }
             model
         });
-        let run = migrate(&etcd, &[&config], "--apply --no-backup --qps 150 --batch 16 -w json");
+        let run = migrate(&etcd, &[&config], "--apply --no-backup --qps 150 -w json");
         let done = run.run();
         stop.store(true, Ordering::Relaxed);
         for i in 0..300 {
-            expected.insert(name(i), format!("plain{i}").into_bytes());
+            expected.insert(name(i), secret(&format!("plain{i}")).into_bytes());
         }
         for (key, value) in writer.join().unwrap() {
             match value {
@@ -72,7 +72,7 @@ fn a_plugin_that_goes_away_ends_the_run_and_the_next_one_goes_on() {
     const ENCRYPTS: usize = 20;
     let etcd = Etcd::plain(Version::V35);
     let name = |i: usize| format!("/registry/secrets/a/s{i:03}");
-    etcd.put_many((0..60).map(|i| (name(i), format!("k8s\0plain{i}"))));
+    etcd.put_many((0..60).map(|i| (name(i), secret(&format!("plain{i}")))));
     let before = state(&etcd);
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("v1.sock");
@@ -81,7 +81,8 @@ fn a_plugin_that_goes_away_ends_the_run_and_the_next_one_goes_on() {
     let provider = format!("kms: {{name: vault, endpoint: 'unix://{}'}}", socket.display());
     let config = config(dir.path(), "kms", &format!("{provider}\n  - identity: {{}}"));
 
-    let done = migrate(&etcd, &[&config], "--apply --no-backup --batch 4 -w json").run();
+    let done =
+        migrate(&etcd, &[&config], "--apply --no-backup --no-apiserver --batch 4 -w json").run();
     let done = done.code(1).says("the vault is sealed");
     let report = done.json();
     let after = state(&etcd);
@@ -102,7 +103,7 @@ fn a_plugin_that_goes_away_ends_the_run_and_the_next_one_goes_on() {
 #[test]
 fn a_corrupt_cluster_is_not_written_to() {
     let etcd = Etcd::plain(Version::V35);
-    etcd.put("/registry/secrets/a/plain", b"k8s\0value");
+    etcd.put("/registry/secrets/a/plain", secret("value").as_bytes());
     let config = corpus::private_config("p1-secretbox");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -122,7 +123,7 @@ fn a_corrupt_cluster_is_not_written_to() {
 fn a_killed_run_is_continued() {
     let etcd = Etcd::plain(Version::V35);
     let name = |i: usize| format!("/registry/secrets/a/s{i:03}");
-    etcd.put_many((0..400).map(|i| (name(i), format!("plain{i}"))));
+    etcd.put_many((0..400).map(|i| (name(i), secret(&format!("plain{i}")))));
     let before = state(&etcd);
     let config = corpus::private_config("p1-secretbox");
     let encrypted = || {
@@ -170,7 +171,7 @@ fn a_killed_run_is_continued() {
 fn a_full_database_is_said_before_anything_is_tried() {
     let config = corpus::private_config("p1-secretbox");
     let small = Etcd::builder(Version::V35).arg("--quota-backend-bytes=200000").start();
-    small.put("/registry/secrets/a/plain", b"k8s\0value");
+    small.put("/registry/secrets/a/plain", secret("value").as_bytes());
     let big = "x".repeat(120_000);
     // etcd compares with the size at its last commit, so that some more may fit.
     let filled =
@@ -186,7 +187,7 @@ fn a_full_database_is_said_before_anything_is_tried() {
 fn a_database_that_gets_full_stops_the_run_and_the_next_one_goes_on() {
     let etcd = Etcd::builder(Version::V35).arg("--quota-backend-bytes=2800000").start();
     let name = |i: usize| format!("/registry/secrets/a/s{i:02}");
-    etcd.put_many((0..16).map(|i| (name(i), "x".repeat(100_000))));
+    etcd.put_many((0..16).map(|i| (name(i), secret(&"x".repeat(100_000)))));
     let config = corpus::private_config("p1-secretbox");
     let before = values(&etcd, &config);
 
@@ -223,16 +224,22 @@ fn a_database_that_gets_full_stops_the_run_and_the_next_one_goes_on() {
 
 #[test]
 fn answers_that_never_come_are_looked_up() {
+    for transactions in ["", "--no-apiserver --batch 7"] {
+        looked_up(transactions);
+    }
+}
+
+fn looked_up(transactions: &str) {
     const KEYS: usize = 600;
     let etcd = Etcd::plain(Version::V35);
     let name = |i: usize| format!("/registry/secrets/a/s{i:03}");
-    etcd.put_many((0..KEYS).map(|i| (name(i), format!("plain{i}"))));
+    etcd.put_many((0..KEYS).map(|i| (name(i), secret(&format!("plain{i}")))));
     let config = corpus::private_config("p1-secretbox");
     let before = values(&etcd, &config);
     let proxy = Proxy::new(&etcd.endpoint());
-    let words = "migrate --apply --no-backup -w json --qps 300 --batch 7 --endpoints";
-    let child =
-        bin().words(words).arg(&proxy.endpoint).arg("--encryption-config").arg(&config).spawn();
+    let words = "migrate --apply --no-backup -w json --qps 300 --endpoints";
+    let bin = bin().words(words).arg(&proxy.endpoint).words(transactions);
+    let child = bin.arg("--encryption-config").arg(&config).spawn();
     while !state(&etcd).values().any(|r| r.version == 2) {
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -256,7 +263,7 @@ fn answers_that_never_come_are_looked_up() {
 #[test]
 fn a_server_that_goes_for_good_ends_the_run() {
     let etcd = Etcd::plain(Version::V35);
-    etcd.put_many((0..300).map(|i| (format!("/registry/secrets/a/s{i:03}"), "plain".to_owned())));
+    etcd.put_many((0..300).map(|i| (format!("/registry/secrets/a/s{i:03}"), secret("plain"))));
     let config = corpus::private_config("p1-secretbox");
     let proxy = Proxy::new(&etcd.endpoint());
     let words = "migrate --apply --no-backup -w json --qps 100 --command-timeout 1s --endpoints";
@@ -282,7 +289,7 @@ fn a_server_that_goes_for_good_ends_the_run() {
 #[test]
 fn a_server_that_goes_after_the_last_write_is_an_error() {
     let etcd = Etcd::plain(Version::V35);
-    let value = "v".repeat(200_000);
+    let value = secret(&"v".repeat(200_000));
     etcd.put_many((0..20).map(|i| (format!("/registry/secrets/a/s{i:03}"), value.clone())));
     let config = corpus::private_config("p1-secretbox");
     let proxy = Proxy::new(&etcd.endpoint());
@@ -306,12 +313,13 @@ fn a_server_that_goes_after_the_last_write_is_an_error() {
 fn members_of_a_cluster_go_and_come_and_every_entry_is_written_once() {
     let mut cluster = Cluster::start(Version::V34);
     for start in (0..1200).step_by(100) {
-        let put = |i| format!("put /registry/secrets/a/s{i:04} plain{i}\n");
+        let put =
+            |i| format!("put /registry/secrets/a/s{i:04} '{}'\n", secret(&format!("plain{i}")));
         let puts: String = (start..start + 100).map(put).collect();
         cluster.ctl(&["txn"], &format!("\n{puts}\n\n"));
     }
     let config = corpus::private_config("p1-secretbox");
-    let words = "migrate --apply --no-backup -w json --qps 150 --batch 8 --endpoints";
+    let words = "migrate --apply --no-backup -w json --qps 150 --endpoints";
     let mut child =
         bin().words(words).arg(cluster.endpoints()).arg("--encryption-config").arg(&config).spawn();
     for member in 0..3 {

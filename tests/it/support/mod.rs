@@ -17,3 +17,8 @@ pub mod tools;
 
 pub use bin::bin;
 pub use etcd::{Etcd, Version};
+
+/// A made-up Secret with some text in it, as stored: JSON, which the API server reads too.
+pub fn secret(text: &str) -> String {
+    format!(r#"{{"apiVersion":"v1","kind":"Secret","stringData":{{"v":"{text}"}}}}"#)
+}

@@ -1,5 +1,7 @@
 //! Single keys and transactions. Only `migrate` writes.
 
+pub mod each;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -108,40 +110,47 @@ impl Kv {
     /// See [`KvError`]. After [`KvError::Lost`] the outcome is unknown; asking again is safe,
     /// because a write that did happen is a changed revision.
     pub fn commit(&self, puts: &[Put<'_>]) -> Result<Commit, KvError> {
-        let bytes = self.call(&TxnRequest::write(puts))?;
-        let response = Response::read(&bytes).map_err(malformed)?;
+        let body = Bytes::from(TxnRequest::write(puts).encode_to_vec());
+        let bytes = self.handle.block_on(self.call(body))?;
+        Self::outcome(&bytes, puts.len())
+    }
+
+    /// What the response to a transaction of that many writes says.
+    pub(super) fn outcome(bytes: &[u8], puts: usize) -> Result<Commit, KvError> {
+        let response = Response::read(bytes).map_err(malformed)?;
         if response.succeeded {
             return Ok(Commit::Done(response.revision));
         }
-        let mut now = Vec::with_capacity(puts.len());
+        let mut now = Vec::with_capacity(puts);
         for range in response.ranges {
             let entry = kv::entries(range).next().transpose().map_err(malformed)?;
             now.push(entry.map(|e| e.mod_revision));
         }
-        if now.len() != puts.len() {
+        if now.len() != puts {
             return Err(malformed(Malformed { offset: 0 }));
         }
         Ok(Commit::Conflict(now))
     }
 
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Asks the current member once, so that a busy one is noticed; others take over from a lost
     /// one.
-    fn call(&self, request: &TxnRequest) -> Result<Bytes, KvError> {
-        let body = Bytes::from(request.encode_to_vec());
-        self.handle.block_on(async {
-            match self.session.call_current(TXN, body.clone(), LIMIT).await {
-                Ok(bytes) => return Ok(bytes),
-                Err(CallError::Status(s)) if Said::of(s.message()) == Said::Busy => {
-                    return Err(KvError::Busy);
-                }
-                Err(e) if e.is_passing() => {}
-                Err(e) => {
-                    let index = self.session.current.load(Ordering::Relaxed);
-                    return Err(self.unwritten(&Refusal { failures: vec![(index, e)] }));
-                }
+    pub(super) async fn call(&self, body: Bytes) -> Result<Bytes, KvError> {
+        match self.session.call_current(TXN, body.clone(), LIMIT).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(CallError::Status(s)) if Said::of(s.message()) == Said::Busy => {
+                return Err(KvError::Busy);
             }
-            self.session.call(TXN, body, LIMIT).await.map_err(|refusal| self.unwritten(&refusal))
-        })
+            Err(e) if e.is_passing() => {}
+            Err(e) => {
+                let index = self.session.current.load(Ordering::Relaxed);
+                return Err(self.unwritten(&Refusal { failures: vec![(index, e)] }));
+            }
+        }
+        self.session.call(TXN, body, LIMIT).await.map_err(|refusal| self.unwritten(&refusal))
     }
 
     fn unwritten(&self, refusal: &Refusal) -> KvError {
