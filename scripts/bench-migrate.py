@@ -4,7 +4,8 @@
 usage: scripts/bench-migrate.py [ENTRIES]        (default: 60000)
 
 Writes that many values of 1 KB into one etcd 3.5 member on loopback, which syncs its disk as in
-production, and rewrites them: as fast as it goes, then with --qps. Meanwhile another client puts
+production, and rewrites them: one entry a transaction, as it must be while an API server runs, as
+fast as it goes and with --qps; and 128 entries a transaction, as it may be without one. Meanwhile another client puts
 and gets one key again and again; shown is how long each of its pairs took.
 Environment: ATREST (default: target/release/atrest, which is built), ATREST_TEST_ETCD35 (folder
 with etcd 3.5), TMPDIR (the disk to measure; /dev/shm measures without one).
@@ -62,12 +63,28 @@ class Other(threading.Thread):
         return f"{at(0.5):8.1f}{at(0.99):8.1f}{at(1):8.1f}"
 
 
+def field(number, data):
+    """A length-delimited field of protobuf."""
+    length, size = b"", len(data)
+    while size > 127:
+        length, size = length + bytes([size & 127 | 128]), size >> 7
+    return bytes([number << 3 | 2]) + length + bytes([size]) + data
+
+
+def secret(name):
+    """A Secret of about SIZE bytes as the API server stores it."""
+    metadata = field(1, name.encode()) + field(3, b"bench")
+    data = field(1, b"value") + field(2, os.urandom(SIZE - 80))
+    body = field(1, metadata) + field(2, data) + field(3, b"Opaque")
+    return b"k8s\0" + field(1, field(1, b"v1") + field(2, b"Secret")) + field(2, body) + b"\x1a\0\x22\0"
+
+
 def load(etcd, entries):
     for at in range(0, entries, 128):
         ops = []
         for i in range(at, min(entries, at + 128)):
-            value = b"k8s\0" + os.urandom(SIZE - 4)
             key = f"/registry/secrets/bench/s{i:07}".encode()
+            value = secret(f"s{i:07}")
             ops.append({"request_put": {"key": b64(key), "value": b64(value)}})
         etcd.call("/v3/kv/txn", {"success": ops})
 
@@ -99,13 +116,14 @@ def main():
     try:
         load(etcd, entries)
         print(f"{entries} entries of {SIZE} bytes, {os.cpu_count()} CPUs, data in {folder}")
-        print(f"{'':24}{'seconds':>10}{'entries/s':>11}{'MB':>8}   other client, ms:{'median':>8}{'99 %':>8}{'most':>8}")
+        print(f"{'':30}{'seconds':>10}{'entries/s':>11}{'MB':>8}   other client, ms:{'median':>8}{'99 %':>8}{'most':>8}")
         other = Other(etcd.client)
         other.start()
         time.sleep(5)
-        print(f"{'nothing':24}{'':21}{'':8}{'':20}{other.end()}")
+        print(f"{'nothing':30}{'':21}{'':8}{'':20}{other.end()}")
         keys = []
-        for qps in (None, None, 5000, 2000):
+        alone = ["--no-apiserver", "--batch", "128"]
+        for qps, more in ((None, []), (None, []), (2000, []), (500, []), (None, alone), (5000, alone)):
             secret = base64.b64encode(os.urandom(32)).decode()
             keys.insert(0, f"{{name: k{len(keys)}, secret: {secret}}}")
             config = os.path.join(folder, f"{len(keys)}.yaml")
@@ -116,7 +134,7 @@ def main():
             other = Other(etcd.client)
             other.start()
             begin = time.perf_counter()
-            process = subprocess.Popen(command + (["--qps", str(qps)] if qps else []),
+            process = subprocess.Popen(command + more + (["--qps", str(qps)] if qps else []),
                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             most = watch(process)
             out, errors = process.communicate()
@@ -124,8 +142,8 @@ def main():
             latency = other.end()
             if process.returncode != 0 or json.loads(out)["verified"] != entries:
                 raise SystemExit(f"error: {errors.decode()}")
-            name = f"migrate --qps {qps}" if qps else "migrate"
-            print(f"{name:24}{seconds:10.1f}{entries / seconds:11.0f}{most:8.1f}{'':20}{latency}", flush=True)
+            name = ("migrate --batch 128" if more else "migrate") + (f" --qps {qps}" if qps else "")
+            print(f"{name:30}{seconds:10.1f}{entries / seconds:11.0f}{most:8.1f}{'':20}{latency}", flush=True)
     finally:
         etcd.kill()
         shutil.rmtree(folder)
