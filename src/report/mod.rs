@@ -1,5 +1,6 @@
 //! Findings → table, JSON, CSV, Prometheus, HTML. Wire types of its own, so that the domain types can
-//! change without changing what users script against. Never holds plaintext.
+//! change without changing what users script against. Holds no plaintext but the values that
+//! `history --reveal` asks for.
 
 pub mod causes;
 pub mod history;
