@@ -45,7 +45,7 @@ pub struct Args {
     revision: args::Revision,
 
     #[command(flatten)]
-    reading: args::Reading,
+    reading: args::ReadingInside,
 
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Yaml, Format::Json, Format::Fields]), default_value = "yaml", help_heading = "Output")]

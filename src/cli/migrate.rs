@@ -75,7 +75,7 @@ pub struct Args {
     selection: args::Selection,
 
     #[command(flatten)]
-    reading: args::Reading,
+    reading: args::ReadingInside,
 
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]

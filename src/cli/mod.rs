@@ -4,6 +4,7 @@ pub mod args;
 pub mod config;
 pub mod duration;
 pub mod failure;
+pub mod inside;
 pub mod interrupt;
 pub mod observer;
 pub mod open;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::failure::Failure;
-use super::{Ctx, config};
+use super::{Ctx, config, inside};
 use crate::config::ConfigSet;
 use crate::kms::Plugins;
 use crate::resource::{DEFAULT_PREFIX, Location, Scope, Selector};
@@ -83,11 +83,17 @@ pub fn configs(ctx: &Ctx) -> Result<Option<ConfigSet>, Failure> {
         ctx.ui.warn(&format!("core dumps cannot be disabled: {error}"));
     }
     for path in &ctx.global.encryption_config {
-        let content = config::read::read(path)?;
-        if let Some(warning) = &content.exposed {
-            ctx.ui.warn(warning);
-        }
-        for loaded in config::read::load(&content)? {
+        let inside = path.to_str().and_then(|text| text.strip_prefix(inside::SCHEME));
+        let found = if let Some(place) = inside {
+            inside::read(ctx, place, &all)?
+        } else {
+            let content = config::read::read(path)?;
+            if let Some(warning) = &content.exposed {
+                ctx.ui.warn(warning);
+            }
+            config::read::load(&content)?
+        };
+        for loaded in found {
             for warning in &loaded.warnings {
                 ctx.ui.warn(&format!("{}: {warning}", loaded.location));
             }

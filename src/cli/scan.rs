@@ -56,7 +56,7 @@ pub struct Args {
     revision: args::Revision,
 
     #[command(flatten)]
-    reading: args::Reading,
+    reading: args::ReadingInside,
 
     /// Output format [default: table]
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json, Format::Jsonl, Format::Csv, Format::Prometheus, Format::Html]), help_heading = "Output")]

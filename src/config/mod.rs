@@ -12,6 +12,7 @@
 //! | `endpoint` | KMS endpoint URLs |
 //! | `generate` | a new configuration's text |
 //! | `places` | field path → line and column |
+//! | `kept` | the files of RKE, Talos and `OpenShift` that hold one, or its keys |
 //! | `load` | the forms in which backups hold a configuration |
 //! | `rotate` | the next file of a key rotation, the user's comments kept |
 //! | `set` | several configurations together |
@@ -22,6 +23,7 @@ mod decode;
 mod endpoint;
 mod finding;
 mod generate;
+mod kept;
 mod load;
 mod model;
 mod places;

@@ -10,6 +10,7 @@
 
 pub mod aescbc;
 pub mod aesgcm;
+pub mod bootstrap;
 mod classify;
 mod engine;
 mod error;

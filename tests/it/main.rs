@@ -18,6 +18,7 @@ mod harness;
 mod history;
 mod interrupt;
 mod judged;
+mod kept;
 mod keys;
 mod kine;
 mod kms;
