@@ -23,6 +23,7 @@
 //! | [`profile`] | an API server's manifest → where it keeps its objects |
 //! | [`proto`] | bounded protobuf wire reading |
 //! | [`storage`] | decrypted bytes ↔ objects as kubectl prints them |
+//! | [`restore`] | objects → what an empty cluster accepts, in what order |
 //! | [`scan`] | entries → counts and findings |
 //! | [`report`] | findings → table, JSON, CSV, Prometheus |
 //! | [`jobs`] | what the program can do: options → outcome, told to an observer |
@@ -50,6 +51,7 @@ pub mod profile;
 pub mod proto;
 pub mod report;
 pub mod resource;
+pub mod restore;
 pub mod scan;
 pub mod secret;
 pub mod source;

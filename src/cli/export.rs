@@ -45,6 +45,17 @@ pub struct Args {
     #[arg(long)]
     pub show_managed_fields: bool,
 
+    /// Write what an empty cluster accepts, in numbered steps, and `DIR/apply.sh` to apply them
+    #[arg(long, requires = "out", conflicts_with = "show_managed_fields")]
+    pub restore: bool,
+
+    /// Say what is left out, changed or converted, and why
+    #[arg(long, requires = "restore")]
+    pub explain: bool,
+
+    #[command(flatten)]
+    pub choices: super::restore::Choices,
+
     #[command(flatten)]
     source: args::Source,
 
@@ -86,6 +97,13 @@ pub fn list(items: Vec<Value>) -> Value {
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+    if let Some(dir) = args.out.as_deref().filter(|_| args.restore) {
+        return super::restore::export(ctx, args, dir);
+    }
+    if let Some(option) = args.choices.given() {
+        return Err(Failure::usage(format!("{option} is for --restore"))
+            .hint("atrest export --restore --out DIR, or atrest restore plan"));
+    }
     let format = args.write_out;
     let reader = Reader::new(ctx, args.show_managed_fields)?;
     let selection = Selection::new(ctx, reader.resources())?;
@@ -142,17 +160,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             table::counted(writer.written, "object", "objects"),
             dir.display()
         ));
-    }
-    if let Some(dir) = args.out.as_deref().filter(|_| !writer.first.is_empty()) {
-        // kubectl reads all files before it applies the first, in alphabetical order: objects of a
-        // namespace or kind that is not there yet would fail.
-        let first: Vec<_> =
-            writer.first.iter().map(|below| format!("-f {}", dir.join(below).display())).collect();
-        ctx.ui.note(&format!(
-            "apply what others need first: kubectl apply -R {} && kubectl apply -R -f {}",
-            first.join(" "),
-            dir.display()
-        ));
+        if args.clean {
+            // As they are stored they need not be served, and not in this order.
+            ctx.ui
+                .note("for another cluster: export --restore writes what it accepts, and a script");
+        }
     }
     if writer.written + writer.failed + writer.left_out == 0 {
         ctx.ui.warn("nothing was selected, nothing is exported");
@@ -203,8 +215,6 @@ struct Writer<'c> {
     /// Misplaced objects by their keys, the first few.
     misplaced: Vec<(Vec<u8>, Box<Misplaced>)>,
     error: Option<Failure>,
-    /// Directories below the tree that hold what other objects need.
-    first: std::collections::BTreeSet<PathBuf>,
 }
 
 impl<'c> Writer<'c> {
@@ -223,7 +233,6 @@ impl<'c> Writer<'c> {
             causes: Causes::default(),
             misplaced: Vec::new(),
             error: None,
-            first: std::collections::BTreeSet::new(),
         }
     }
 
@@ -344,10 +353,6 @@ impl<'c> Writer<'c> {
             // By the key's own bytes: as text, names that are none would be alike.
             let (_, name) = location.exactly(key);
             let directories = directories(location, key);
-            if FIRST.contains(&location.resource.as_ref()) {
-                let (group, resource) = parts(location);
-                self.first.insert(PathBuf::from_iter([group, resource]));
-            }
             let extension = if self.format == Format::Json { ".json" } else { ".yaml" };
             tree.write(&directories, name, extension, text.as_bytes())
                 .map_err(|e| export_failure(&e))?;

@@ -21,7 +21,7 @@ td{overflow-wrap:break-word}
 .good{color:light-dark(#176f2c,#5fd07a)}.warn{color:light-dark(#8a5a00,#f0b840)}.bad{color:light-dark(#b3261e,#ff8a80)}";
 
 /// Text of a page: what has a meaning in HTML is escaped, and so are control characters.
-struct Text<'a>(&'a str);
+pub(super) struct Text<'a>(pub(super) &'a str);
 
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,21 +49,45 @@ fn class(mark: Mark) -> &'static str {
     }
 }
 
-pub(super) fn write(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
-    let title = Text(&report.source.location);
+/// Begins a page that loads nothing and runs nothing.
+pub(super) fn head(what: &str, of: &str, out: &mut dyn Write) -> io::Result<()> {
+    let title = Text(of);
     writeln!(
         out,
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n\
-         <title>Encryption at rest: {title}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n\
-         <h1>Encryption at rest: {title}</h1>"
-    )?;
+         <title>{what}: {title}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n\
+         <h1>{what}: {title}</h1>"
+    )
+}
+
+/// Ends it.
+pub(super) fn foot(out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "</body>\n</html>")
+}
+
+/// A sentence that matters more than the rest.
+pub(super) fn verdict_line(mark: Mark, sentence: &str, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "<p class=\"verdict {}\">{}</p>", class(mark), Text(sentence))
+}
+
+/// Names and what they stand for.
+pub(super) fn facts(facts: &[(&str, String)], out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "<dl>")?;
+    for (name, value) in facts {
+        writeln!(out, "<dt>{name}</dt><dd>{}</dd>", Text(value))?;
+    }
+    writeln!(out, "</dl>")
+}
+
+pub(super) fn write(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+    head("Encryption at rest", &report.source.location, out)?;
     let totals = report.counts.totals();
     for (mark, sentence) in verdict(report, &totals) {
-        writeln!(out, "<p class=\"verdict {}\">{}</p>", class(mark), Text(&sentence))?;
+        self::verdict_line(mark, &sentence, out)?;
     }
-    facts(report, &totals, out)?;
+    scan_facts(report, &totals, out)?;
 
     let with_status = report.config.is_some();
     let groups = report.counts.groups();
@@ -95,7 +119,7 @@ pub(super) fn write(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> 
         let rows = entries.iter().map(|f| scan::entry_row(f, with_status));
         table("Entries", &scan::entry_columns(with_status), rows, out)?;
     }
-    writeln!(out, "</body>\n</html>")
+    foot(out)
 }
 
 /// The sentences that matter most, worst first. What is partial never reads as a clean result.
@@ -165,7 +189,7 @@ fn verdict(report: &Report<'_>, totals: &Totals) -> Vec<(Mark, String)> {
 }
 
 /// What was looked at, with what, when.
-fn facts(report: &Report<'_>, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
+fn scan_facts(report: &Report<'_>, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
     let mut facts = vec![
         ("Source", format!("{} {}", report.source.kind.as_str(), report.source.location)),
         ("Revision", report.visit.revision.to_string()),
@@ -186,15 +210,11 @@ fn facts(report: &Report<'_>, totals: &Totals, out: &mut dyn Write) -> io::Resul
         i64::try_from(report.timestamp).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
     facts.extend(time.map(|t| ("Time", t.to_string())));
     facts.push(("Program", concat!("atrest ", env!("CARGO_PKG_VERSION")).to_owned()));
-    writeln!(out, "<dl>")?;
-    for (name, value) in facts {
-        writeln!(out, "<dt>{name}</dt><dd>{}</dd>", Text(&value))?;
-    }
-    writeln!(out, "</dl>")
+    self::facts(&facts, out)
 }
 
 /// A section with a table; columns whose name begins with `>` hold numbers.
-fn table(
+pub(super) fn table(
     title: &str,
     columns: &[&str],
     rows: impl Iterator<Item = (Vec<String>, Mark)>,

@@ -8,6 +8,7 @@ mod html;
 pub mod keys;
 pub mod migrate;
 pub mod residue;
+pub mod restore;
 pub mod scan;
 pub mod table;
 pub mod wire;

@@ -31,6 +31,7 @@ mod profile;
 mod residue;
 mod residue_damage;
 mod residue_kine;
+mod restore;
 mod salvage;
 mod scan;
 mod scan_errors;
