@@ -33,6 +33,10 @@ pub struct Args {
     #[arg(long)]
     pub clean: bool,
 
+    /// Read what no provider reads with whichever configured secret fits, whatever its name
+    #[arg(long)]
+    pub try_keys: bool,
+
     /// Also write objects that are not what their etcd key says, under that key's name
     #[arg(long)]
     pub include_misplaced: bool,
@@ -105,7 +109,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             .hint("atrest export --restore --out DIR, or atrest restore plan"));
     }
     let format = args.write_out;
-    let reader = Reader::new(ctx, args.show_managed_fields)?;
+    let reader = Reader::new(ctx, args.show_managed_fields)?.try_keys(args.try_keys);
     let selection = Selection::new(ctx, reader.resources())?;
     let mut source = open::source(ctx)?;
     let tree = match &args.out {
@@ -335,6 +339,9 @@ impl<'c> Writer<'c> {
     fn tell(&mut self, look: impl FnOnce(&mut [&mut Misplaced]) -> Result<(), Failure>) {
         for line in self.causes.lines("cannot export") {
             self.ctx.ui.warn(&line);
+        }
+        if self.causes.any(|cause| cause.contains(" reads it (")) {
+            self.ctx.ui.note(open::TRY_KEYS);
         }
         // That nobody can look makes the objects no less misplaced.
         let _ = look(&mut self.misplaced.iter_mut().map(|(_, m)| &mut **m).collect::<Vec<_>>());

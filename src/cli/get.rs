@@ -28,6 +28,10 @@ pub struct Args {
     #[arg(long)]
     pub reveal: bool,
 
+    /// Read what no provider reads with whichever configured secret fits, whatever its name
+    #[arg(long)]
+    pub try_keys: bool,
+
     /// Keep metadata.managedFields, which kubectl hides as well
     #[arg(long)]
     pub show_managed_fields: bool,
@@ -94,7 +98,7 @@ pub fn full_key(ctx: &Ctx, key: &str) -> String {
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out;
     let keys: Vec<String> = args.keys.iter().map(|k| full_key(ctx, k)).collect();
-    let reader = Reader::new(ctx, args.show_managed_fields)?;
+    let reader = Reader::new(ctx, args.show_managed_fields)?.try_keys(args.try_keys);
     let mut source = open::source(ctx)?;
     let ranges = keys.iter().map(|k| KeyRange::single(k.as_bytes())).collect();
     let query = Query {
@@ -134,6 +138,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             }
             Err(reason) => {
                 ctx.ui.warn(&format!("cannot show {}: {reason}", table::visible(key)));
+                if reason.contains(" reads it (") {
+                    ctx.ui.note(open::TRY_KEYS);
+                }
                 exit = Exit::Partial;
             }
         }

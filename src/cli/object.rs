@@ -75,6 +75,12 @@ impl Reader {
         Ok(Self { managed_fields, transformers, configs })
     }
 
+    /// With `--try-keys`: a secret under another name reads, too.
+    pub fn try_keys(mut self, yes: bool) -> Self {
+        self.transformers = self.transformers.map(|t| t.try_keys(yes));
+        self
+    }
+
     /// The resources that the configurations name.
     pub fn resources(&self) -> Option<Vec<crate::resource::Selector>> {
         self.configs.as_ref().map(ConfigSet::resources)

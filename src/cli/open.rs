@@ -114,6 +114,15 @@ pub fn config_wire(set: &ConfigSet) -> crate::report::wire::Config {
     crate::report::wire::Config { also, ..wire(set.current()) }
 }
 
+/// What is to be told beside entries that a secret under another name reads.
+pub const TRY_KEYS: &str = "the right secret has another name in the configuration than in etcd: the API server needs the name that is stored; --try-keys reads such values here";
+
+/// Whether a reason says that a secret under another name reads the value.
+#[must_use]
+pub fn is_other_name(reason: &str) -> bool {
+    reason.ends_with(" reads it")
+}
+
 /// The transformers of the configurations, with their KMS plugins.
 ///
 /// # Errors

@@ -33,6 +33,10 @@ pub struct Args {
     #[arg(long)]
     pub verify: bool,
 
+    /// Read what no provider reads with whichever configured secret fits, whatever its name
+    #[arg(long, requires = "verify")]
+    pub try_keys: bool,
+
     /// Exit 3 when an entry has one of these states
     #[arg(long, value_name = "STATUS[,…]", value_delimiter = ',')]
     pub fail_on: Vec<FailOn>,
@@ -135,6 +139,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let query = selection.query(ctx.global.revision, list);
 
     let transformers = configs.as_ref().map(open::transformers).transpose()?;
+    let transformers = transformers.map(|t| t.try_keys(args.try_keys));
     let judge: Box<dyn CountingJudge + '_> = match (&transformers, args.verify) {
         (None, _) => Box::new(Prefixes),
         (Some(t), false) => Box::new(ByPrefix(t)),
@@ -173,6 +178,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         ctx.ui.note(&nothing_found(&selection));
     }
     name_causes(ctx, "unreadable:", &unreadable, list);
+    if unreadable.any(open::is_other_name) {
+        ctx.ui.note(open::TRY_KEYS);
+    }
     name_causes(ctx, "current or stale, unknown:", &unknown, list);
     name_misplaced(ctx, &misplaced, totals.misplaced);
     super::report_damage(ctx, &visit.damage);

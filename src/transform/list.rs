@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::{Engine, Key, Opened as EngineOpened, Prepared};
 use super::error::{Attempt, AttemptError, ReadError, WriteError};
+use super::spare::Spares;
 use super::{classify, identity};
 use crate::config::Kms;
 use crate::envelope::{Envelope, Provider, Version};
@@ -150,6 +151,10 @@ pub struct ResourceTransformers {
     pub(super) kms: Arc<dyn Unwrap>,
     /// The write plugin's key ID and when it was asked for.
     pub(super) write_key_id: RwLock<Option<(Result<Arc<str>, KmsError>, Instant)>>,
+    /// What is tried when nothing else reads a value.
+    pub(super) spares: Arc<Spares>,
+    /// Whether that counts as reading.
+    pub(super) try_keys: bool,
 }
 
 /// Where a key stands in a list.
@@ -172,6 +177,12 @@ impl ResourceTransformers {
     #[must_use]
     pub fn resource(&self) -> &str {
         &self.resource
+    }
+
+    /// Whether a secret under another name may read a value.
+    #[must_use]
+    pub fn tries_keys(&self) -> bool {
+        self.try_keys
     }
 
     /// The list that decides what is current.
@@ -254,10 +265,40 @@ impl ResourceTransformers {
                 return Ok(self.opened(list, place, opened, &envelope));
             }
         }
-        if attempts.is_empty() {
-            return Err(ReadError::NoProvider(classify::unreadable(self, &envelope).into_owned()));
+        let error = if attempts.is_empty() {
+            ReadError::NoProvider(classify::unreadable(self, &envelope).into_owned())
+        } else {
+            ReadError::of(attempts)
+        };
+        self.spare(etcd_key, &envelope, error)
+    }
+
+    /// The last resort: a secret under another name.
+    fn spare(
+        &self,
+        etcd_key: &[u8],
+        envelope: &Envelope<'_>,
+        error: ReadError,
+    ) -> Result<Opened, ReadError> {
+        let read = !matches!(error, ReadError::Malformed(_) | ReadError::KmsUnreachable(_));
+        let found = read.then(|| self.spares.read(etcd_key, envelope, &*self.kms)).flatten();
+        let Some(found) = found else { return Err(error) };
+        if !self.try_keys {
+            return Err(ReadError::OtherName { error: Box::new(error), words: found.words });
         }
-        Err(ReadError::of(attempts))
+        Ok(Opened {
+            plaintext: found.plaintext,
+            stale: true,
+            undecided: false,
+            reason: Some(format!("{error}; {}", found.words)),
+            used: KeyUse {
+                config: found.config,
+                provider: envelope.provider,
+                version: envelope.version,
+                key: Some(found.name),
+                kms_key_id: None,
+            },
+        })
     }
 
     /// The API server's two nested lists: providers, then the keys of a static one. A failure

@@ -38,4 +38,5 @@ mod scan_errors;
 mod scan_formats;
 mod scan_verify;
 mod transform_corpus;
+mod try_keys;
 mod wrong_objects;
