@@ -1,36 +1,44 @@
 //! `atrest` tells the truth about Kubernetes encryption at rest in etcd, and acts on it.
 //!
-//! Data flows one way; calls go down this line only:
+//! The rooms, what each knows and which it calls: `docs/architecture.md`. Data flows one way:
+//! entries come from a [`source`], [`envelope`] tells how each value is stored, [`transform`]
+//! reads it with the keys of a [`config`], [`storage`] turns it into an object; [`scan`],
+//! [`export`], [`forensics`] and [`migrate`] are made of that.
 //!
-//! ```text
-//! source → entry → envelope → transform → storage → scan / export / migrate / forensics → report
+//! A snapshot, scanned by the prefixes of its values:
+//!
 //! ```
+//! use std::ops::ControlFlow;
 //!
-//! | room | what it knows |
-//! | --- | --- |
-//! | [`source`] | where entries come from: etcd, snapshot, data directory, kine |
-//! | [`bolt`], [`mvcc`] | bbolt pages; etcd's key space in them |
-//! | [`wal`] | etcd's write-ahead log and what its requests do |
-//! | [`entry`] | one stored entry: exact bytes and revisions |
-//! | [`resource`] | etcd key ↔ resource, namespace, name |
-//! | [`pasted`] | what people copy out of other tools → stored bytes |
-//! | [`envelope`] | value prefix → provider, version, key name |
-//! | [`config`] | `EncryptionConfiguration`: validation, which providers serve a resource |
-//! | [`kms`] | KMS plugins: unwrapping data keys |
-//! | [`transform`] | decrypting and encrypting values; providers in order, staleness |
-//! | [`secret`] | key material and plaintext: wiped, without `Debug` |
-//! | [`temporary`] | files of them that go when the program ends, however it does |
-//! | [`profile`] | an API server's manifest → where it keeps its objects |
-//! | [`proto`] | bounded protobuf wire reading |
-//! | [`storage`] | decrypted bytes ↔ objects as kubectl prints them |
-//! | [`restore`] | objects → what an empty cluster accepts, in what order |
-//! | [`scan`] | entries → counts and findings |
-//! | [`report`] | findings → table, JSON, CSV, Prometheus |
-//! | [`jobs`] | what the program can do: options → outcome, told to an observer |
-//! | `cli` | the only room that prints, prompts or reads the environment |
+//! use atrest::resource::{Scope, Selector};
+//! use atrest::scan::{Counts, Judged};
+//! use atrest::source::snapshot::{Snapshot, SnapshotOptions};
+//! use atrest::source::{Query, Source as _};
 //!
-//! `envelope`, `config`, `transform`, `storage`, `bolt`, `mvcc` and `wal` are synchronous and
-//! pure. tokio appears in `cli`, `source::live`, `kms` and `migrate` only.
+//! # fn scan(file: &std::path::Path) -> Result<Counts, Box<dyn std::error::Error>> {
+//! let scope = Scope::new("/registry");
+//! let ranges = scope.ranges(&[Selector::parse("secrets")?]);
+//! let query = Query { ranges, revision: None, ordered: false };
+//! let mut counts = Counts::default();
+//! let visit = Snapshot::open(file, &SnapshotOptions::default())?.visit(&query, &mut |entry| {
+//!     let resource = scope.locate(entry.key).resource;
+//!     counts.add(&resource, &Judged::by_prefix(entry.stored(), []), entry.stored().len() as u64);
+//!     ControlFlow::Continue(())
+//! })?;
+//! assert!(visit.damage.is_empty(), "a count of what could be read is no count of all");
+//! for (group, tally) in counts.groups() {
+//!     println!("{} {}: {}", group.resource, group.provider, tally.entries);
+//! }
+//! # Ok(counts)
+//! # }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! #     let packed = std::fs::read("fixtures/corpus/p6-mixed.db.zst")?;
+//! #     let file = tempfile::NamedTempFile::new()?;
+//! #     std::fs::write(file.path(), zstd::decode_all(&*packed)?)?;
+//! #     assert!(scan(file.path())?.totals().entries > 0);
+//! #     Ok(())
+//! # }
+//! ```
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
@@ -49,16 +57,19 @@ pub mod mvcc;
 pub mod pasted;
 pub mod profile;
 pub mod proto;
+mod random;
+pub mod range;
 pub mod report;
 pub mod resource;
-pub mod restore;
 pub mod scan;
 pub mod secret;
 pub mod source;
 pub mod storage;
 pub mod temporary;
 pub mod transform;
+pub mod visible;
 pub mod wal;
+mod yaml_tree;
 
 #[cfg(test)]
 mod testing {

@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use crate::source::KeyRange;
+use crate::range::KeyRange;
 
 pub mod kind;
 

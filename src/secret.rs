@@ -6,6 +6,8 @@ use std::marker::PhantomData;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize as _;
 
+use crate::random::{self, NoRandom};
+
 /// Bytes that are wiped on drop. `Of` keeps keys and decrypted values apart.
 ///
 /// `Debug` is absent on purpose, so that no struct that holds one can derive it by accident.
@@ -58,6 +60,17 @@ impl<Of> Wiped<Of> {
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl KeyMaterial {
+    /// A new key of 32 bytes, which every static provider takes, and KMS as data key or seed.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn random() -> Result<Self, NoRandom> {
+        let bytes = zeroize::Zeroizing::new(random::bytes::<32>()?);
+        Ok(Self::new(bytes.to_vec()))
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
-use super::object::{Hollow, Reader, Shown};
+use super::object::{self, Hollow, Reader, Shown};
 use super::open::{self, Selection};
 use super::progress::Progress;
 use super::{Ctx, ui};
@@ -33,10 +33,6 @@ pub struct Args {
     #[arg(long)]
     pub clean: bool,
 
-    /// Read what no provider reads with whichever configured secret fits, whatever its name
-    #[arg(long)]
-    pub try_keys: bool,
-
     /// Also write objects that are not what their etcd key says, under that key's name
     #[arg(long)]
     pub include_misplaced: bool,
@@ -49,17 +45,6 @@ pub struct Args {
     #[arg(long)]
     pub show_managed_fields: bool,
 
-    /// Write what an empty cluster accepts, in numbered steps, and `DIR/apply.sh` to apply them
-    #[arg(long, requires = "out", conflicts_with = "show_managed_fields")]
-    pub restore: bool,
-
-    /// Say what is left out, changed or converted, and why
-    #[arg(long, requires = "restore")]
-    pub explain: bool,
-
-    #[command(flatten)]
-    pub choices: super::restore::Choices,
-
     #[command(flatten)]
     source: args::Source,
 
@@ -70,7 +55,7 @@ pub struct Args {
     revision: args::Revision,
 
     #[command(flatten)]
-    reading: args::ReadingInside,
+    reading: args::Reading,
 
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Yaml, Format::Json]), default_value = "yaml", help_heading = "Output")]
@@ -93,23 +78,10 @@ const NAMED: usize = 20;
 /// What other objects need to exist first.
 const FIRST: [&str; 2] = ["namespaces", "customresourcedefinitions.apiextensions.k8s.io"];
 
-/// A list as kubectl prints it.
-#[allow(clippy::needless_pass_by_value)] // It becomes a part of the result.
-pub fn list(items: Vec<Value>) -> Value {
-    serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": items })
-}
-
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    if let Some(dir) = args.out.as_deref().filter(|_| args.restore) {
-        return super::restore::export(ctx, args, dir);
-    }
-    if let Some(option) = args.choices.given() {
-        return Err(Failure::usage(format!("{option} is for --restore"))
-            .hint("atrest export --restore --out DIR, or atrest restore plan"));
-    }
     let format = args.write_out;
-    let reader = Reader::new(ctx, args.show_managed_fields)?.try_keys(args.try_keys);
+    let reader = Reader::new(ctx, args.show_managed_fields)?;
     let selection = Selection::new(ctx, reader.resources())?;
     let mut source = open::source(ctx)?;
     let tree = match &args.out {
@@ -164,11 +136,17 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             table::counted(writer.written, "object", "objects"),
             dir.display()
         ));
-        if args.clean {
-            // As they are stored they need not be served, and not in this order.
-            ctx.ui
-                .note("for another cluster: export --restore writes what it accepts, and a script");
-        }
+    }
+    if let Some(dir) = args.out.as_deref().filter(|_| !writer.first.is_empty()) {
+        // kubectl reads all files before it applies the first, in alphabetical order: objects of a
+        // namespace or kind that is not there yet would fail.
+        let first: Vec<_> =
+            writer.first.iter().map(|below| format!("-f {}", dir.join(below).display())).collect();
+        ctx.ui.note(&format!(
+            "apply what others need first: kubectl apply -R {} && kubectl apply -R -f {}",
+            first.join(" "),
+            dir.display()
+        ));
     }
     if writer.written + writer.failed + writer.left_out == 0 {
         ctx.ui.warn("nothing was selected, nothing is exported");
@@ -219,6 +197,8 @@ struct Writer<'c> {
     /// Misplaced objects by their keys, the first few.
     misplaced: Vec<(Vec<u8>, Box<Misplaced>)>,
     error: Option<Failure>,
+    /// Directories below the tree that hold what other objects need.
+    first: std::collections::BTreeSet<PathBuf>,
 }
 
 impl<'c> Writer<'c> {
@@ -237,6 +217,7 @@ impl<'c> Writer<'c> {
             causes: Causes::default(),
             misplaced: Vec::new(),
             error: None,
+            first: std::collections::BTreeSet::new(),
         }
     }
 
@@ -301,11 +282,7 @@ impl<'c> Writer<'c> {
         let Shown { unknown, json, .. } = &mut shown;
         if !unknown.is_empty() {
             self.incomplete += 1;
-            self.ctx.ui.warn(&format!(
-                "{}: these are missing: {}",
-                key(),
-                super::get::fields(unknown)
-            ));
+            self.ctx.ui.warn(&format!("{}: these are missing: {}", key(), object::fields(unknown)));
         }
         if self.clean {
             clean(json);
@@ -340,9 +317,6 @@ impl<'c> Writer<'c> {
         for line in self.causes.lines("cannot export") {
             self.ctx.ui.warn(&line);
         }
-        if self.causes.any(|cause| cause.contains(" reads it (")) {
-            self.ctx.ui.note(open::TRY_KEYS);
-        }
         // That nobody can look makes the objects no less misplaced.
         let _ = look(&mut self.misplaced.iter_mut().map(|(_, m)| &mut **m).collect::<Vec<_>>());
         for (key, found) in &self.misplaced {
@@ -360,6 +334,10 @@ impl<'c> Writer<'c> {
             // By the key's own bytes: as text, names that are none would be alike.
             let (_, name) = location.exactly(key);
             let directories = directories(location, key);
+            if FIRST.contains(&location.resource.as_ref()) {
+                let (group, resource) = parts(location);
+                self.first.insert(PathBuf::from_iter([group, resource]));
+            }
             let extension = if self.format == Format::Json { ".json" } else { ".yaml" };
             tree.write(&directories, name, extension, text.as_bytes())
                 .map_err(|e| export_failure(&e))?;

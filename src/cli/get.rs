@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
-use super::object::Reader;
+use super::object::{self, Reader};
 use super::{Ctx, open, ui};
 use crate::entry::Entry;
 use crate::report::{Format, table};
@@ -28,10 +28,6 @@ pub struct Args {
     #[arg(long)]
     pub reveal: bool,
 
-    /// Read what no provider reads with whichever configured secret fits, whatever its name
-    #[arg(long)]
-    pub try_keys: bool,
-
     /// Keep metadata.managedFields, which kubectl hides as well
     #[arg(long)]
     pub show_managed_fields: bool,
@@ -49,7 +45,7 @@ pub struct Args {
     revision: args::Revision,
 
     #[command(flatten)]
-    reading: args::ReadingInside,
+    reading: args::Reading,
 
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Yaml, Format::Json, Format::Fields]), default_value = "yaml", help_heading = "Output")]
@@ -98,7 +94,7 @@ pub fn full_key(ctx: &Ctx, key: &str) -> String {
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out;
     let keys: Vec<String> = args.keys.iter().map(|k| full_key(ctx, k)).collect();
-    let reader = Reader::new(ctx, args.show_managed_fields)?.try_keys(args.try_keys);
+    let reader = Reader::new(ctx, args.show_managed_fields)?;
     let mut source = open::source(ctx)?;
     let ranges = keys.iter().map(|k| KeyRange::single(k.as_bytes())).collect();
     let query = Query {
@@ -138,9 +134,6 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             }
             Err(reason) => {
                 ctx.ui.warn(&format!("cannot show {}: {reason}", table::visible(key)));
-                if reason.contains(" reads it (") {
-                    ctx.ui.note(open::TRY_KEYS);
-                }
                 exit = Exit::Partial;
             }
         }
@@ -194,7 +187,7 @@ pub fn show(
     if let Some(hollow) = &shown.hollow {
         ctx.ui.warn(&format!("{name}: {}", hollow.reason));
     } else if !shown.unknown.is_empty() {
-        ctx.ui.warn(&format!("{name}: not shown: {}", fields(&shown.unknown)));
+        ctx.ui.warn(&format!("{name}: not shown: {}", object::fields(&shown.unknown)));
     }
     if !reveal {
         storage::redact(&mut shown.json);
@@ -207,16 +200,6 @@ pub fn show(
     Ok((std::mem::take(&mut shown.json), header, shown.unknown.is_empty()))
 }
 
-/// Fields in a sentence: the first, and how many more there are.
-pub fn fields(unknown: &[String]) -> String {
-    const NAMED: usize = 10;
-    let named: Vec<_> = unknown.iter().take(NAMED).map(|f| table::visible(f)).collect();
-    match unknown.len() - named.len() {
-        0 => named.join(", "),
-        more => format!("{}, and {} more", named.join(", "), table::count(more as u64)),
-    }
-}
-
 /// Writes objects to stdout, and wipes them: one as itself, several as a list (JSON) or documents
 /// (YAML).
 pub fn print(format: Format, items: Vec<(Value, String)>) -> Result<(), Failure> {
@@ -225,7 +208,7 @@ pub fn print(format: Format, items: Vec<(Value, String)>) -> Result<(), Failure>
         return Ok(());
     }
     if format == Format::Json && objects.len() > 1 {
-        objects = vec![super::export::list(objects)];
+        objects = vec![object::list(objects)];
     }
     let printed = ui::print(|out| {
         for (i, (json, header)) in objects.iter().zip(&headers).enumerate() {

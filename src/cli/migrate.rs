@@ -29,7 +29,6 @@ use crate::transform::Transformers;
 Without --apply nothing is written. Entries that are current are never touched, so a run that was
 stopped at any moment is continued by running again. What changes in the cluster meanwhile is
 never overwritten.")]
-#[allow(clippy::struct_excessive_bools)] // flags are what a command line has
 pub struct Args {
     /// Write: re-encrypt every selected entry that is not current
     #[arg(long)]
@@ -51,10 +50,6 @@ pub struct Args {
     /// The quota that etcd was started with, bytes, for members older than 3.6, which do not tell
     #[arg(long, value_name = "BYTES")]
     pub quota_backend_bytes: Option<u64>,
-
-    /// Read what no provider reads with whichever configured secret fits, whatever its name
-    #[arg(long)]
-    pub try_keys: bool,
 
     /// Entries to rewrite in a second, at most
     #[arg(long, value_name = "N", value_parser = rate)]
@@ -80,7 +75,7 @@ pub struct Args {
     selection: args::Selection,
 
     #[command(flatten)]
-    reading: args::ReadingInside,
+    reading: args::Reading,
 
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
@@ -120,7 +115,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             .hint("give the API server's file with --encryption-config"));
     };
     checks::confirm(&configs, &args.confirm_config)?;
-    let transformers = open::transformers(&configs)?.try_keys(args.try_keys);
+    let transformers = open::transformers(&configs)?;
     let selection = Selection::new(ctx, Some(configs.resources()))?;
     let mut live = open::live(ctx)?;
     let servers = checks::servers(ctx, args, &mut live, &selection, &transformers)?;

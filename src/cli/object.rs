@@ -75,12 +75,6 @@ impl Reader {
         Ok(Self { managed_fields, transformers, configs })
     }
 
-    /// With `--try-keys`: a secret under another name reads, too.
-    pub fn try_keys(mut self, yes: bool) -> Self {
-        self.transformers = self.transformers.map(|t| t.try_keys(yes));
-        self
-    }
-
     /// The resources that the configurations name.
     pub fn resources(&self) -> Option<Vec<crate::resource::Selector>> {
         self.configs.as_ref().map(ConfigSet::resources)
@@ -236,4 +230,20 @@ pub fn stored_as(judged: &Judged<'_>) -> String {
         let _ = write!(text, ", {}", status.as_str());
     }
     text
+}
+
+/// A list as kubectl prints it.
+#[allow(clippy::needless_pass_by_value)] // It becomes a part of the result.
+pub fn list(items: Vec<Value>) -> Value {
+    serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": items })
+}
+
+/// Fields in a sentence: the first, and how many more there are.
+pub fn fields(unknown: &[String]) -> String {
+    const NAMED: usize = 10;
+    let named: Vec<_> = unknown.iter().take(NAMED).map(|f| table::visible(f)).collect();
+    match unknown.len() - named.len() {
+        0 => named.join(", "),
+        more => format!("{}, and {} more", named.join(", "), table::count(more as u64)),
+    }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::failure::Failure;
-use super::{Ctx, config, inside};
+use super::{Ctx, configuration};
 use crate::config::ConfigSet;
 use crate::kms::Plugins;
 use crate::resource::{DEFAULT_PREFIX, Location, Scope, Selector};
@@ -83,17 +83,11 @@ pub fn configs(ctx: &Ctx) -> Result<Option<ConfigSet>, Failure> {
         ctx.ui.warn(&format!("core dumps cannot be disabled: {error}"));
     }
     for path in &ctx.global.encryption_config {
-        let inside = path.to_str().and_then(|text| text.strip_prefix(inside::SCHEME));
-        let found = if let Some(place) = inside {
-            inside::read(ctx, place, &all)?
-        } else {
-            let content = config::read::read(path)?;
-            if let Some(warning) = &content.exposed {
-                ctx.ui.warn(warning);
-            }
-            config::read::load(&content)?
-        };
-        for loaded in found {
+        let content = configuration::read(path)?;
+        if let Some(warning) = &content.exposed {
+            ctx.ui.warn(warning);
+        }
+        for loaded in configuration::load(&content)? {
             for warning in &loaded.warnings {
                 ctx.ui.warn(&format!("{}: {warning}", loaded.location));
             }
@@ -112,15 +106,6 @@ pub fn config_wire(set: &ConfigSet) -> crate::report::wire::Config {
     };
     let also = set.files().iter().skip(1).map(wire).collect();
     crate::report::wire::Config { also, ..wire(set.current()) }
-}
-
-/// What is to be told beside entries that a secret under another name reads.
-pub const TRY_KEYS: &str = "the right secret has another name in the configuration than in etcd: the API server needs the name that is stored; --try-keys reads such values here";
-
-/// Whether a reason says that a secret under another name reads the value.
-#[must_use]
-pub fn is_other_name(reason: &str) -> bool {
-    reason.ends_with(" reads it")
 }
 
 /// The transformers of the configurations, with their KMS plugins.

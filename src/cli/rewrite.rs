@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
-use super::{Ctx, config, open, ui};
+use super::{Ctx, configuration, open, ui};
 use crate::bolt::Db;
 use crate::config::ConfigSet;
 use crate::migrate::rewrite::{Counts, Fate, rewrite};
@@ -49,7 +49,7 @@ pub struct Args {
     prefix: args::Prefix,
 
     #[command(flatten)]
-    reading: args::ReadingInside,
+    reading: args::Reading,
 
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
@@ -131,11 +131,11 @@ fn values(n: u64) -> String {
 }
 
 fn one_config(ctx: &Ctx, path: &Path) -> Result<ConfigSet, Failure> {
-    let content = config::read::read(path)?;
+    let content = configuration::read(path)?;
     if let Some(warning) = &content.exposed {
         ctx.ui.warn(warning);
     }
-    ConfigSet::new(config::read::load(&content)?)
+    ConfigSet::new(configuration::load(&content)?)
         .ok_or_else(|| Failure::new(format!("{} holds no configuration", path.display())))
 }
 

@@ -33,10 +33,6 @@ pub struct Args {
     #[arg(long)]
     pub verify: bool,
 
-    /// Read what no provider reads with whichever configured secret fits, whatever its name
-    #[arg(long, requires = "verify")]
-    pub try_keys: bool,
-
     /// Exit 3 when an entry has one of these states
     #[arg(long, value_name = "STATUS[,…]", value_delimiter = ',')]
     pub fail_on: Vec<FailOn>,
@@ -60,7 +56,7 @@ pub struct Args {
     revision: args::Revision,
 
     #[command(flatten)]
-    reading: args::ReadingInside,
+    reading: args::Reading,
 
     /// Output format [default: table]
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json, Format::Jsonl, Format::Csv, Format::Prometheus, Format::Html]), help_heading = "Output")]
@@ -120,9 +116,6 @@ const NAMED: usize = 20;
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    if args.watch {
-        return super::watch::run(ctx, args);
-    }
     let format = args.write_out.unwrap_or(Format::Table);
     let configs = open::configs(ctx)?;
     if configs.is_none() {
@@ -139,7 +132,6 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let query = selection.query(ctx.global.revision, list);
 
     let transformers = configs.as_ref().map(open::transformers).transpose()?;
-    let transformers = transformers.map(|t| t.try_keys(args.try_keys));
     let judge: Box<dyn CountingJudge + '_> = match (&transformers, args.verify) {
         (None, _) => Box::new(Prefixes),
         (Some(t), false) => Box::new(ByPrefix(t)),
@@ -178,9 +170,6 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         ctx.ui.note(&nothing_found(&selection));
     }
     name_causes(ctx, "unreadable:", &unreadable, list);
-    if unreadable.any(open::is_other_name) {
-        ctx.ui.note(open::TRY_KEYS);
-    }
     name_causes(ctx, "current or stale, unknown:", &unknown, list);
     name_misplaced(ctx, &misplaced, totals.misplaced);
     super::report_damage(ctx, &visit.damage);

@@ -60,7 +60,6 @@ pub fn run(ctx: &Ctx, args: &scan::Args) -> Result<Exit, Failure> {
         selection.clone()
     };
     let transformers = configs.as_ref().map(open::transformers).transpose()?;
-    let transformers = transformers.map(|t| t.try_keys(args.try_keys));
     let judge: Box<dyn Judge + '_> = match (&transformers, args.verify) {
         (None, _) => Box::new(Prefixes),
         (Some(t), false) => Box::new(ByPrefix(t)),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::finding::{Finding, shown, shown_field};
-use super::tree::{Field, Node, Position, Value};
+use crate::yaml_tree::{Field, Node, Position, Value};
 
 /// A field that may be missing, or present and already reported as wrong.
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::tree::Position;
+use crate::yaml_tree::Position;
 
 /// One error or warning about a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,9 +4,6 @@
 //! - a Secret manifest that carries it (YAML or JSON, `data` or `stringData`, alone, in a kubectl
 //!   `List` or in several YAML documents), as `OpenShift` keeps it
 //!   (openshift/library-go `pkg/operator/encryption/encryptiondata`);
-//! - the same in a config map, and the files of RKE, Talos and `OpenShift` that [`super::kept`]
-//!   knows, alone or inside of a manifest;
-//! - any of these as UTF-16 text, as PowerShell writes it;
 //! - a tar archive, gzipped or not, with either inside: `static_kuberesources_*.tar.gz` of an
 //!   `OpenShift` backup (`cluster-backup.sh`).
 
@@ -19,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::finding::{ConfigErrors, Finding};
 use super::model::EncryptionConfig;
-use super::tree::{self, Node, Value};
+use crate::yaml_tree::{self, Node, Value};
 
 /// Most bytes that an archive may unpack to. `OpenShift`'s have a few megabytes.
 const MAX_UNPACKED: u64 = 512 << 20;
@@ -80,14 +77,6 @@ pub enum LoadError {
         /// Why not.
         message: String,
     },
-    /// RKE encrypts, with a key that it made itself.
-    #[error(
-        "{origin} turns encryption on and holds no key: RKE made one and keeps it in `cluster.rkestate`, beside `cluster.yml`"
-    )]
-    Elsewhere {
-        /// The file.
-        origin: String,
-    },
     /// The file beside the configuration.
     #[error(
         "{origin} is the state file of `k3s secrets-encrypt`, not the configuration; the latter is `encryption-config.json` beside it"
@@ -98,7 +87,6 @@ pub enum LoadError {
     },
 }
 
-const MANIFEST_KINDS: [&str; 2] = ["Secret", "ConfigMap"];
 const PLAIN: &str = "a configuration file";
 const SECRET: &str = "a Secret manifest";
 const TAR: &str = "a tar archive";
@@ -116,40 +104,16 @@ pub fn load(bytes: &[u8], origin: &str) -> Result<Vec<Loaded>, LoadError> {
     if is_tar(bytes) {
         return untar(bytes, origin, TAR);
     }
-    if let Some(text) = from_utf16(bytes) {
-        return load_text(text.as_bytes(), origin, 0);
-    }
-    load_text(bytes, origin, 0)
-}
-
-/// Text that begins with UTF-16's byte order mark, as UTF-8.
-fn from_utf16(bytes: &[u8]) -> Option<Zeroizing<String>> {
-    let unit: fn([u8; 2]) -> u16 = match bytes.get(..2)? {
-        [0xFF, 0xFE] => u16::from_le_bytes,
-        [0xFE, 0xFF] => u16::from_be_bytes,
-        _ => return None,
-    };
-    let (pairs, []) = bytes[2..].as_chunks::<2>() else { return None };
-    let units = pairs.iter().map(|pair| unit(*pair));
-    char::decode_utf16(units).collect::<Result<String, _>>().ok().map(Zeroizing::new)
-}
-
-/// As [`load`], of text that lies inside that many others.
-fn load_text(bytes: &[u8], origin: &str, inside: usize) -> Result<Vec<Loaded>, LoadError> {
     if is_state_file(bytes) {
         return Err(LoadError::StateFile { origin: origin.to_owned() });
     }
-    let documents = documents(bytes);
-    if let Some(found) = super::kept::find(&documents, origin, inside) {
-        return found;
-    }
-    if let Some(manifests) = manifests(documents) {
-        return from_manifests(&manifests, origin, inside);
+    if let Some(manifests) = manifests(bytes) {
+        return from_manifests(&manifests, origin);
     }
     Ok(vec![plain(bytes, origin)?])
 }
 
-pub(super) fn plain(bytes: &[u8], location: &str) -> Result<Loaded, LoadError> {
+fn plain(bytes: &[u8], location: &str) -> Result<Loaded, LoadError> {
     match super::parse(bytes) {
         Ok(parsed) => Ok(Loaded {
             location: location.to_owned(),
@@ -208,21 +172,15 @@ fn untar(bytes: &[u8], origin: &str, form: &'static str) -> Result<Vec<Loaded>, 
         let mentions = |word: &[u8]| memchr::memmem::find(&content, word).is_some();
         // Static pod manifests mention the file, too: they are neither of both kinds.
         let candidate = mentions(b"EncryptionConfig")
-            || (mentions(b"Secret") && mentions(b"encryption-config"))
-            || mentions(b"EncryptionSecret");
+            || (mentions(b"Secret") && mentions(b"encryption-config"));
         if !candidate {
             continue;
         }
         let location = format!("{origin}: {path}");
-        let documents = documents(&content);
-        let loaded = if let Some(found) = super::kept::find(&documents, &location, 0) {
-            found
-        } else if is_config(&documents) {
-            plain(&content, &location).map(|l| vec![l])
-        } else if let Some(secrets) = manifests(documents) {
-            from_manifests(&secrets, &location, 0)
-        } else {
-            continue;
+        let loaded = match manifests(&content) {
+            Some(secrets) => from_manifests(&secrets, &location),
+            None if is_config(&content) => plain(&content, &location).map(|l| vec![l]),
+            None => continue,
         };
         match loaded {
             Ok(all) => {
@@ -268,8 +226,8 @@ fn is_state_file(bytes: &[u8]) -> bool {
 }
 
 /// Whether the text says that it is a configuration.
-fn is_config(documents: &[Node]) -> bool {
-    documents.first().is_some_and(|d| {
+fn is_config(bytes: &[u8]) -> bool {
+    documents(bytes).first().is_some_and(|d| {
         matches!(
             d.get("kind").and_then(Node::text),
             Some("EncryptionConfiguration" | "EncryptionConfig")
@@ -277,15 +235,15 @@ fn is_config(documents: &[Node]) -> bool {
     })
 }
 
-pub(super) fn documents(bytes: &[u8]) -> Vec<Node> {
-    std::str::from_utf8(bytes).ok().and_then(|t| tree::parse(t).ok()).unwrap_or_default()
+fn documents(bytes: &[u8]) -> Vec<Node> {
+    std::str::from_utf8(bytes).ok().and_then(|t| yaml_tree::parse(t).ok()).unwrap_or_default()
 }
 
-/// The Secrets and config maps in the documents; `None` if there is none, and no list.
-fn manifests(documents: Vec<Node>) -> Option<Vec<Node>> {
+/// The Secrets in the text; `None` if it holds no Secret and no list.
+fn manifests(bytes: &[u8]) -> Option<Vec<Node>> {
     let mut secrets = Vec::new();
     let mut any = false;
-    for document in documents {
+    for document in documents(bytes) {
         any |= collect(document, &mut secrets);
     }
     any.then_some(secrets)
@@ -293,14 +251,14 @@ fn manifests(documents: Vec<Node>) -> Option<Vec<Node>> {
 
 fn collect(node: Node, secrets: &mut Vec<Node>) -> bool {
     match node.get("kind").and_then(Node::text) {
-        Some(kind) if MANIFEST_KINDS.contains(&kind) => {
+        Some("Secret") => {
             secrets.push(node);
             true
         }
-        Some("List" | "SecretList" | "ConfigMapList") => {
+        Some("List" | "SecretList") => {
             for item in node.get("items").map_or(&[][..], Node::items) {
                 let kind = item.get("kind").and_then(Node::text);
-                if kind.is_none_or(|kind| MANIFEST_KINDS.contains(&kind)) {
+                if matches!(kind, Some("Secret") | None) {
                     secrets.push(item.clone());
                 }
             }
@@ -310,10 +268,7 @@ fn collect(node: Node, secrets: &mut Vec<Node>) -> bool {
     }
 }
 
-fn from_manifests(secrets: &[Node], origin: &str, inside: usize) -> Result<Vec<Loaded>, LoadError> {
-    if let Some(found) = super::kept::openshift(secrets, origin) {
-        return found;
-    }
+fn from_manifests(secrets: &[Node], origin: &str) -> Result<Vec<Loaded>, LoadError> {
     let mut found: Vec<Loaded> = Vec::new();
     let mut wrong = None;
     for secret in secrets {
@@ -321,24 +276,13 @@ fn from_manifests(secrets: &[Node], origin: &str, inside: usize) -> Result<Vec<L
             let part = |key| m.get(key).and_then(Node::text).unwrap_or("");
             format!("{}/{}", part("namespace"), part("name"))
         });
-        let kind = secret.get("kind").and_then(Node::text).unwrap_or("Secret");
         for (key, content) in data(secret) {
-            let location = format!("{origin}: {kind} {name} key {key}");
-            let documents = documents(&content);
-            let (known, loaded) = match super::kept::find(&documents, &location, inside + 1) {
-                Some(all) => (true, all),
-                None => (is_config(&documents), plain(&content, &location).map(|l| vec![l])),
-            };
-            match loaded {
-                Ok(all) => {
-                    for one in all {
-                        if !found.iter().any(|f| f.sha256 == one.sha256) {
-                            found.push(one);
-                        }
-                    }
-                }
+            let location = format!("{origin}: Secret {name} key {key}");
+            match plain(&content, &location) {
+                Ok(one) if found.iter().any(|f| f.sha256 == one.sha256) => {}
+                Ok(one) => found.push(one),
                 // Other data of the Secret are none of our business.
-                Err(e) if known || DATA_KEYS.contains(&key.as_str()) => {
+                Err(e) if DATA_KEYS.contains(&key.as_str()) || is_config(&content) => {
                     wrong.get_or_insert(e);
                 }
                 Err(_) => {}
@@ -352,15 +296,10 @@ fn from_manifests(secrets: &[Node], origin: &str, inside: usize) -> Result<Vec<L
     Ok(found)
 }
 
-/// Data of a Secret or config map; `stringData` wins, as on writing it to a cluster.
-pub(super) fn data(secret: &Node) -> Vec<(String, Zeroizing<Vec<u8>>)> {
+/// Data of a Secret; `stringData` wins, as on writing it to a cluster.
+fn data(secret: &Node) -> Vec<(String, Zeroizing<Vec<u8>>)> {
     let mut all: Vec<(String, Zeroizing<Vec<u8>>)> = Vec::new();
-    let fields = if secret.get("kind").and_then(Node::text) == Some("ConfigMap") {
-        [("data", false), ("binaryData", true)]
-    } else {
-        [("stringData", false), ("data", true)]
-    };
-    for (field, encoded) in fields {
+    for (field, encoded) in [("stringData", false), ("data", true)] {
         let Some(Node { value: Value::Map(fields), .. }) = secret.get(field) else { continue };
         for f in fields {
             let Some(text) = f.node.text() else { continue };

@@ -12,7 +12,6 @@
 //! | `endpoint` | KMS endpoint URLs |
 //! | `generate` | a new configuration's text |
 //! | `places` | field path → line and column |
-//! | `kept` | the files of RKE, Talos and `OpenShift` that hold one, or its keys |
 //! | `load` | the forms in which backups hold a configuration |
 //! | `rotate` | the next file of a key rotation, the user's comments kept |
 //! | `set` | several configurations together |
@@ -23,15 +22,15 @@ mod decode;
 mod endpoint;
 mod finding;
 mod generate;
-mod kept;
 mod load;
 mod model;
 mod places;
 mod rotate;
 mod set;
-pub(crate) mod tree;
 mod validate;
 
+use crate::yaml_tree;
+pub use crate::yaml_tree::Position;
 pub use compare::differences;
 pub use endpoint::{Endpoint, EndpointError, Socket};
 pub use finding::{ConfigErrors, Finding};
@@ -41,7 +40,6 @@ pub use model::{EncryptionConfig, Entry, GroupResource, Key, Kms, Provider, Serv
 pub use places::Places;
 pub use rotate::{RotateError, Rotated, Step, Which, rotate};
 pub use set::ConfigSet;
-pub use tree::Position;
 
 /// A configuration that the API server would accept.
 #[derive(Clone)]
@@ -74,7 +72,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, ConfigErrors> {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return Err(refuse(Finding::whole("the configuration is not UTF-8 text")));
     };
-    let documents = tree::parse(text)
+    let documents = yaml_tree::parse(text)
         .map_err(|e| refuse(Finding { path: String::new(), message: e.message, at: e.at }))?;
     let mut warnings = Vec::new();
     if let [_, second, ..] = documents.as_slice() {
@@ -94,7 +92,10 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, ConfigErrors> {
     parse_document(document, warnings)
 }
 
-fn parse_document(document: &tree::Node, warnings: Vec<Finding>) -> Result<Parsed, ConfigErrors> {
+fn parse_document(
+    document: &yaml_tree::Node,
+    warnings: Vec<Finding>,
+) -> Result<Parsed, ConfigErrors> {
     let mut errors = Vec::new();
     let raw = decode::decode(document, &mut errors);
     let Some(config) = validate::validate(raw, &mut errors) else {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::finding::shown_field;
-use super::tree::{Node, Position, Value};
+use crate::yaml_tree::{Node, Position, Value};
 
 /// Where every field of a configuration stands.
 #[derive(Clone, Debug, Default)]

@@ -14,9 +14,9 @@ use super::decode::{Given, Raw, RawEntry, RawKey, RawKeys, RawKms, RawProvider};
 use super::endpoint::Endpoint;
 use super::finding::{Finding, shown};
 use super::model::{EncryptionConfig, Entry, GroupResource, Key, Kms, Provider};
-use super::tree::Position;
 use crate::envelope::Version;
 use crate::secret::KeyMaterial;
+use crate::yaml_tree::Position;
 
 const AES_KEYS: &[usize] = &[16, 24, 32];
 const SECRETBOX_KEYS: &[usize] = &[32];

@@ -1,4 +1,4 @@
-//! Decrypted objects → manifests on disk.
+//! The only room that writes plaintext to disk.
 //!
 //! Directories are 0700 and files 0600 from the moment they exist. No symlink is followed below
 //! the chosen directory, nothing is overwritten unless asked, and each file appears whole or not
@@ -8,7 +8,6 @@ mod names;
 mod prepare;
 
 pub use names::file_name;
-pub(crate) use prepare::LAST_APPLIED;
 pub use prepare::clean;
 
 use std::io::{self, Write};
@@ -49,15 +48,6 @@ pub struct Tree {
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-const FILE: Mode = Mode::RUSR.union(Mode::WUSR);
-
-fn failed(e: rustix::io::Errno, path: &Path) -> ExportError {
-    match e {
-        rustix::io::Errno::EXIST => ExportError::Exists(path.to_owned()),
-        e => ExportError::Io { path: path.to_owned(), source: e.into() },
-    }
-}
 
 impl Tree {
     /// Opens `path`, making it and missing parents with mode 0700. With `force`, existing files
@@ -124,17 +114,10 @@ impl Tree {
         let file = file_name(name, extension);
         path.push(&file);
         let directory = below.as_ref().map_or(self.root.as_fd(), AsFd::as_fd);
-        self.place(directory, &file, content, FILE).map_err(|e| failed(e, &path))?;
-        Ok(path)
-    }
-
-    /// Writes a script that its owner can run to the top of the tree, as [`Tree::write`] does.
-    ///
-    /// # Errors
-    /// See [`ExportError`].
-    pub fn write_script(&self, name: &str, content: &[u8]) -> Result<PathBuf, ExportError> {
-        let path = self.path.join(name);
-        self.place(self.root.as_fd(), name, content, Mode::RWXU).map_err(|e| failed(e, &path))?;
+        self.place(directory, &file, content).map_err(|e| match e {
+            rustix::io::Errno::EXIST => ExportError::Exists(path.clone()),
+            e => ExportError::Io { path: path.clone(), source: e.into() },
+        })?;
         Ok(path)
     }
 
@@ -159,12 +142,11 @@ impl Tree {
         directory: rustix::fd::BorrowedFd<'_>,
         file: &str,
         content: &[u8],
-        mode: Mode,
     ) -> Result<(), rustix::io::Errno> {
         let temporary = format!(".atrest-{}.tmp", std::process::id());
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || openat(directory, &temporary, flags, mode);
+        let open = || openat(directory, &temporary, flags, Mode::RUSR | Mode::WUSR);
         let fd = match open() {
             // Left by a killed run whose process id came round again.
             Err(rustix::io::Errno::EXIST) => {

@@ -5,8 +5,6 @@
 //! [`Observer`] what happens meanwhile, and returns what it found. `report` writes an outcome
 //! down; `cli` alone turns arguments into options and errors into words.
 
-pub mod restore;
-
 /// Is told what a job meets while it runs.
 pub trait Observer {
     /// A remark: the result is whole without it.

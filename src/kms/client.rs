@@ -17,7 +17,6 @@ use super::{KmsError, Sealed};
 use crate::config::{Kms, Socket};
 use crate::envelope::Version;
 use crate::secret::KeyMaterial;
-use crate::transform::kms_v2;
 
 /// Calls in flight to one plugin. An HSM behind it will not take more kindly.
 const CONCURRENT: usize = 16;
@@ -108,7 +107,7 @@ impl Client {
             let cause = format!("its version changed from `{first}` to `{}`", answer.version);
             return Err(self.unusable(cause));
         }
-        kms_v2::validate_key_id(&answer.key_id).map_err(|e| self.unusable(e.to_owned()))?;
+        super::limits::validate_key_id(&answer.key_id).map_err(|e| self.unusable(e.to_owned()))?;
         Ok(answer.key_id)
     }
 
@@ -144,9 +143,9 @@ impl Client {
         let answer: v2::EncryptResponse = self.call(self.v2_path("Encrypt"), request).await?;
         let annotations: Vec<_> = answer.annotations.into_iter().collect();
         let views: Vec<_> = annotations.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
-        kms_v2::validate_key_id(&answer.key_id)
-            .and_then(|()| kms_v2::validate_source(&answer.ciphertext))
-            .and_then(|()| kms_v2::validate_annotations(&views))
+        super::limits::validate_key_id(&answer.key_id)
+            .and_then(|()| super::limits::validate_source(&answer.ciphertext))
+            .and_then(|()| super::limits::validate_annotations(&views))
             .map_err(|e| self.unusable(e.to_owned()))?;
         Ok(Sealed { seed, key_id: answer.key_id, source: answer.ciphertext, annotations })
     }

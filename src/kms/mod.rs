@@ -4,9 +4,11 @@
 //! `pkg/storage/value/encrypt/envelope/grpc_service.go`, `…/kmsv2/grpc_service.go`.
 
 mod client;
+mod limits;
 mod plugins;
 mod proto;
 
+pub(crate) use limits::{validate_annotations, validate_key_id, validate_source};
 pub use plugins::Plugins;
 
 use std::sync::Arc;

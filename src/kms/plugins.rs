@@ -282,7 +282,7 @@ impl Unwrap for Plugins {
         }
         let unusable =
             |cause: String| KmsError::Unusable { endpoint: settings.endpoint.url.clone(), cause };
-        let seed = crate::transform::new_data_key().map_err(|e| unusable(e.to_string()))?;
+        let seed = crate::secret::KeyMaterial::random().map_err(|e| unusable(e.to_string()))?;
         self.calls.fetch_add(1, Ordering::Relaxed);
         let sealed =
             self.call(&plugin, settings, |client| async move { client.encrypt_v2(seed).await })?;

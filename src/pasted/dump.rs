@@ -76,7 +76,7 @@ fn dump(input: &[u8]) -> Read {
         let (offset, bytes) = line(text).ok_or_else(wrong)?;
         let offset = usize::try_from(offset).map_err(|_| wrong())?;
         if repeated {
-            if row.is_empty() || offset > super::unknown::LARGEST {
+            if row.is_empty() || offset > super::LARGEST {
                 return Err(wrong());
             }
             while out.len() < offset {

@@ -18,6 +18,9 @@ use zeroize::Zeroizing;
 use crate::entry::Entry;
 use crate::envelope::ENCRYPTED_PREFIX;
 
+/// Longest dump that is unfolded, in bytes: etcd's values stay far below.
+const LARGEST: usize = 64 << 20;
+
 /// A form of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {

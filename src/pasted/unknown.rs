@@ -3,9 +3,6 @@
 use super::{NotAValue, dump, text};
 use crate::envelope::ENCRYPTED_PREFIX;
 
-/// Longest dump that is unfolded, in bytes: etcd's values stay far below.
-pub(super) const LARGEST: usize = 64 << 20;
-
 const INSTEAD: &str = "give a stored value, or what `etcdctl get KEY -w json` prints; `atrest decode --help` lists the forms";
 
 /// How much of the input is searched for a value that does not stand at the start.

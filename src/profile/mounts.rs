@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::config::tree::Node;
+use crate::yaml_tree::Node;
 
 /// What a container sees of its host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

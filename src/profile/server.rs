@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::mounts::{Mounts, items, text};
-use crate::config::tree::{self, Node, Value};
+use crate::yaml_tree::{self, Node, Value};
 
 /// Where an API server keeps its objects, as its flags say it. Paths are the container's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -213,7 +213,7 @@ fn runs_api_server(words: &[String]) -> bool {
 }
 
 fn parse(content: &str) -> Result<Vec<Node>, ManifestError> {
-    tree::parse(content).map_err(|e| ManifestError::Syntax {
+    yaml_tree::parse(content).map_err(|e| ManifestError::Syntax {
         line: e.at.map_or(1, |at| at.line),
         message: e.message,
     })

@@ -1,14 +1,11 @@
 //! Findings → table, JSON, CSV, Prometheus, HTML. Wire types of its own, so that the domain types can
-//! change without changing what users script against. Holds no plaintext but the values that
-//! `history --reveal` asks for.
+//! change without changing what users script against. Never holds plaintext.
 
 pub mod causes;
 pub mod history;
-mod html;
 pub mod keys;
 pub mod migrate;
 pub mod residue;
-pub mod restore;
 pub mod scan;
 pub mod table;
 pub mod wire;

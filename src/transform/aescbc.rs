@@ -8,7 +8,7 @@ use aes::cipher::{Array, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyIni
 use aes::{Aes128, Aes192, Aes256};
 
 use super::error::CipherError;
-use super::random;
+use crate::random;
 use crate::secret::{KeyMaterial, Plaintext};
 
 const BLOCK: usize = 16;

@@ -11,7 +11,7 @@ use aes_gcm::{AesGcm, aes::Aes192};
 use ring::aead;
 
 use super::error::CipherError;
-use super::random;
+use crate::random;
 use crate::secret::{KeyMaterial, Plaintext};
 
 /// Nonce length in bytes.

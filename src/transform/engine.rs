@@ -11,7 +11,7 @@ use super::{aescbc, aesgcm, kms_v1, secretbox};
 use crate::config;
 use crate::envelope::{Provider, Version};
 use crate::kms::{Unwrap, WrappedKey};
-use crate::secret::Plaintext;
+use crate::secret::{KeyMaterial, Plaintext};
 
 /// Unwrapped KMS v2 data keys kept by one provider. Clusters have a handful (one for each start
 /// of an API server and each key); Kubernetes 1.25 wrote one for each value.
@@ -198,7 +198,7 @@ impl Prepared {
             Engine::AesCbc(c) => c.first().ok_or(missing)?.seal(plain, &mut out)?,
             Engine::AesGcm(c) => c.first().ok_or(missing)?.seal(etcd_key, plain, &mut out)?,
             Engine::KmsV1(plugin) => {
-                let data_key = kms_v1::new_data_key()?;
+                let data_key = KeyMaterial::random().map_err(CipherError::from)?;
                 let wrapped = kms.wrap_v1(plugin, &data_key)?;
                 kms_v1::seal(&data_key, &wrapped, etcd_key, plain, &mut out)?;
             }

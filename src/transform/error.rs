@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::envelope::{Provider, Version};
 use crate::kms::KmsError;
+use crate::random::NoRandom;
 
 /// Why one key did not open (or seal) one payload.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,8 +45,8 @@ pub enum CipherError {
     #[error("too large for this provider: {0}")]
     TooLarge(&'static str),
     /// The system's random number generator failed.
-    #[error("the system gives no random bytes")]
-    Random,
+    #[error(transparent)]
+    Random(#[from] NoRandom),
 }
 
 impl CipherError {
@@ -112,14 +113,6 @@ pub enum ReadError {
     /// A configured provider's, but every key that was tried failed.
     #[error("{}", listed(.0))]
     Failed(Vec<Attempt>),
-    /// As the error says, but a configured secret reads it that has another name.
-    #[error("{error}; {words}")]
-    OtherName {
-        /// Why the API server cannot read it.
-        error: Box<ReadError>,
-        /// Which secret reads it.
-        words: String,
-    },
 }
 
 impl ReadError {
@@ -145,7 +138,6 @@ impl ReadError {
         match self {
             Self::NoProvider(_) => &[],
             Self::Malformed(a) | Self::KmsUnreachable(a) | Self::Failed(a) => a,
-            Self::OtherName { error, .. } => error.attempts(),
         }
     }
 }

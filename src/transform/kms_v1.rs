@@ -8,7 +8,8 @@
 
 use super::error::CipherError;
 use super::value::is_plausible_object;
-use super::{aescbc, aesgcm, random};
+use super::{aescbc, aesgcm};
+use crate::random;
 use crate::secret::{KeyMaterial, Plaintext};
 
 /// A payload taken apart.
@@ -62,15 +63,6 @@ impl<'a> Payload<'a> {
             _ => Err(failed),
         }
     }
-}
-
-/// A new data key, also good as a seed.
-///
-/// # Errors
-/// When the system gives no random bytes.
-pub fn new_data_key() -> Result<KeyMaterial, CipherError> {
-    let bytes = zeroize::Zeroizing::new(random::bytes::<32>()?);
-    Ok(KeyMaterial::new(bytes.to_vec()))
 }
 
 /// Encrypts under a data key that the plugin wrapped as `wrapped`, and appends the payload to

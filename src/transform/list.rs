@@ -4,12 +4,9 @@ use std::borrow::Cow;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::engine::{Engine, Key, Opened as EngineOpened, Prepared};
-use super::error::{Attempt, AttemptError, ReadError, WriteError};
-use super::spare::Spares;
-use super::{classify, identity};
+use super::engine::{Engine, Prepared};
 use crate::config::Kms;
-use crate::envelope::{Envelope, Provider, Version};
+use crate::envelope::{Provider, Version};
 use crate::kms::{KmsError, Unwrap};
 use crate::secret::Plaintext;
 
@@ -151,10 +148,6 @@ pub struct ResourceTransformers {
     pub(super) kms: Arc<dyn Unwrap>,
     /// The write plugin's key ID and when it was asked for.
     pub(super) write_key_id: RwLock<Option<(Result<Arc<str>, KmsError>, Instant)>>,
-    /// What is tried when nothing else reads a value.
-    pub(super) spares: Arc<Spares>,
-    /// Whether that counts as reading.
-    pub(super) try_keys: bool,
 }
 
 /// Where a key stands in a list.
@@ -177,12 +170,6 @@ impl ResourceTransformers {
     #[must_use]
     pub fn resource(&self) -> &str {
         &self.resource
-    }
-
-    /// Whether a secret under another name may read a value.
-    #[must_use]
-    pub fn tries_keys(&self) -> bool {
-        self.try_keys
     }
 
     /// The list that decides what is current.
@@ -238,171 +225,6 @@ impl ResourceTransformers {
             .filter(|p| p.provider == provider && p.version == version)
             .flat_map(|p| p.keys.iter().map(|k| &*k.name))
             .collect()
-    }
-
-    /// Decides from the prefix alone; allocates nothing when the value is current.
-    ///
-    /// For KMS v2 the key ID in the value is compared with the one that the plugin reports, which
-    /// nobody can who gets no answer ([`Status::Unknown`]), and a data key that is no seed counts as stale, as on Kubernetes 1.29 and
-    /// later.
-    #[must_use]
-    pub fn classify<'a>(&'a self, value: &'a [u8]) -> Verdict<'a> {
-        classify::classify(self, value)
-    }
-
-    /// Decrypts a value stored at `etcd_key`, trying the first configuration as the API server
-    /// does, then the others.
-    ///
-    /// # Errors
-    /// When no key of any configuration reads it.
-    pub fn read(&self, etcd_key: &[u8], value: &[u8]) -> Result<Opened, ReadError> {
-        let envelope = Envelope::of(value);
-        let mut attempts = Vec::new();
-        for (index, list) in self.lists.iter().enumerate() {
-            if let Some((place, opened)) =
-                self.read_list(index, list, etcd_key, &envelope, value, &mut attempts)
-            {
-                return Ok(self.opened(list, place, opened, &envelope));
-            }
-        }
-        let error = if attempts.is_empty() {
-            ReadError::NoProvider(classify::unreadable(self, &envelope).into_owned())
-        } else {
-            ReadError::of(attempts)
-        };
-        self.spare(etcd_key, &envelope, error)
-    }
-
-    /// The last resort: a secret under another name.
-    fn spare(
-        &self,
-        etcd_key: &[u8],
-        envelope: &Envelope<'_>,
-        error: ReadError,
-    ) -> Result<Opened, ReadError> {
-        let read = !matches!(error, ReadError::Malformed(_) | ReadError::KmsUnreachable(_));
-        let found = read.then(|| self.spares.read(etcd_key, envelope, &*self.kms)).flatten();
-        let Some(found) = found else { return Err(error) };
-        if !self.try_keys {
-            return Err(ReadError::OtherName { error: Box::new(error), words: found.words });
-        }
-        Ok(Opened {
-            plaintext: found.plaintext,
-            stale: true,
-            undecided: false,
-            reason: Some(format!("{error}; {}", found.words)),
-            used: KeyUse {
-                config: found.config,
-                provider: envelope.provider,
-                version: envelope.version,
-                key: Some(found.name),
-                kms_key_id: None,
-            },
-        })
-    }
-
-    /// The API server's two nested lists: providers, then the keys of a static one. A failure
-    /// never ends the search, because the same prefix may come again.
-    fn read_list(
-        &self,
-        index: usize,
-        list: &List,
-        etcd_key: &[u8],
-        envelope: &Envelope<'_>,
-        value: &[u8],
-        attempts: &mut Vec<Attempt>,
-    ) -> Option<(Place, EngineOpened)> {
-        if list.implied {
-            let opened = EngineOpened::fresh(identity::open(value)?);
-            return Some((Place { list: index, provider: 0, key: 0 }, opened));
-        }
-        for (position, prepared) in list.providers.iter().enumerate() {
-            let place = |key| Place { list: index, provider: position, key };
-            if let Engine::Identity = prepared.engine {
-                // Matches everything; that it refuses encrypted values is no error.
-                if let Some(plaintext) = identity::open(value) {
-                    return Some((place(0), EngineOpened::fresh(plaintext)));
-                }
-                continue;
-            }
-            if envelope.provider != prepared.provider || envelope.version != prepared.version {
-                continue;
-            }
-            let mut failed = |key: Option<&Key>, error| {
-                attempts.push(Attempt {
-                    config: list.config,
-                    provider: prepared.provider,
-                    version: prepared.version,
-                    key: key.map(|k| Arc::clone(&k.name)),
-                    error,
-                });
-            };
-            let mut named = false;
-            for (i, key) in prepared.keys.iter().enumerate() {
-                let Some(payload) = key.strip(envelope.body) else { continue };
-                named = true;
-                match prepared.open(i, etcd_key, payload, &*self.kms) {
-                    Ok(opened) => return Some((place(i), opened)),
-                    Err(error) => failed(Some(key), error),
-                }
-            }
-            // A KMS provider's name is part of its prefix: another name is no match at all.
-            if !named && prepared.provider != Provider::Kms {
-                failed(None, AttemptError::NoSuchKey);
-            }
-        }
-        None
-    }
-
-    fn opened(
-        &self,
-        list: &List,
-        place: Place,
-        opened: EngineOpened,
-        envelope: &Envelope<'_>,
-    ) -> Opened {
-        let prepared = list.providers.get(place.provider);
-        let used = KeyUse {
-            config: list.config,
-            provider: envelope.provider,
-            version: envelope.version,
-            key: prepared.and_then(|p| p.keys.get(place.key)).map(|k| Arc::clone(&k.name)),
-            kms_key_id: opened.kms_key_id,
-        };
-        let mut reason = None;
-        let mut undecided = false;
-        if place != Place::WRITE {
-            reason = Some(classify::place_reason(self, place, envelope).into_owned());
-        } else if let Some(why) = opened.stale {
-            reason = Some(why.to_owned());
-        } else if let Some(key_id) = &used.kms_key_id {
-            let (status, why) = classify::key_id(key_id, self.current_key_id());
-            undecided = status == Status::Unknown;
-            reason = why.map(Cow::into_owned);
-        }
-        let stale = reason.is_some() && !undecided;
-        Opened { plaintext: opened.plaintext, stale, undecided, reason, used }
-    }
-
-    /// Encrypts for `etcd_key` with the first provider and key of the first configuration, as
-    /// the API server would.
-    ///
-    /// # Errors
-    /// When the plugin does not wrap a key, or the value does not fit.
-    pub fn write(&self, etcd_key: &[u8], plaintext: &Plaintext) -> Result<Vec<u8>, WriteError> {
-        let Some(prepared) = self.first().providers.first() else {
-            return Ok(plaintext.expose().to_vec());
-        };
-        prepared.write(etcd_key, plaintext, &*self.kms).map_err(|error| {
-            let by = self.write_key().to_string();
-            match error {
-                AttemptError::Kms(error) => WriteError::Kms { by, error },
-                AttemptError::Cipher(error) => WriteError::Cipher { by, error },
-                AttemptError::NoSuchKey => {
-                    WriteError::Cipher { by, error: super::CipherError::Malformed("no key") }
-                }
-            }
-        })
     }
 }
 

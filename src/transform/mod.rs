@@ -3,15 +3,13 @@
 //! One file for each provider; order, prefix matching, fall-through and staleness are the API
 //! server's (kubernetes/apiserver `pkg/storage/value/transformer.go`), with one deliberate
 //! difference: where CBC padding fits by chance under a wrong key, the result counts only if it
-//! is a Kubernetes value, else the next key is tried. What no provider reads may still be read by
-//! a secret under another name (`spare`).
+//! is a Kubernetes value, else the next key is tried.
 //!
 //! Nothing can tell that a secretbox or AES-CBC value (or a KMS v1 value with a CBC body) was
 //! copied from another etcd key: those modes do not authenticate it.
 
 pub mod aescbc;
 pub mod aesgcm;
-pub mod bootstrap;
 mod classify;
 mod engine;
 mod error;
@@ -19,9 +17,8 @@ pub mod identity;
 pub mod kms_v1;
 pub mod kms_v2;
 mod list;
-mod random;
 pub mod secretbox;
-mod spare;
+mod through;
 mod value;
 
 #[cfg(test)]
@@ -30,7 +27,6 @@ mod tests;
 mod vectors;
 
 pub use error::{Attempt, AttemptError, CipherError, ReadError, WriteError};
-pub use kms_v1::new_data_key;
 pub use list::{KeyUse, Opened, ResourceTransformers, Status, Verdict};
 pub use value::is_kubernetes_value;
 
@@ -41,7 +37,6 @@ use crate::config::ConfigSet;
 use crate::kms::Unwrap;
 use engine::Prepared;
 use list::List;
-use spare::Spares;
 
 /// The transformers of one or more configurations, keys set up once.
 pub struct Transformers {
@@ -50,8 +45,6 @@ pub struct Transformers {
     /// By configuration, entry and element.
     prepared: Vec<Vec<Vec<Arc<Prepared>>>>,
     kms: Arc<dyn Unwrap>,
-    spares: Arc<Spares>,
-    try_keys: bool,
     resources: RwLock<HashMap<String, Arc<ResourceTransformers>>>,
 }
 
@@ -73,25 +66,13 @@ impl Transformers {
                     .collect()
             })
             .collect::<Result<_, _>>()?;
-        let prepared: Vec<Vec<Vec<Arc<Prepared>>>> = prepared;
         Ok(Self {
-            spares: Arc::new(Spares::new(set, &prepared)),
-            try_keys: false,
             set: set.clone(),
             locations: set.files().iter().map(|f| Arc::from(f.location.as_str())).collect(),
             prepared,
             kms,
             resources: RwLock::default(),
         })
-    }
-
-    /// From now on a value that no provider reads is read with whichever configured secret fits,
-    /// whatever its name. Otherwise the reason why it is unreadable only says which one does.
-    #[must_use]
-    pub fn try_keys(mut self, yes: bool) -> Self {
-        self.try_keys = yes;
-        self.resources = RwLock::default();
-        self
     }
 
     /// The transformers that serve a group-qualified resource (`secrets`, `deployments.apps`).
@@ -123,8 +104,6 @@ impl Transformers {
             lists: self.prepared.iter().enumerate().map(list).collect(),
             kms: Arc::clone(&self.kms),
             write_key_id: RwLock::default(),
-            spares: Arc::clone(&self.spares),
-            try_keys: self.try_keys,
         }
     }
 
@@ -146,8 +125,6 @@ impl Transformers {
             lists: self.set.files().iter().enumerate().map(list).collect(),
             kms: Arc::clone(&self.kms),
             write_key_id: RwLock::default(),
-            spares: Arc::clone(&self.spares),
-            try_keys: self.try_keys,
         }
     }
 

@@ -8,7 +8,7 @@ use dryoc::classic::crypto_secretbox as nacl;
 use zeroize::Zeroizing;
 
 use super::error::CipherError;
-use super::random;
+use crate::random;
 use crate::secret::{KeyMaterial, Plaintext};
 
 const NONCE: usize = 24;

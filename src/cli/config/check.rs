@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::read;
 use super::{print_json, print_text};
 use crate::cli::Ctx;
 use crate::cli::args::{self, Shared};
+use crate::cli::configuration;
 use crate::cli::failure::{Exit, Failure};
 use crate::config::{self, Finding, LoadError, Loaded};
 use crate::report::Format;
@@ -103,7 +103,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
 }
 
 fn check(path: &std::path::Path) -> Result<Vec<Checked>, Failure> {
-    let content = read::read(path)?;
+    let content = configuration::read(path)?;
     let exposed = content.exposed.as_ref().map(|message| Finding {
         path: String::new(),
         message: message.clone(),
@@ -123,7 +123,7 @@ fn check(path: &std::path::Path) -> Result<Vec<Checked>, Failure> {
             let config::ConfigErrors { errors, warnings } = errors;
             vec![Checked { location, loaded: None, errors, warnings }]
         }
-        Err(e) => return Err(read::failure(&e)),
+        Err(e) => return Err(configuration::failure(&e)),
     };
     if let (Some(first), Some(exposed)) = (all.first_mut(), exposed) {
         first.warnings.insert(0, exposed);

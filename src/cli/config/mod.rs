@@ -1,8 +1,6 @@
 //! `atrest config`: validate a configuration, say which provider serves a resource, create one,
 //! produce the next step of a key rotation.
 
-pub mod read;
-
 mod check;
 mod explain;
 mod new;

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use super::print_text;
-use super::read;
 use super::write::{check_target, fresh_key, fresh_name, write};
 use crate::cli::Ctx;
 use crate::cli::args::{self, Shared};
+use crate::cli::configuration;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::open::{self, Selection};
 use crate::config::{self, EncryptionConfig, LoadError, RotateError, Rotated, Step, Which};
@@ -112,11 +112,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         return Err(Failure::usage("`config rotate` works on one file")
             .hint("give it with --encryption-config FILE"));
     };
-    let content = read::read(path)?;
+    let content = configuration::read(path)?;
     if let Some(warning) = &content.exposed {
         ctx.ui.warn(warning);
     }
-    let loaded = read::load(&content)?;
+    let loaded = configuration::load(&content)?;
     let ([old], Ok(text)) = (loaded.as_slice(), std::str::from_utf8(&content.bytes)) else {
         return Err(not_the_file(&content.origin));
     };
@@ -167,7 +167,7 @@ fn step(args: &Args, old: &EncryptionConfig) -> Result<Step, Failure> {
 
 fn refused(error: &RotateError, origin: &str) -> Failure {
     match error {
-        RotateError::Invalid(errors) => read::failure(&LoadError::Invalid {
+        RotateError::Invalid(errors) => configuration::failure(&LoadError::Invalid {
             location: origin.to_owned(),
             form: "a configuration file",
             errors: errors.clone(),

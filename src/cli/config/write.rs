@@ -4,15 +4,9 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use ring::rand::{SecureRandom, SystemRandom};
-use zeroize::Zeroizing;
-
 use crate::cli::failure::Failure;
 use crate::secret::KeyMaterial;
 use crate::temporary;
-
-/// Length of new keys in bytes: the only one that every static provider takes.
-const KEY_LEN: usize = 32;
 
 /// A key from the system's random generator.
 ///
@@ -21,11 +15,7 @@ const KEY_LEN: usize = 32;
 pub fn fresh_key() -> Result<KeyMaterial, Failure> {
     // A precaution: where the system refuses it, the job still goes on.
     let _ = crate::secret::harden();
-    let mut bytes = Zeroizing::new(vec![0; KEY_LEN]);
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| Failure::new("the system's random generator failed"))?;
-    Ok(KeyMaterial::new(std::mem::take(&mut *bytes)))
+    KeyMaterial::random().map_err(|e| Failure::new(e.to_string()))
 }
 
 /// `key-20260131`, and `key-20260131-2` where that is taken: sortable, and without a colon.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{
     Args, ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, Selection, Stop, Transformers, table,
 };
-use crate::cli::config::read;
+use crate::cli::configuration;
 use crate::envelope::Provider;
 use crate::migrate::plan::Written;
 use crate::migrate::servers;
@@ -43,7 +43,7 @@ pub fn options(args: &Args) -> Result<(), Failure> {
 pub fn confirm(configs: &ConfigSet, others: &[PathBuf]) -> Result<(), Failure> {
     let ours = configs.current();
     for path in others {
-        let theirs = read::load(&read::read(path)?)?;
+        let theirs = configuration::load(&configuration::read(path)?)?;
         if theirs.first().is_none_or(|theirs| theirs.sha256 != ours.sha256) {
             return Err(Failure::new(format!("{} differs from {}", path.display(), ours.location))
                 .hint(

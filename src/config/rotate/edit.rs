@@ -6,8 +6,8 @@ use zeroize::Zeroizing;
 
 use crate::config::generate::{IDENTITY_READS, IDENTITY_WRITES, encode, quoted, scalar};
 use crate::config::model::Key;
-use crate::config::tree::{self, Node};
 use crate::envelope::Provider;
+use crate::yaml_tree::{self, Node};
 
 /// A change of one list. Indices are those at the moment when it is applied.
 pub(super) enum Edit {
@@ -49,7 +49,7 @@ pub(super) fn edit(text: &str, edits: &[Edit]) -> Result<Zeroizing<String>, Stri
 }
 
 fn apply(text: &str, change: &Edit) -> Result<Zeroizing<String>, String> {
-    let documents = tree::parse(text).map_err(|e| e.message)?;
+    let documents = yaml_tree::parse(text).map_err(|e| e.message)?;
     let document = documents.first().ok_or("the file is empty")?;
     let providers = step(document, "resources")
         .and_then(|n| item(n, change.entry()))
@@ -83,7 +83,7 @@ fn apply(text: &str, change: &Edit) -> Result<Zeroizing<String>, String> {
 
 /// Has our own remark over each identity provider of an entry say what it does now.
 fn remarks(text: &str, entry: usize) -> Result<Zeroizing<String>, String> {
-    let documents = tree::parse(text).map_err(|e| e.message)?;
+    let documents = yaml_tree::parse(text).map_err(|e| e.message)?;
     let document = documents.first().ok_or("the file is empty")?;
     let providers = step(document, "resources")
         .and_then(|n| item(n, entry))

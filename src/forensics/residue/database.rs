@@ -4,6 +4,7 @@ use std::ops::{ControlFlow, Range};
 
 use super::orphan;
 use super::terrain::Pages;
+use super::terrain::location;
 use super::{Bytes, Finding, Head, Place, Sink};
 use crate::bolt::{Db, PageDamage, PageKind, PageSet};
 use crate::envelope::Envelope;
@@ -61,11 +62,6 @@ pub fn examine_leftover(name: &str, db: &Db<'_>, targets: &Targets, sink: &mut S
         let Some(finding) = finding(Place::LeftoverFile, location, &hit, targets) else { continue };
         sink(finding, Bytes::new(db.data(), hit.value_at, &hit.pieces));
     }
-}
-
-/// `page 17 offset 212`.
-pub(super) fn location(page_size: usize, at: usize) -> String {
-    format!("page {} offset {}", at / page_size, at % page_size)
 }
 
 /// What a hit is as a finding.

@@ -10,8 +10,8 @@ use std::ops::Range;
 
 use memchr::memmem::Finder;
 
-use super::database::location;
 use super::terrain::Pages;
+use super::terrain::location;
 use super::{Bytes, Finding, Place, Sink};
 use crate::bolt::Db;
 use crate::forensics::Targets;

@@ -87,3 +87,8 @@ impl Terrain for Pages<'_, '_> {
         pieces
     }
 }
+
+/// `page 17 offset 212`.
+pub(super) fn location(page_size: usize, at: usize) -> String {
+    format!("page {} offset {}", at / page_size, at % page_size)
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Cause;
 use crate::proto::Malformed;
-use crate::source::KeyRange;
+use crate::range::KeyRange;
 
 /// Why an etcd cannot be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -1,12 +1,14 @@
 //! What `scan` prints.
 
+mod html;
+
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::table::{self, Builder, Mark};
-use super::{Format, html, wire};
 use crate::envelope::{Provider, Version};
+use crate::report::table::{self, Builder, Mark};
+use crate::report::{Format, wire};
 use crate::scan::{Counts, Finding, GroupKey, Status, Tally};
 use crate::source::{SourceInfo, Visit};
 

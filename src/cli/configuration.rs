@@ -90,11 +90,11 @@ pub fn failure(error: &LoadError) -> Failure {
         }
         LoadError::Missing { .. } => {
             failure.hint = Some(
-                "a configuration is needed, or what holds one: a Secret or ConfigMap, RKE's cluster.rkestate, Talos's machine configuration, a tar archive"
+                "a configuration, a Secret manifest or a tar archive that holds one is needed"
                     .to_owned(),
             );
         }
-        LoadError::Archive { .. } | LoadError::StateFile { .. } | LoadError::Elsewhere { .. } => {}
+        LoadError::Archive { .. } | LoadError::StateFile { .. } => {}
     }
     failure
 }

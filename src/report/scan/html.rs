@@ -4,9 +4,9 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use super::scan::{self, GroupRows, Report};
-use super::table::{self, Mark};
+use super::{GroupRows, Report};
 use crate::envelope::Provider;
+use crate::report::table::{self, Mark};
 use crate::scan::{Status, Totals};
 
 const STYLE: &str = "\
@@ -21,7 +21,7 @@ td{overflow-wrap:break-word}
 .good{color:light-dark(#176f2c,#5fd07a)}.warn{color:light-dark(#8a5a00,#f0b840)}.bad{color:light-dark(#b3261e,#ff8a80)}";
 
 /// Text of a page: what has a meaning in HTML is escaped, and so are control characters.
-pub(super) struct Text<'a>(pub(super) &'a str);
+struct Text<'a>(&'a str);
 
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,45 +49,21 @@ fn class(mark: Mark) -> &'static str {
     }
 }
 
-/// Begins a page that loads nothing and runs nothing.
-pub(super) fn head(what: &str, of: &str, out: &mut dyn Write) -> io::Result<()> {
-    let title = Text(of);
+pub(super) fn write(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let title = Text(&report.source.location);
     writeln!(
         out,
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n\
-         <title>{what}: {title}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n\
-         <h1>{what}: {title}</h1>"
-    )
-}
-
-/// Ends it.
-pub(super) fn foot(out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "</body>\n</html>")
-}
-
-/// A sentence that matters more than the rest.
-pub(super) fn verdict_line(mark: Mark, sentence: &str, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "<p class=\"verdict {}\">{}</p>", class(mark), Text(sentence))
-}
-
-/// Names and what they stand for.
-pub(super) fn facts(facts: &[(&str, String)], out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "<dl>")?;
-    for (name, value) in facts {
-        writeln!(out, "<dt>{name}</dt><dd>{}</dd>", Text(value))?;
-    }
-    writeln!(out, "</dl>")
-}
-
-pub(super) fn write(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
-    head("Encryption at rest", &report.source.location, out)?;
+         <title>Encryption at rest: {title}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n\
+         <h1>Encryption at rest: {title}</h1>"
+    )?;
     let totals = report.counts.totals();
     for (mark, sentence) in verdict(report, &totals) {
-        self::verdict_line(mark, &sentence, out)?;
+        writeln!(out, "<p class=\"verdict {}\">{}</p>", class(mark), Text(&sentence))?;
     }
-    scan_facts(report, &totals, out)?;
+    facts(report, &totals, out)?;
 
     let with_status = report.config.is_some();
     let groups = report.counts.groups();
@@ -116,10 +92,10 @@ pub(super) fn write(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> 
         table("What could not be read", &["WHERE", "WHAT"], rows, out)?;
     }
     if let Some(entries) = report.entries.filter(|e| !e.is_empty()) {
-        let rows = entries.iter().map(|f| scan::entry_row(f, with_status));
-        table("Entries", &scan::entry_columns(with_status), rows, out)?;
+        let rows = entries.iter().map(|f| super::entry_row(f, with_status));
+        table("Entries", &super::entry_columns(with_status), rows, out)?;
     }
-    foot(out)
+    writeln!(out, "</body>\n</html>")
 }
 
 /// The sentences that matter most, worst first. What is partial never reads as a clean result.
@@ -189,7 +165,7 @@ fn verdict(report: &Report<'_>, totals: &Totals) -> Vec<(Mark, String)> {
 }
 
 /// What was looked at, with what, when.
-fn scan_facts(report: &Report<'_>, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
+fn facts(report: &Report<'_>, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
     let mut facts = vec![
         ("Source", format!("{} {}", report.source.kind.as_str(), report.source.location)),
         ("Revision", report.visit.revision.to_string()),
@@ -201,7 +177,7 @@ fn scan_facts(report: &Report<'_>, totals: &Totals, out: &mut dyn Write) -> io::
     }
     let how = if report.verified { "decrypting every entry" } else { "the prefixes of the values" };
     facts.push(("Judged by", how.to_owned()));
-    facts.push(("Found", scan::sum(totals, report.config.is_some())));
+    facts.push(("Found", super::sum(totals, report.config.is_some())));
     if report.counts.internal > 0 {
         let besides = table::entries(report.counts.internal);
         facts.push(("Besides", format!("{besides} that the API server never encrypts")));
@@ -210,11 +186,15 @@ fn scan_facts(report: &Report<'_>, totals: &Totals, out: &mut dyn Write) -> io::
         i64::try_from(report.timestamp).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
     facts.extend(time.map(|t| ("Time", t.to_string())));
     facts.push(("Program", concat!("atrest ", env!("CARGO_PKG_VERSION")).to_owned()));
-    self::facts(&facts, out)
+    writeln!(out, "<dl>")?;
+    for (name, value) in facts {
+        writeln!(out, "<dt>{name}</dt><dd>{}</dd>", Text(&value))?;
+    }
+    writeln!(out, "</dl>")
 }
 
 /// A section with a table; columns whose name begins with `>` hold numbers.
-pub(super) fn table(
+fn table(
     title: &str,
     columns: &[&str],
     rows: impl Iterator<Item = (Vec<String>, Mark)>,
