@@ -8,6 +8,7 @@ mod fold;
 pub mod kine;
 pub mod live;
 pub mod map;
+mod packed;
 pub mod snapshot;
 mod trail;
 
@@ -207,3 +208,5 @@ impl Holder {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_packed;

@@ -18,7 +18,7 @@ const STRICT: SnapshotOptions = SnapshotOptions { skip_hash_check: false, salvag
 const SKIP: SnapshotOptions = SnapshotOptions { skip_hash_check: true, salvage: false };
 const SALVAGE: SnapshotOptions = SnapshotOptions { skip_hash_check: false, salvage: true };
 
-fn corpus(name: &str) -> Vec<u8> {
+pub(super) fn corpus(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/corpus").join(name);
     zstd::decode_all(std::fs::File::open(path).unwrap()).unwrap()
 }
@@ -44,7 +44,10 @@ fn all(source: &mut dyn Source, query: &Query) -> Result<(Vec<Entry>, Visit), So
     Ok((entries, visit))
 }
 
-fn open(bytes: &[u8], options: SnapshotOptions) -> Result<(Vec<Entry>, Visit), SourceError> {
+pub(super) fn open(
+    bytes: &[u8],
+    options: SnapshotOptions,
+) -> Result<(Vec<Entry>, Visit), SourceError> {
     let dir = TempDir::new().unwrap();
     let path = write(&dir, "s.db", bytes);
     all(&mut Snapshot::open(&path, &options)?, &query("/registry/", None))
@@ -65,7 +68,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Compares with what a live read returned when the corpus was captured.
-fn assert_corpus(phase: &str, entries: &[Entry], visit: &Visit) {
+pub(super) fn assert_corpus(phase: &str, entries: &[Entry], visit: &Visit) {
     let expected = String::from_utf8(corpus(&format!("{phase}.entries.jsonl.zst"))).unwrap();
     let mut lines = expected.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
     let head = lines.next().unwrap();
@@ -287,12 +290,16 @@ fn a_snapshot_that_was_changed_or_has_no_hash() {
 
 #[test]
 fn files_that_are_something_else() {
-    let cases: [(&[u8], &str); 6] = [
+    let cases: [(&[u8], &str); 10] = [
         (b"", "is empty"),
         (b"apiVersion: v1\nkind: Secret\n", "not an etcd snapshot"),
         (&[b'x'; 9_000], "not an etcd snapshot"),
         (b"SQLite format 3\0and so on", "SQLite"),
-        (b"\x1f\x8b\x08\0", "gzip"),
+        (b"\x1f\x8b\x08\0", "unpack"),
+        (b"BZh91AY", "bzip2"),
+        (b"age-encryption.org/v1\n", "encrypted by age"),
+        (b"[{\"etcdEvent\": {}}]", "an incremental snapshot of Gardener"),
+        (b"k8s:enc:aescbc:v1:k:", "a stored value"),
         (b"PK\x03\x04 cut short", "unpack"),
     ];
     for (bytes, words) in cases {

@@ -22,16 +22,24 @@ pub(super) fn file(e: &FileError) -> Option<String> {
             "read the running etcd with --endpoints, or take a copy with `etcdctl snapshot save`"
         }
         FileError::Unpack { .. } => "take another copy, or unpack it and give the snapshot file",
-        FileError::Members { .. } | FileError::Bomb { .. } => {
-            "unpack it and give the snapshot file"
+        FileError::Databases { .. } => "unpack it and give one of them",
+        FileError::Bomb { .. } => "unpack it and give the snapshot file",
+        FileError::NoRoom { .. } => "point TMPDIR to a directory with room for it",
+        FileError::Objects { .. } => {
+            "pipe one of its files into `atrest decode`, or give the etcd snapshot itself"
         }
         FileError::Foreign { what, .. } => match what {
             Foreign::Sqlite => "a k3s or kine database is opened with --kine",
-            Foreign::Gzip => "unpack it with gunzip first",
-            Foreign::Zstd => "unpack it with `zstd -d` first",
+            Foreign::Bzip2 => "unpack it with `bunzip2` first",
+            Foreign::Age => "decrypt it with `age -d` first",
+            Foreign::Incremental => {
+                "it holds only the changes since a full one: give the Full-* file before it, or restore both with `etcdbrctl restore`"
+            }
             Foreign::Value => "pipe a single value into `atrest decode`",
         },
-        FileError::NotSnapshot { .. } | FileError::NotEtcd { .. } => GIVE_SNAPSHOT,
+        FileError::NotSnapshot { .. }
+        | FileError::NotEtcd { .. }
+        | FileError::NoDatabase { .. } => GIVE_SNAPSHOT,
         FileError::Damaged { .. } => "take another copy; --salvage reads what is left",
         FileError::Digest { .. } | FileError::Size { .. } | FileError::NoDigest { .. } => {
             "take a whole copy; --skip-hash-check reads it all the same"

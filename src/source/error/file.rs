@@ -29,18 +29,31 @@ pub enum FileError {
     /// A running etcd holds it.
     #[error("{} is in use by a running etcd", .path.display())]
     InUse { path: PathBuf },
-    /// It is a zip file that cannot be unpacked.
+    /// It is a compressed file or an archive that cannot be unpacked.
     #[error("cannot unpack {}", .path.display())]
     Unpack {
         path: PathBuf,
         #[source]
         cause: Cause,
     },
-    /// It is a zip file of something else.
-    #[error("{} is a zip file with {members} members, not a compressed snapshot", .path.display())]
-    Members { path: PathBuf, members: usize },
-    /// It is a zip file larger than any snapshot.
-    #[error("{} says it unpacks to {bytes} bytes", .path.display())]
+    /// There is no room for what it unpacks to.
+    #[error("cannot unpack {} into a temporary file", .path.display())]
+    NoRoom {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+    /// It is a compressed file or an archive of something else.
+    #[error("{} holds no etcd database{}", .path.display(), in_members(*.members))]
+    NoDatabase { path: PathBuf, members: usize },
+    /// It is an archive of several databases.
+    #[error("{} holds {databases} etcd databases", .path.display())]
+    Databases { path: PathBuf, databases: usize },
+    /// It is an archive of objects.
+    #[error("{} is {what}: it holds objects, not a database", .path.display())]
+    Objects { path: PathBuf, what: &'static str },
+    /// It unpacks to more than any snapshot has.
+    #[error("{} unpacks to more than {bytes} bytes", .path.display())]
     Bomb { path: PathBuf, bytes: u64 },
     /// It is a file of another kind.
     #[error("{} is {what}, not an etcd snapshot", .path.display())]
@@ -76,18 +89,29 @@ pub enum FileError {
     NoDigest { path: PathBuf },
 }
 
+fn in_members(members: usize) -> String {
+    match members {
+        0 => String::new(),
+        1 => " in its one member".to_owned(),
+        n => format!(" in its {n} members"),
+    }
+}
+
 /// What a file is instead of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Foreign {
     /// A database of kine, perhaps.
     #[error("an SQLite database")]
     Sqlite,
-    /// Compressed by gzip.
-    #[error("gzip-compressed")]
-    Gzip,
-    /// Compressed by zstd.
-    #[error("zstd-compressed")]
-    Zstd,
+    /// Compressed by bzip2.
+    #[error("bzip2-compressed")]
+    Bzip2,
+    /// Encrypted by age.
+    #[error("encrypted by age")]
+    Age,
+    /// Changes that Gardener's etcd-backup-restore saved.
+    #[error("an incremental snapshot of Gardener's etcd-backup-restore")]
+    Incremental,
     /// The value of a single key.
     #[error("a stored value")]
     Value,
