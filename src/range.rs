@@ -56,3 +56,21 @@ impl KeyRange {
         key >= self.start.as_slice() && self.end.as_deref().is_none_or(|end| key < end)
     }
 }
+
+/// Sorts ranges and joins those that touch or overlap, so that no entry is read twice.
+#[must_use]
+pub fn merge_ranges(mut ranges: Vec<KeyRange>) -> Vec<KeyRange> {
+    ranges.sort_by(|a, b| a.start.cmp(&b.start));
+    let mut merged: Vec<KeyRange> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if last.end.as_deref().is_none_or(|end| range.start.as_slice() <= end) => {
+                if last.end.is_some() && (range.end.is_none() || range.end > last.end) {
+                    last.end = range.end;
+                }
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
+}

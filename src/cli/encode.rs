@@ -12,6 +12,8 @@ use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::{Ctx, open, stdin, ui};
 use crate::report::table;
+use crate::resource::is_namespaced;
+use crate::resource::kind::builtin;
 use crate::secret::Plaintext;
 use crate::storage;
 
@@ -28,7 +30,7 @@ pub struct Args {
     #[arg(default_value = "-", value_name = "FILE")]
     pub file: PathBuf,
 
-    /// The etcd key [default: derived from the object]
+    /// The etcd key, or RESOURCE/NAMESPACE/NAME [default: derived from the object]
     #[arg(long, value_name = "KEY")]
     pub key: Option<OsString>,
 
@@ -43,6 +45,9 @@ pub struct Args {
     prefix: args::Prefix,
 
     #[command(flatten)]
+    namespaces: args::Namespaces,
+
+    #[command(flatten)]
     reading: args::Reading,
 
     #[command(flatten)]
@@ -52,7 +57,13 @@ pub struct Args {
 impl Args {
     /// The options that are not this command's own.
     pub fn shared(&self) -> Shared {
-        Shared::of(&[&self.distribution, &self.prefix, &self.reading, &self.output])
+        Shared::of(&[
+            &self.distribution,
+            &self.prefix,
+            &self.namespaces,
+            &self.reading,
+            &self.output,
+        ])
     }
 }
 
@@ -71,6 +82,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let key = key(ctx, args, &object);
     storage::wipe(&mut object);
     let plain = Plaintext::new(encoded?.to_vec());
+    let key = key?;
     let configs = open::configs(ctx)?;
     let value = match &configs {
         None => Zeroizing::new(plain.expose().to_vec()),
@@ -79,8 +91,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
                 Failure::usage("the etcd key of this kind is not known")
                     .hint("give it with --key: it is authenticated with the value")
             })?;
-            let location = open::scope(ctx).locate(key);
-            let transformers = open::transformers(set)?;
+            let location = open::scope(ctx).locate_named(key);
+            let transformers = open::transformers(ctx, set)?;
             let resource = transformers.for_resource(&location.resource);
             let value = resource
                 .write(key, &plain)
@@ -139,23 +151,39 @@ fn read(args: &Args) -> Result<Value, Failure> {
 }
 
 /// The etcd key: `--key`, or where the API server keeps such an object.
-fn key(ctx: &Ctx, args: &Args, object: &Value) -> Option<Vec<u8>> {
-    if let Some(key) = &args.key {
-        return Some(key.as_bytes().to_vec());
+fn key(ctx: &Ctx, args: &Args, object: &Value) -> Result<Option<Vec<u8>>, Failure> {
+    let inside = object["metadata"]["namespace"].as_str();
+    let asked_for = &ctx.global.namespace;
+    if let Some(inside) = inside.filter(|_| !asked_for.is_empty())
+        && !asked_for.iter().any(|n| n == inside)
+    {
+        return Err(Failure::new(format!(
+            "the object is of namespace {inside}, not {}",
+            asked_for.join(", ")
+        )));
     }
-    let resource = match (object["apiVersion"].as_str()?, object["kind"].as_str()?) {
-        ("v1", "Secret") => "secrets",
-        ("v1", "ConfigMap") => "configmaps",
-        _ => return None,
+    let text = if let Some(key) = &args.key {
+        let Some(text) = key.to_str() else { return Ok(Some(key.as_bytes().to_vec())) };
+        text.to_owned()
+    } else {
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let kind = builtin(&word(&object["apiVersion"]), &word(&object["kind"]));
+        let name = word(&object["metadata"]["name"]);
+        let Some(resource) = kind.filter(|_| !name.is_empty()) else { return Ok(None) };
+        let namespace = inside.map_or_else(String::new, |namespace| format!("{namespace}/"));
+        format!("{resource}/{namespace}{name}")
     };
-    let metadata = &object["metadata"];
-    let base = open::scope(ctx).base().to_owned();
-    Some(
-        format!(
-            "{base}{resource}/{}/{}",
-            metadata["namespace"].as_str()?,
-            metadata["name"].as_str()?
-        )
-        .into_bytes(),
-    )
+    let named = open::keys(ctx, std::slice::from_ref(&text))?;
+    let key =
+        named.into_iter().filter(|key| !key.is_prefix).find_map(|k| k.keys.into_iter().next());
+    let key = key.ok_or_else(|| Failure::usage(format!("`{text}` is no key of an object")))?;
+    let location = open::scope(ctx).locate_named(&key);
+    if args.key.is_none()
+        && location.namespace.is_none()
+        && is_namespaced(&location.resource) == Some(true)
+    {
+        return Err(Failure::new(format!("the object of {} has no namespace", location.resource))
+            .hint("give it with -n NAMESPACE"));
+    }
+    Ok(Some(key))
 }

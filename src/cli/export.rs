@@ -82,7 +82,7 @@ const FIRST: [&str; 2] = ["namespaces", "customresourcedefinitions.apiextensions
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out;
     let reader = Reader::new(ctx, args.show_managed_fields)?;
-    let selection = Selection::new(ctx, reader.resources())?;
+    let selection = open::selection(ctx, reader.resources())?;
     let mut source = open::source(ctx)?;
     let tree = match &args.out {
         Some(dir) => Some(Tree::open(dir, args.force).map_err(|e| export_failure(&e))?),

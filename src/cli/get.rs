@@ -13,8 +13,10 @@ use super::object::{self, Reader};
 use super::{Ctx, open, ui};
 use crate::entry::Entry;
 use crate::report::{Format, table};
+use crate::resource::key::is_in;
+use crate::resource::{NamedKey, merge_ranges};
 use crate::scan::place::Misplaced;
-use crate::source::{KeyRange, Query};
+use crate::source::Query;
 use crate::storage;
 
 /// Options of `get`.
@@ -69,36 +71,14 @@ impl Args {
     }
 }
 
-/// A key as the user wrote it → the etcd key.
-pub fn full_key(ctx: &Ctx, key: &str) -> String {
-    let scope = open::scope(ctx);
-    if key.starts_with('/') || key.starts_with(scope.base()) {
-        return key.to_owned();
-    }
-    let (resource, rest) = key.split_once('/').unwrap_or((key, ""));
-    let below = crate::resource::Selector::parse(resource)
-        .ok()
-        .and_then(|s| s.ranges(scope.base()).into_iter().next())
-        .and_then(|r| String::from_utf8(r.start).ok());
-    match below {
-        // As with kubectl, -n completes a name.
-        Some(below) if !rest.is_empty() => match &ctx.global.namespace[..] {
-            [namespace] if !rest.contains('/') => format!("{below}{namespace}/{rest}"),
-            _ => format!("{below}{rest}"),
-        },
-        _ => format!("{}{key}", scope.base()),
-    }
-}
-
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out;
-    let keys: Vec<String> = args.keys.iter().map(|k| full_key(ctx, k)).collect();
+    let keys = open::keys(ctx, &args.keys)?;
     let reader = Reader::new(ctx, args.show_managed_fields)?;
     let mut source = open::source(ctx)?;
-    let ranges = keys.iter().map(|k| KeyRange::single(k.as_bytes())).collect();
     let query = Query {
-        ranges: crate::resource::merge_ranges(ranges),
+        ranges: merge_ranges(keys.iter().flat_map(NamedKey::singles).collect()),
         revision: ctx.global.revision,
         ordered: true,
     };
@@ -115,11 +95,15 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let mut exit = if visit.damage.is_empty() { Exit::Ok } else { Exit::Partial };
     let mut items = Vec::new();
     let mut missing = Vec::new();
+    let scope = open::scope(ctx);
+    let wanted = |e: &&Entry| is_in(&scope.locate_named(&e.key), &ctx.global.namespace);
     for key in &keys {
-        let Some(entry) = found.iter().find(|e| e.key == key.as_bytes()) else {
-            missing.push(key.as_str());
+        let means = |e: &&Entry| key.keys.contains(&e.key);
+        let Some(entry) = found.iter().filter(wanted).find(means) else {
+            missing.push(key);
             continue;
         };
+        let key = String::from_utf8_lossy(&entry.key);
         let revision = visit.revision;
         let mut look = |found: &mut Misplaced| {
             // That nobody can look makes the object no less misplaced.
@@ -133,7 +117,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
                 items.push((json, header));
             }
             Err(reason) => {
-                ctx.ui.warn(&format!("cannot show {}: {reason}", table::visible(key)));
+                ctx.ui.warn(&format!("cannot show {}: {reason}", table::visible(&key)));
                 exit = Exit::Partial;
             }
         }
@@ -142,23 +126,36 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if missing.is_empty() {
         return Ok(exit);
     }
-    let mut failure = Failure::new(format!(
-        "no entry {} at revision {}",
-        missing.iter().map(|k| table::visible(k)).collect::<Vec<_>>().join(", "),
-        visit.revision
-    ));
-    if missing
-        .iter()
-        .any(|k| k.trim_start_matches(open::scope(ctx).base()).matches('/').count() < 2)
-    {
-        failure = failure.hint(
+    Err(not_there(ctx, &missing, visit.revision))
+}
+
+fn not_there(ctx: &Ctx, missing: &[&NamedKey], revision: i64) -> Failure {
+    let name = |key: &NamedKey| {
+        let keys = key.keys.iter().map(|k| table::visible(&String::from_utf8_lossy(k)));
+        keys.collect::<Vec<_>>().join(" or ")
+    };
+    let names: Vec<_> = missing.iter().map(|key| name(key)).collect();
+    let namespaces = match &ctx.global.namespace[..] {
+        [] => String::new(),
+        names => format!(" in namespace {}", names.join(", ")),
+    };
+    let failure =
+        Failure::new(format!("no entry {}{namespaces} at revision {revision}", names.join(", ")));
+    let scope = open::scope(ctx);
+    let short = |key: &&NamedKey| {
+        let location = scope.locate_named(&key.keys[0]);
+        key.is_prefix || !location.internal && location.namespace.is_none()
+    };
+    if missing.iter().any(short) {
+        failure.hint(
             "a KEY is /registry/secrets/NAMESPACE/NAME, secrets/NAMESPACE/NAME, or secrets/NAME with -n NAMESPACE; `atrest scan --list` shows them all",
-        );
+        )
     } else if ctx.global.revision.is_none() {
-        failure = failure
-            .hint("`atrest history KEY` shows whether it existed; --revision reads an older state");
+        failure
+            .hint("`atrest history KEY` shows whether it existed; --revision reads an older state")
+    } else {
+        failure
     }
-    Err(failure)
 }
 
 /// The object, a line on how it is stored, and whether all of it is shown. `look` finds out what
@@ -171,7 +168,7 @@ pub fn show(
     look: &mut dyn FnMut(&mut Misplaced),
 ) -> Result<(Value, String, bool), String> {
     let scope = open::scope(ctx);
-    let location = scope.locate(&entry.key);
+    let location = scope.locate_named(&entry.key);
     let mut shown = reader
         .read(entry.as_ref(), &location)
         .map_err(|n| format!("{} ({})", n.reason, super::object::stored_as(&n.judged)))?;

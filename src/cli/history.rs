@@ -7,12 +7,12 @@ use std::ops::ControlFlow;
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::object::{NotShown, Reader as Decoder};
-use super::target::Target;
 use super::{Ctx, open, ui};
 use crate::forensics::changes::Contents;
 use crate::report::causes::Causes;
 use crate::report::history::{Report, Revision};
 use crate::report::{Format, table};
+use crate::resource::key::is_in;
 use crate::resource::{Location, Scope};
 use crate::scan::{Finding, Status};
 use crate::source::{KeyRange, Query, Record, Source, Visit};
@@ -69,14 +69,14 @@ impl Args {
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out;
     let scope = open::scope(ctx);
-    let targets: Vec<_> =
-        args.keys.iter().map(|k| Target::parse(k, &scope)).collect::<Result<_, _>>()?;
+    let targets = open::keys(ctx, &args.keys)?;
     let decoder = Decoder::new(ctx, false)?;
     let mut source = open::source(ctx)?;
     let info = source.info();
     let mut reader = Reader {
         source: source.as_mut(),
         scope: &scope,
+        namespaces: &ctx.global.namespace,
         decoder: &decoder,
         reveal: args.reveal,
         revision: ctx.global.revision,
@@ -139,6 +139,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
 struct Reader<'a> {
     source: &'a mut dyn Source,
     scope: &'a Scope,
+    namespaces: &'a [String],
     decoder: &'a Decoder,
     reveal: bool,
     revision: Option<i64>,
@@ -177,11 +178,19 @@ impl Reader<'_> {
     fn read(&mut self, ranges: Vec<KeyRange>) -> Result<Visit, Failure> {
         let query = self.query(ranges);
         let (scope, decoder, reveal) = (self.scope, self.decoder, self.reveal);
+        let namespaces = self.namespaces;
         let Self { source, revisions, before, unread, no_objects, .. } = self;
         Ok(source.held(&query, &mut |record, held| {
+            let key = match &record {
+                Record::Put(entry) => entry.key,
+                Record::Delete { key, .. } => key,
+            };
+            let location = scope.locate_named(key);
+            if !is_in(&location, namespaces) {
+                return ControlFlow::Continue(());
+            }
             revisions.push(match record {
                 Record::Put(entry) => {
-                    let location = scope.locate(entry.key);
                     let judged = decoder.judge(&location.resource, entry.key, entry.stored());
                     let mut finding = Box::new(Finding::new(entry, &location, judged));
                     let mut note = |not: &NotShown| {
@@ -212,7 +221,7 @@ impl Reader<'_> {
                 }
                 Record::Delete { key, revision } => {
                     before.remove(key);
-                    let location = owned(scope.locate(key));
+                    let location = owned(location);
                     Revision::Delete { key: key.to_vec(), location, revision, held }
                 }
             });

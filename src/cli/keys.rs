@@ -52,8 +52,8 @@ impl Args {
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out;
     let configs = open::configs(ctx)?;
-    let selection = Selection::new(ctx, configs.as_ref().map(ConfigSet::resources))?;
-    let transformers = configs.as_ref().map(open::transformers).transpose()?;
+    let selection = open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?;
+    let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
     let judge: Box<dyn Judge + '_> = match &transformers {
         None => Box::new(Prefixes),
         Some(t) => Box::new(ByPrefix(t)),

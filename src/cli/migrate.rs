@@ -115,8 +115,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             .hint("give the API server's file with --encryption-config"));
     };
     checks::confirm(&configs, &args.confirm_config)?;
-    let transformers = open::transformers(&configs)?;
-    let selection = Selection::new(ctx, Some(configs.resources()))?;
+    let transformers = open::transformers(ctx, &configs)?;
+    let selection = open::selection(ctx, Some(configs.resources()))?;
     let mut live = open::live(ctx)?;
     let servers = checks::servers(ctx, args, &mut live, &selection, &transformers)?;
     // From here on the first signal ends the run in good order, the second at once.

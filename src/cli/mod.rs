@@ -11,7 +11,6 @@ pub mod open;
 pub mod profile;
 pub mod progress;
 pub mod stdin;
-pub mod target;
 pub mod ui;
 
 mod completion;

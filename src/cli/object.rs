@@ -71,7 +71,7 @@ impl Reader {
     /// With the configurations that the options name.
     pub fn new(ctx: &Ctx, managed_fields: bool) -> Result<Self, Failure> {
         let configs = open::configs(ctx)?;
-        let transformers = configs.as_ref().map(open::transformers).transpose()?;
+        let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
         Ok(Self { managed_fields, transformers, configs })
     }
 

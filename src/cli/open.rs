@@ -7,12 +7,13 @@ use super::failure::Failure;
 use super::{Ctx, configuration};
 use crate::config::ConfigSet;
 use crate::kms::Plugins;
-use crate::resource::{DEFAULT_PREFIX, Location, Scope, Selector};
+pub use crate::resource::Selection;
+use crate::resource::{DEFAULT_PREFIX, NamedKey, Scope, Selector};
+use crate::source::Source;
 use crate::source::data_dir::DataDir;
 use crate::source::kine::Kine;
 use crate::source::live::{Credentials, Live, LiveOptions};
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
-use crate::source::{Query, Source};
 use crate::transform::Transformers;
 
 /// Opens the source that the options name.
@@ -112,93 +113,51 @@ pub fn config_wire(set: &ConfigSet) -> crate::report::wire::Config {
 ///
 /// # Errors
 /// When a key does not fit its provider.
-pub fn transformers(set: &ConfigSet) -> Result<Transformers, Failure> {
+pub fn transformers(ctx: &Ctx, set: &ConfigSet) -> Result<Transformers, Failure> {
     Transformers::new(set, Arc::new(Plugins::new()))
+        .map(|t| t.behind(ctx.global.proxy_namespace.as_deref().unwrap_or_default().as_bytes()))
         .map_err(|e| Failure::new("the configuration cannot be used").because(&e))
 }
 
-/// What the user wants to see.
-#[derive(Clone, Debug)]
-pub struct Selection {
-    /// Where keys begin.
-    pub scope: Scope,
-    /// Resources; empty is none.
-    pub resources: Vec<Selector>,
-    /// Namespaces; empty is all.
-    pub namespaces: Vec<String>,
+/// What is asked for; `configured` are the resources of the encryption configuration, the default
+/// when one is given.
+///
+/// # Errors
+/// When a `--resource` is none.
+pub fn selection(ctx: &Ctx, configured: Option<Vec<Selector>>) -> Result<Selection, Failure> {
+    let global = &ctx.global;
+    let resources = if global.all_resources {
+        vec![Selector::All]
+    } else if global.resource.is_empty() {
+        configured.unwrap_or_else(|| vec![Selector::Exact("secrets".to_owned())])
+    } else {
+        global
+            .resource
+            .iter()
+            .map(|r| Selector::parse(r).map_err(Failure::usage))
+            .collect::<Result<_, _>>()?
+    };
+    Ok(Selection { scope: scope(ctx), resources, namespaces: global.namespace.clone() })
 }
 
-impl Selection {
-    /// Reads the options; `configured` are the resources of the encryption configuration, the
-    /// default when one is given.
-    ///
-    /// # Errors
-    /// When a `--resource` is none.
-    pub fn new(ctx: &Ctx, configured: Option<Vec<Selector>>) -> Result<Self, Failure> {
-        let global = &ctx.global;
-        let resources = if global.all_resources {
-            vec![Selector::All]
-        } else if global.resource.is_empty() {
-            configured.unwrap_or_else(|| vec![Selector::Exact("secrets".to_owned())])
-        } else {
-            global
-                .resource
-                .iter()
-                .map(|r| Selector::parse(r).map_err(Failure::usage))
-                .collect::<Result<_, _>>()?
-        };
-        Ok(Self { scope: scope(ctx), resources, namespaces: global.namespace.clone() })
-    }
-
-    /// What a verdict is about: what was asked for and everything that the configuration serves,
-    /// in every namespace.
-    #[must_use]
-    pub fn judged(&self, configured: Option<Vec<Selector>>) -> Self {
-        let mut resources = self.resources.clone();
-        resources.extend(configured.unwrap_or_default());
-        Self { resources, namespaces: Vec::new(), scope: self.scope.clone() }
-    }
-
-    /// The key ranges to read. They may hold more than what is selected.
-    #[must_use]
-    pub fn query(&self, revision: Option<i64>, ordered: bool) -> Query {
-        Query { ranges: self.scope.ranges(&self.resources), revision, ordered }
-    }
-
-    /// The resources, for a sentence.
-    #[must_use]
-    pub fn names(&self) -> String {
-        let names: Vec<_> = self.resources.iter().map(ToString::to_string).collect();
-        names.join(", ")
-    }
-
-    /// What is looked for, for a sentence.
-    #[must_use]
-    pub fn words(&self) -> String {
-        let mut words = format!("{} under {}", self.names(), self.scope.prefix);
-        if !self.namespaces.is_empty() {
-            words += " in namespace ";
-            words += &self.namespaces.join(", ");
-        }
-        words
-    }
-
-    /// Whether a key is selected, and where it belongs.
-    #[must_use]
-    pub fn locate<'k>(&self, key: &'k [u8]) -> Option<Location<'k>> {
-        let location = self.scope.locate(key);
-        let wanted = self.resources.iter().any(|r| r.matches(&location.resource))
-            && (self.namespaces.is_empty()
-                || location
-                    .namespace
-                    .as_deref()
-                    .is_some_and(|ns| self.namespaces.iter().any(|n| n == ns)));
-        wanted.then_some(location)
-    }
-}
-
-/// `--prefix`, or the API server's default.
+/// Where the API server keeps its objects: `--prefix` or its default, behind `--proxy-namespace`.
 #[must_use]
 pub fn scope(ctx: &Ctx) -> Scope {
-    Scope::new(ctx.global.prefix.as_deref().unwrap_or(DEFAULT_PREFIX))
+    Scope::behind(
+        ctx.global.proxy_namespace.as_deref().unwrap_or_default(),
+        ctx.global.prefix.as_deref().unwrap_or(DEFAULT_PREFIX),
+    )
+}
+
+/// KEYs, read in the scope and namespaces that the options name.
+///
+/// # Errors
+/// When a text is no KEY.
+pub fn keys(ctx: &Ctx, texts: &[String]) -> Result<Vec<NamedKey>, Failure> {
+    let scope = scope(ctx);
+    let named = |text: &String| NamedKey::parse(text, &scope, &ctx.global.namespace);
+    texts.iter().map(named).collect::<Result<_, _>>().map_err(|e| {
+        Failure::usage(e)
+            .hint("write it like /registry/secrets/default/login or secrets/default/login")
+    })
 }

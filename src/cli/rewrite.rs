@@ -80,10 +80,10 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             .hint("choose another name; nothing is overwritten"));
     }
     let new = one_config(ctx, &args.write_config)?;
-    let writer = open::transformers(&new)?;
+    let writer = open::transformers(ctx, &new)?;
     // What the new configuration reads needs no old one.
     let old = open::configs(ctx)?.unwrap_or_else(|| new.clone());
-    let reader = open::transformers(&old)?;
+    let reader = open::transformers(ctx, &old)?;
 
     let options = SnapshotOptions { skip_hash_check: ctx.global.skip_hash_check, salvage: false };
     let mut snapshot = Snapshot::open(input, &options)?;

@@ -125,13 +125,13 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         return Err(Failure::usage("--fail-on misplaced says nothing without reading the values")
             .hint("add --verify"));
     }
-    let selection = Selection::new(ctx, configs.as_ref().map(ConfigSet::resources))?;
+    let selection = open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?;
     let mut source = open::source(ctx)?;
     let info = source.info();
     let list = args.list || format == Format::Jsonl;
     let query = selection.query(ctx.global.revision, list);
 
-    let transformers = configs.as_ref().map(open::transformers).transpose()?;
+    let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
     let judge: Box<dyn CountingJudge + '_> = match (&transformers, args.verify) {
         (None, _) => Box::new(Prefixes),
         (Some(t), false) => Box::new(ByPrefix(t)),
@@ -228,7 +228,7 @@ fn nothing_found(selection: &Selection) -> String {
     format!(
         "no entries of {} under {}; another cluster may use another --prefix (OpenShift: /kubernetes.io/)",
         selection.names(),
-        selection.scope.prefix
+        selection.scope.base()
     )
 }
 

@@ -52,14 +52,14 @@ pub fn run(ctx: &Ctx, args: &scan::Args) -> Result<Exit, Failure> {
     if configs.is_none() && args.verify {
         return Err(scan::verify_needs_keys());
     }
-    let selection = Selection::new(ctx, configs.as_ref().map(ConfigSet::resources))?;
+    let selection = open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?;
     // "Done" is a verdict; the view alone is of what was asked for.
     let judged = if args.until_done {
         selection.judged(configs.as_ref().map(ConfigSet::resources))
     } else {
         selection.clone()
     };
-    let transformers = configs.as_ref().map(open::transformers).transpose()?;
+    let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
     let judge: Box<dyn Judge + '_> = match (&transformers, args.verify) {
         (None, _) => Box::new(Prefixes),
         (Some(t), false) => Box::new(ByPrefix(t)),

@@ -5,6 +5,8 @@
 //! [`Observer`] what happens meanwhile, and returns what it found. `report` writes an outcome
 //! down; `cli` alone turns arguments into options and errors into words.
 
+mod select;
+
 /// Is told what a job meets while it runs.
 pub trait Observer {
     /// A remark: the result is whole without it.

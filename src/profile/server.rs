@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::mounts::{Mounts, items, text};
+use crate::resource::joined;
 use crate::yaml_tree::{self, Node, Value};
 
 /// Where an API server keeps its objects, as its flags say it. Paths are the container's.
@@ -163,23 +164,12 @@ impl ApiServer {
             "etcd-cafile" => self.etcd_cafile = path(),
             "etcd-certfile" => self.etcd_certfile = path(),
             "etcd-keyfile" => self.etcd_keyfile = path(),
-            "etcd-prefix" => {
-                self.etcd_prefix = (!value.is_empty()).then(|| slashed(value));
-            }
+            "etcd-prefix" => self.etcd_prefix = Some(joined(value)),
             "encryption-provider-config" | "experimental-encryption-provider-config" => {
                 self.encryption_provider_config = path();
             }
             _ => {}
         }
-    }
-}
-
-/// `kubernetes.io` → `/kubernetes.io/`: the API server puts its prefix below the root
-/// (kubernetes/apiserver `pkg/storage/etcd3/store.go`: `path.Join("/", prefix)`).
-fn slashed(prefix: &str) -> String {
-    match prefix.trim_matches('/') {
-        "" => "/".to_owned(),
-        inner => format!("/{inner}/"),
     }
 }
 

@@ -4,7 +4,7 @@
 //! kubernetes/kubernetes `pkg/kubeapiserver/default_storage_factory_builder.go` for resources that
 //! are, or were, stored under another group than their own.
 
-use super::{CORE, GROUPED, OPENSHIFT, RENAMED};
+use super::catalogue::{OPENSHIFT, is_builtin};
 
 /// Whether objects of a kind are of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +35,14 @@ pub fn plural(kind: &str) -> String {
     name
 }
 
-/// Whether a built-in resource's group is known for certain from its qualified name.
-fn is_builtin(resource: &str) -> bool {
-    let (name, group) = resource.split_once('.').unwrap_or((resource, ""));
-    if group.is_empty() {
-        return CORE.contains(&name);
-    }
-    let segment = RENAMED.iter().find(|(_, n)| *n == name).map_or(name, |(s, _)| *s);
-    GROUPED.iter().any(|(s, g)| *s == segment && *g == group)
+/// The qualified name of the built-in resource that objects of a kind are stored as.
+#[must_use]
+pub fn builtin(api_version: &str, kind: &str) -> Option<String> {
+    let name = match api_version.split_once('/') {
+        Some((group, _)) => format!("{}.{group}", plural(kind)),
+        None => plural(kind),
+    };
+    is_builtin(&name).then_some(name)
 }
 
 /// Whether an object that says to be `kind` of `api_version` belongs to `resource`, a qualified
@@ -79,6 +79,7 @@ pub fn fits(resource: &str, api_version: &str, kind: &str) -> Fit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::catalogue::CORE;
 
     #[test]
     fn every_builtin_kind_belongs_to_its_own_resource_alone() {

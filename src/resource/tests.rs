@@ -1,4 +1,8 @@
+use std::borrow::Cow;
+
+use super::catalogue::GROUPED;
 use super::*;
+use crate::range::KeyRange;
 
 fn at(key: &str) -> (String, Option<String>, String, bool) {
     let l = locate(key.as_bytes(), DEFAULT_PREFIX.as_bytes());
@@ -47,16 +51,72 @@ fn keys_map_to_resources() {
 }
 
 #[test]
-fn openshift_prefixes_are_known() {
-    let l = locate(b"/kubernetes.io/secrets/a/b", b"/kubernetes.io/");
+fn openshift_has_two_prefixes() {
+    let scope = Scope::new("kubernetes.io");
+    let l = scope.locate(b"/kubernetes.io/secrets/a/b");
     assert_eq!((l.resource.as_ref(), l.namespace.as_deref()), ("secrets", Some("a")));
-    let l = locate(b"/openshift.io/oauth/accesstokens/t", b"/openshift.io/");
+    let l = scope.locate(b"/openshift.io/oauth/accesstokens/t");
     assert_eq!(
         (l.resource.as_ref(), l.name.as_ref()),
         ("oauthaccesstokens.oauth.openshift.io", "t")
     );
-    let l = locate(b"/openshift.io/routes/a/b", b"/kubernetes.io/");
-    assert_eq!(l.resource.as_ref(), "routes.route.openshift.io");
+    let l = scope.locate(b"/openshift.io/routes/a/b");
+    assert_eq!(
+        (l.resource.as_ref(), l.namespace.as_deref()),
+        ("routes.route.openshift.io", Some("a"))
+    );
+    assert_eq!(scope.locate(b"/openshift.io/newkinds/a/b").resource, "newkinds");
+    // Another prefix is another API server's.
+    assert!(Scope::new("/registry").locate(b"/openshift.io/routes/a/b").internal);
+}
+
+/// The first answer that counts is that of the API server that shares the etcd.
+#[test]
+fn an_aggregated_api_server_may_have_its_group_twice() {
+    for key in [
+        "/registry/wardle.example.com/flunders/a/f",
+        "/registry/wardle.example.com/wardle.example.com/flunders/a/f",
+        "/registry/its.own.prefix/wardle.example.com/flunders/a/f",
+    ] {
+        assert_eq!(at(key).0, "flunders.wardle.example.com", "{key}");
+        assert_eq!(at(key).2, "f", "{key}");
+    }
+    let l = at("/registry/servicecatalog.k8s.io/clusterservicebrokers/b");
+    assert_eq!(
+        (l.0.as_str(), l.1, l.2.as_str()),
+        ("clusterservicebrokers.servicecatalog.k8s.io", None, "b")
+    );
+}
+
+#[test]
+fn what_another_prefix_holds_is_nobodys_resource() {
+    for key in ["/registry/cluster1/secrets/a/b", "/registry/cluster1/services/specs/a/b"] {
+        assert!(at(key).3, "{key}");
+        assert!(Scope::new("/").locate(key.as_bytes()).internal, "{key}");
+        let named = Scope::new("/registry").locate_named(key.as_bytes()).resource.into_owned();
+        assert_eq!(named, key.split('/').nth(3).unwrap(), "{key}");
+    }
+    assert!(Scope::new("/").locate(b"/kubernetes.io/secrets/a/b").internal);
+    assert_eq!(Scope::new("/").locate(b"/secrets/a/b").resource, "secrets");
+}
+
+#[test]
+fn a_key_tells_its_base() {
+    for (key, base) in [
+        ("/registry/secrets/a/b", "/registry/"),
+        ("/registry/secrets/secrets/b", "/registry/"),
+        ("/registry/minions/n", "/registry/"),
+        ("/registry/example.com/secrets/a/b", "/registry/"),
+        ("/kubernetes.io/secrets/a/b", "/kubernetes.io/"),
+        ("/openshift.io/routes/a/b", "/openshift.io/"),
+        ("/a/b/c/services/endpoints/a/b", "/a/b/c/"),
+        ("/secrets/a/b", "/"),
+    ] {
+        assert_eq!(base_of(key.as_bytes()), Some(base.len()), "{key}");
+    }
+    for key in ["compact_rev_key", "/registry/masterleases/1.2.3.4", "/registry/health", "/"] {
+        assert_eq!(base_of(key.as_bytes()), None, "{key}");
+    }
 }
 
 #[test]
@@ -66,21 +126,31 @@ fn own_prefix_is_stripped() {
     assert_eq!((l.resource.as_ref(), l.name.as_ref()), ("secrets", "b"));
 }
 
+/// As the API server: `path.Join("/", prefix)`.
 #[test]
-fn scopes_narrow_and_widen() {
+fn a_prefix_is_joined_as_the_api_server_joins_it() {
+    for (given, base) in [
+        ("/registry", "/registry/"),
+        ("registry/", "/registry/"),
+        ("foo//bar", "/foo/bar/"),
+        ("/foo/./bar/", "/foo/bar/"),
+        ("//foo/x/../bar", "/foo/bar/"),
+        ("../foo", "/foo/"),
+        ("/registry/cluster1", "/registry/cluster1/"),
+        ("", "/"),
+        ("/", "/"),
+    ] {
+        assert_eq!(Scope::new(given).base(), base, "{given}");
+    }
     let secrets = [Selector::Exact("secrets".into())];
-    let ranges = |prefix: &str| Scope::new(prefix).ranges(&secrets);
     let p = |s: &str| KeyRange::prefix(s.as_bytes());
-    assert_eq!(ranges("/registry"), [p("/registry/secrets/")]);
-    assert_eq!(ranges("/registry/secrets/a"), [p("/registry/secrets/a")]);
-    assert_eq!(ranges("/registry/secrets"), [p("/registry/secrets/")]);
-    assert_eq!(ranges("/registry/configmaps/"), []);
-    assert_eq!(ranges("/prod"), [p("/prod/secrets/")]);
-    assert!(ranges("/").contains(&p("/kubernetes.io/secrets/")));
-    assert!(ranges("").contains(&p("/registry/secrets/")));
-    let deeper = Scope::new("/registry/secrets/a/");
-    let l = deeper.locate(b"/registry/secrets/a/b");
-    assert_eq!((l.resource.as_ref(), l.namespace.as_deref()), ("secrets", Some("a")));
+    assert_eq!(Scope::new("/registry/a").ranges(&secrets), [p("/registry/a/secrets/")]);
+    assert_eq!(Scope::new("/").ranges(&secrets), [p("/secrets/")]);
+    // A resource is none of the prefix.
+    assert_eq!(Scope::new("/registry/secrets").ranges(&secrets), [p("/registry/secrets/secrets/")]);
+    let behind = Scope::behind("/tenant-a", "registry");
+    assert_eq!(behind.ranges(&secrets), [p("/tenant-a/registry/secrets/")]);
+    assert_eq!(behind.locate(b"/tenant-a/registry/secrets/a/b").resource, "secrets");
     let routes = [Selector::Exact("routes.route.openshift.io".into())];
     assert!(Scope::new("/kubernetes.io/").ranges(&routes).contains(&p("/openshift.io/routes/")));
 }

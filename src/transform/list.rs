@@ -148,6 +148,8 @@ pub struct ResourceTransformers {
     pub(super) kms: Arc<dyn Unwrap>,
     /// The write plugin's key ID and when it was asked for.
     pub(super) write_key_id: RwLock<Option<(Result<Arc<str>, KmsError>, Instant)>>,
+    /// What a proxy puts before the API server's keys.
+    pub(super) proxy_namespace: Arc<[u8]>,
 }
 
 /// Where a key stands in a list.
@@ -225,6 +227,11 @@ impl ResourceTransformers {
             .filter(|p| p.provider == provider && p.version == version)
             .flat_map(|p| p.keys.iter().map(|k| &*k.name))
             .collect()
+    }
+
+    /// The key as the API server wrote it, which is what it authenticates.
+    pub(super) fn as_written<'k>(&self, etcd_key: &'k [u8]) -> &'k [u8] {
+        etcd_key.strip_prefix(&*self.proxy_namespace).unwrap_or(etcd_key)
     }
 }
 

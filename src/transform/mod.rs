@@ -46,6 +46,8 @@ pub struct Transformers {
     prepared: Vec<Vec<Vec<Arc<Prepared>>>>,
     kms: Arc<dyn Unwrap>,
     resources: RwLock<HashMap<String, Arc<ResourceTransformers>>>,
+    /// What a proxy puts before the API server's keys.
+    proxy_namespace: Arc<[u8]>,
 }
 
 impl Transformers {
@@ -72,7 +74,17 @@ impl Transformers {
             prepared,
             kms,
             resources: RwLock::default(),
+            proxy_namespace: Arc::default(),
         })
+    }
+
+    /// For values that were written through a proxy that puts `namespace` before each key: the
+    /// API server authenticated its own keys, without it.
+    #[must_use]
+    pub fn behind(mut self, namespace: &[u8]) -> Self {
+        self.proxy_namespace = Arc::from(namespace);
+        self.resources = RwLock::default();
+        self
     }
 
     /// The transformers that serve a group-qualified resource (`secrets`, `deployments.apps`).
@@ -104,6 +116,7 @@ impl Transformers {
             lists: self.prepared.iter().enumerate().map(list).collect(),
             kms: Arc::clone(&self.kms),
             write_key_id: RwLock::default(),
+            proxy_namespace: Arc::clone(&self.proxy_namespace),
         }
     }
 
@@ -125,6 +138,7 @@ impl Transformers {
             lists: self.set.files().iter().enumerate().map(list).collect(),
             kms: Arc::clone(&self.kms),
             write_key_id: RwLock::default(),
+            proxy_namespace: Arc::clone(&self.proxy_namespace),
         }
     }
 

@@ -27,6 +27,7 @@ impl ResourceTransformers {
     /// # Errors
     /// When no key of any configuration reads it.
     pub fn read(&self, etcd_key: &[u8], value: &[u8]) -> Result<Opened, ReadError> {
+        let etcd_key = self.as_written(etcd_key);
         let envelope = Envelope::of(value);
         let mut attempts = Vec::new();
         for (index, list) in self.lists.iter().enumerate() {
@@ -131,6 +132,7 @@ impl ResourceTransformers {
     /// # Errors
     /// When the plugin does not wrap a key, or the value does not fit.
     pub fn write(&self, etcd_key: &[u8], plaintext: &Plaintext) -> Result<Vec<u8>, WriteError> {
+        let etcd_key = self.as_written(etcd_key);
         let Some(prepared) = self.first().providers.first() else {
             return Ok(plaintext.expose().to_vec());
         };

@@ -26,6 +26,7 @@ mod migrate;
 mod numbers;
 mod options;
 mod past;
+mod prefix;
 mod profile;
 mod residue;
 mod residue_damage;

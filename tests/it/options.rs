@@ -10,7 +10,7 @@ const CONNECTION: &str = "cacert cert key user password insecure-skip-tls-verify
 const PROFILE: &str = "profile manifest root";
 const OUTPUT: &str = "quiet no-progress color";
 const ANY_SOURCE: &str = "endpoints snapshot data-dir kine skip-hash-check salvage";
-const SELECTION: &str = "prefix resource all-resources namespace";
+const SELECTION: &str = "prefix proxy-namespace resource all-resources namespace";
 
 /// Every command, with what it needs to be parsed, and the shared options that it honours.
 fn table() -> Vec<(&'static str, &'static str, String)> {
@@ -18,16 +18,28 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
     let read = [ANY_SOURCE, CONNECTION, PROFILE, "encryption-config", OUTPUT].join(" ");
     vec![
         ("scan", "", all(&[&read, SELECTION, "revision write-out"])),
-        ("get", "x", all(&[&read, "prefix namespace revision write-out"])),
-        ("decode", "", all(&[PROFILE, OUTPUT, "key prefix encryption-config write-out"])),
-        ("encode", "", all(&[PROFILE, OUTPUT, "key prefix encryption-config"])),
+        ("get", "x", all(&[&read, "prefix proxy-namespace namespace revision write-out"])),
+        (
+            "decode",
+            "",
+            all(&[PROFILE, OUTPUT, "key prefix proxy-namespace encryption-config write-out"]),
+        ),
+        (
+            "encode",
+            "",
+            all(&[PROFILE, OUTPUT, "key prefix proxy-namespace namespace encryption-config"]),
+        ),
         ("export", "", all(&[&read, SELECTION, "revision write-out"])),
         (
             "rewrite",
             "--out x --write-config x",
-            all(&[PROFILE, OUTPUT, "snapshot skip-hash-check prefix encryption-config write-out"]),
+            all(&[
+                PROFILE,
+                OUTPUT,
+                "snapshot skip-hash-check prefix proxy-namespace encryption-config write-out",
+            ]),
         ),
-        ("history", "x", all(&[&read, "prefix namespace revision write-out"])),
+        ("history", "x", all(&[&read, "prefix proxy-namespace namespace revision write-out"])),
         ("keys", "", all(&[&read, SELECTION, "revision write-out"])),
         (
             "migrate",
@@ -38,7 +50,7 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
         ("config check", "", all(&[PROFILE, OUTPUT, "encryption-config write-out"])),
         ("config explain", "x", all(&[PROFILE, OUTPUT, "encryption-config write-out"])),
         ("config new", "--provider aesgcm", all(&[OUTPUT, "resource all-resources write-out"])),
-        ("config rotate", "--step add", all(&[&read, "prefix resource"])),
+        ("config rotate", "--step add", all(&[&read, "prefix proxy-namespace resource"])),
         ("completion", "bash", String::new()),
         ("man", "", String::new()),
         ("version", "", String::new()),
@@ -81,7 +93,7 @@ fn every_command_refuses_what_it_does_not_honour() {
         .collect();
     options.sort();
     options.dedup();
-    assert_eq!(options.len(), 30);
+    assert_eq!(options.len(), 31);
     for (command, needs, honoured) in table() {
         let honoured: Vec<&str> = honoured.split(' ').collect();
         let words: Vec<&str> = command.split(' ').chain(needs.split(' ')).collect();

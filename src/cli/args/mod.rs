@@ -67,6 +67,8 @@ pub struct Shared {
     pub keepalive_timeout: Duration,
     /// `--prefix`
     pub prefix: Option<String>,
+    /// `--proxy-namespace`
+    pub proxy_namespace: Option<String>,
     /// `--resource`
     pub resource: Vec<String>,
     /// `--all-resources`

@@ -7,14 +7,20 @@ use super::{Group, Shared};
 /// Where the API server keeps its objects.
 #[derive(Clone, Debug, Args)]
 pub struct Prefix {
-    /// The API server's `--etcd-prefix`, or a key prefix below it [default: /registry/]
+    /// The API server's `--etcd-prefix`, in any of its spellings [default: /registry/]
     #[arg(long, value_name = "PREFIX", help_heading = "Selection")]
     prefix: Option<String>,
+
+    /// What an etcd proxy puts before every key of the API server (`etcd grpc-proxy start
+    /// --namespace`), where the etcd or its snapshot is read without the proxy
+    #[arg(long, value_name = "BYTES", help_heading = "Selection")]
+    proxy_namespace: Option<String>,
 }
 
 impl Group for Prefix {
     fn put(&self, shared: &mut Shared) {
         shared.prefix.clone_from(&self.prefix);
+        shared.proxy_namespace.clone_from(&self.proxy_namespace);
     }
 }
 

@@ -135,7 +135,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
 
 /// Only what retires a key looks whether it is in use.
 fn no_source_needed(ctx: &Ctx, args: &Args) -> Result<(), Failure> {
-    let named = ["endpoints", "snapshot", "data-dir", "kine", "prefix"];
+    let named = ["endpoints", "snapshot", "data-dir", "kine", "prefix", "proxy-namespace"];
     let named = named.into_iter().find(|name| ctx.given.has(name));
     match named.or_else(|| ctx.given.connection()) {
         Some(name) if args.step != StepName::Retire => {
@@ -241,7 +241,7 @@ fn usage(ctx: &Ctx, old: &EncryptionConfig, rotated: &Rotated) -> Result<Usage, 
     let selection = Selection {
         resources: vec![Selector::All],
         namespaces: Vec::new(),
-        ..Selection::new(ctx, None)?
+        ..open::selection(ctx, None)?
     };
     let mut source = open::source(ctx)?;
     let mut entries: BTreeMap<String, u64> = BTreeMap::new();

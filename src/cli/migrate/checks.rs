@@ -167,7 +167,7 @@ pub fn servers(
     let now = jiff::Timestamp::now();
     // The first configuration is that of one server.
     let confirmed = 1 + args.confirm_config.len();
-    let found = servers::find(live, &selection.scope.bases, transformers, now);
+    let found = servers::find(live, selection.scope.bases(), transformers, now);
     if args.no_apiserver {
         const HINT: &str = "without --batch and --no-apiserver each entry has a transaction of \
                             its own, which is safe while API servers run";

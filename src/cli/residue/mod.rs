@@ -105,7 +105,7 @@ impl Found<'_> {
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out;
     let configs = open::configs(ctx)?;
-    let selection = Selection::new(ctx, configs.as_ref().map(ConfigSet::resources))?;
+    let selection = open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?;
     let (targets, resources) = targets(ctx, configs.as_ref(), selection);
 
     let mut recovery = match &args.recover {
