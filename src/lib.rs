@@ -49,6 +49,7 @@ pub mod config;
 pub mod entry;
 pub mod envelope;
 pub mod export;
+pub mod exporter;
 pub mod forensics;
 pub mod jobs;
 pub mod kms;

@@ -17,6 +17,7 @@ mod completion;
 mod decode;
 mod encode;
 mod export;
+mod exporter;
 mod get;
 mod history;
 mod keys;
@@ -87,6 +88,8 @@ enum Command {
     Migrate(migrate::Args),
     /// Find plaintext that still lies outside the live state, and say what removes it
     Residue(residue::Args),
+    /// Publish the counts for Prometheus, for as long as it runs
+    Exporter(exporter::Args),
     /// Validate, explain, create and rotate encryption configurations
     Config(config::Args),
     /// Write a completion script for a shell
@@ -172,6 +175,7 @@ impl Command {
             Self::Keys(args) => args.shared(),
             Self::Migrate(args) => args.shared(),
             Self::Residue(args) => args.shared(),
+            Self::Exporter(args) => args.shared(),
             Self::Config(args) => args.shared(),
             // What is only generated has nothing to do with this machine.
             Self::Completion(_) | Self::Man(_) | Self::Version => Shared::default(),
@@ -192,6 +196,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Keys(args) => keys::run(ctx, &args),
         Command::Migrate(args) => migrate::run(ctx, &args),
         Command::Residue(args) => residue::run(ctx, &args),
+        Command::Exporter(args) => exporter::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => man::run(&args),

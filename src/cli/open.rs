@@ -40,6 +40,14 @@ pub fn source(ctx: &Ctx) -> Result<Box<dyn Source>, Failure> {
 /// # Errors
 /// As [`Live::connect`], and when there is a user without a password.
 pub fn live(ctx: &Ctx) -> Result<Live, Failure> {
+    Ok(Live::connect(&live_options(ctx)?)?)
+}
+
+/// How to connect to the etcd that the options name.
+///
+/// # Errors
+/// When there is a user without a password.
+pub fn live_options(ctx: &Ctx) -> Result<LiveOptions, Failure> {
     let g = &ctx.global;
     let credentials = match (&g.user, &g.password) {
         (None, _) => None,
@@ -57,7 +65,7 @@ pub fn live(ctx: &Ctx) -> Result<Live, Failure> {
     } else {
         g.endpoints.clone()
     };
-    Ok(Live::connect(&LiveOptions {
+    Ok(LiveOptions {
         endpoints,
         cacert: g.cacert.clone(),
         cert: g.cert.clone(),
@@ -69,7 +77,7 @@ pub fn live(ctx: &Ctx) -> Result<Live, Failure> {
         command_timeout: g.command_timeout,
         keepalive_time: g.keepalive_time,
         keepalive_timeout: g.keepalive_timeout,
-    })?)
+    })
 }
 
 /// The configurations that `--encryption-config` names, if any: the first says what is current.

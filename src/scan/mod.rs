@@ -215,6 +215,12 @@ impl Counts {
         self.last
     }
 
+    /// The number of a group that was counted.
+    #[must_use]
+    pub fn number(&self, key: &GroupKey) -> Option<usize> {
+        self.index.get(&key.as_ref()).copied()
+    }
+
     /// Takes one entry out of the group that [`Counts::add`] named.
     pub fn remove_from(&mut self, group: usize, bytes: u64) {
         if let Some((_, tally)) = self.groups.get_mut(group) {

@@ -12,6 +12,7 @@ mod decode;
 mod documentation;
 mod encode;
 mod export;
+mod exporter;
 mod fuzz;
 mod get;
 mod harness;
