@@ -34,15 +34,12 @@ google_protos() {
   return "$status"
 }
 
-# The toolchain and what the build scripts of the dependencies call.
+# The toolchain, and what the program's own build calls.
 need_build_tools() {
   have cargo || die "cargo is missing" \
     "install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml") or later: https://rustup.rs"
   local missing=()
   have cc || missing+=(gcc libc6-dev)
-  have protoc || missing+=(protobuf-compiler)
-  # Debian's compiler comes without the definitions that etcd's import.
-  google_protos || missing+=(libprotobuf-dev)
   have zstd || missing+=(zstd)
   [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
 }
