@@ -43,6 +43,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod apiserver;
 pub mod bolt;
 pub mod cli;
 pub mod config;

@@ -1,6 +1,7 @@
 //! `atrest migrate`: what is not stored as the configuration says, rewritten.
 
 mod checks;
+mod servers;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
@@ -29,6 +30,7 @@ use crate::transform::Transformers;
 Without --apply nothing is written. Entries that are current are never touched, so a run that was
 stopped at any moment is continued by running again. What changes in the cluster meanwhile is
 never overwritten.")]
+#[allow(clippy::struct_excessive_bools)] // flags are what a command line has
 pub struct Args {
     /// Write: re-encrypt every selected entry that is not current
     #[arg(long)]
@@ -64,6 +66,11 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=128))]
     pub batch: u64,
 
+    /// Ask every running API server which configuration it has loaded, and write nothing unless it
+    /// is this one (Kubernetes 1.34 and later say so)
+    #[arg(long)]
+    pub confirm_apiserver: bool,
+
     /// No API server runs on this etcd; refused when etcd knows better
     #[arg(long)]
     pub no_apiserver: bool,
@@ -80,6 +87,9 @@ pub struct Args {
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
     pub write_out: Format,
+
+    #[command(flatten)]
+    apiserver: args::ApiServer,
 
     #[command(flatten)]
     output: args::Output,
@@ -118,7 +128,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let transformers = open::transformers(ctx, &configs)?;
     let selection = open::selection(ctx, Some(configs.resources()))?;
     let mut live = open::live(ctx)?;
-    let servers = checks::servers(ctx, args, &mut live, &selection, &transformers)?;
+    let servers = servers::known(ctx, args, &mut live, &selection, &transformers)?;
+    let servers = servers::loaded(ctx, args, &configs, servers)?;
     // From here on the first signal ends the run in good order, the second at once.
     let interrupted = interrupt::tell();
 
@@ -136,7 +147,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         checks::quota(ctx, database.as_ref(), args.apply)?;
         checks::unencrypted(ctx, &plan, &written_by);
         checks::nonces(ctx, &plan, &written_by);
-        if let Some(warning) = checks::every_api_server(&written_by, &servers) {
+        if let Some(warning) = servers::every_api_server(&written_by, &servers) {
             ctx.ui.warn(&warning);
         }
     }

@@ -13,6 +13,7 @@ pub mod progress;
 pub mod stdin;
 pub mod ui;
 
+mod apiserver;
 mod completion;
 mod decode;
 mod encode;

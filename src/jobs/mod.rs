@@ -5,6 +5,7 @@
 //! [`Observer`] what happens meanwhile, and returns what it found. `report` writes an outcome
 //! down; `cli` alone turns arguments into options and errors into words.
 
+pub mod confirm;
 pub mod exporter;
 mod select;
 

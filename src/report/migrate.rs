@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::scan::Group;
 use super::{Format, table, wire};
+use crate::jobs::confirm::{Answered, Loaded};
 use crate::migrate::apply::Outcome;
 use crate::migrate::plan::{Failed, Share, Written};
 use crate::scan::GroupKey;
@@ -38,6 +39,40 @@ pub struct Known {
     pub confirmed: usize,
     /// Why the number is not known, or may be too small.
     pub reason: Option<String>,
+    /// What the servers themselves said, where they were asked; `confirmed` counts those then.
+    pub asked: Option<Vec<Asked>>,
+}
+
+/// What a running API server said.
+#[derive(Clone, Debug, Serialize)]
+pub struct Asked {
+    /// The address that led to it.
+    pub address: String,
+    /// Its machine, where etcd knows it.
+    pub host: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+    /// `this`, `other`, `unknown`.
+    pub loaded: &'static str,
+    /// SHA-256 of the configuration that it has loaded.
+    pub sha256: Option<String>,
+}
+
+impl From<&Answered> for Asked {
+    fn from(answered: &Answered) -> Self {
+        let loaded = answered.metrics.loaded.first();
+        Self {
+            address: answered.address.clone(),
+            host: answered.host.clone(),
+            version: answered.metrics.version.clone(),
+            loaded: match answered.loaded {
+                Loaded::This => "this",
+                Loaded::Other(_) => "other",
+                Loaded::Untold => "unknown",
+            },
+            sha256: loaded.map(|l| l.file.trim_start_matches("sha256:").to_owned()),
+        }
+    }
 }
 
 /// Everything that a run of `migrate` has to say.
@@ -259,9 +294,14 @@ impl Report<'_> {
             writeln!(out, "at the given rate this takes about {seconds} s")?;
         }
         if let Some(seen) = self.servers.seen.filter(|n| *n > 0) {
+            let said = if self.servers.asked.is_some() {
+                "said that they have loaded this configuration"
+            } else {
+                "had their configuration compared"
+            };
             writeln!(
                 out,
-                "etcd knows of {seen} API server{}; the configuration of {} was given",
+                "etcd knows of {seen} API server{}; {} {said}",
                 if seen == 1 { "" } else { "s" },
                 self.servers.confirmed
             )?;

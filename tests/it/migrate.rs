@@ -1,5 +1,6 @@
 //! `migrate` on real etcd servers with the corpus in them.
 
+mod confirm;
 mod no_object;
 mod servers;
 mod trouble;

@@ -2,6 +2,7 @@
 //! honours, so that its help and its completions are true, and anything else is wrong usage.
 //! Opens nothing.
 
+mod apiserver;
 mod connection;
 mod order;
 mod output;
@@ -9,6 +10,7 @@ mod reading;
 mod selection;
 mod source;
 
+pub use apiserver::ApiServer;
 pub use connection::{Connection, Hidden};
 pub use order::{Arranged, arrange, known};
 pub use output::{ColorWhen, Output, formats};

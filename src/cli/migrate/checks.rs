@@ -5,14 +5,10 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{
-    Args, ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, Selection, Stop, Transformers, table,
-};
+use super::{Args, ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, Stop, table};
 use crate::cli::configuration;
 use crate::envelope::Provider;
 use crate::migrate::plan::Written;
-use crate::migrate::servers;
-use crate::report::migrate::Known;
 use crate::source::live::NO_SPACE;
 use crate::temporary;
 
@@ -153,85 +149,6 @@ pub fn nonces(ctx: &Ctx, plan: &Plan, written_by: &BTreeMap<String, Written>) {
             table::entries(entries)
         ));
     }
-}
-
-/// The API servers that etcd knows of, and how many of their configurations were compared. None
-/// may be running where entries are to share a transaction.
-pub fn servers(
-    ctx: &Ctx,
-    args: &Args,
-    live: &mut Live,
-    selection: &Selection,
-    transformers: &Transformers,
-) -> Result<Known, Failure> {
-    let now = jiff::Timestamp::now();
-    // The first configuration is that of one server.
-    let confirmed = 1 + args.confirm_config.len();
-    let found = servers::find(live, selection.scope.bases(), transformers, now);
-    if args.no_apiserver {
-        const HINT: &str = "without --batch and --no-apiserver each entry has a transaction of \
-                            its own, which is safe while API servers run";
-        match &found {
-            Err(e) => {
-                let failure = "whether an API server runs cannot be seen in etcd";
-                return Err(Failure::new(failure).because(e).hint(HINT));
-            }
-            Ok(found) => {
-                if let Some(server) = found.running() {
-                    let until = server.until.map_or(String::new(), |t| format!(", until {t:.0}"));
-                    let key = table::visible(&server.key);
-                    return Err(Failure::new(format!(
-                        "an API server may be running, in spite of --no-apiserver: {key} says so{until}"
-                    ))
-                    .hint(HINT));
-                }
-                if let Some(key) = found.unreadable.first() {
-                    return Err(Failure::new(format!(
-                        "whether an API server runs is unknown: {} cannot be read",
-                        table::visible(key)
-                    ))
-                    .hint(HINT));
-                }
-            }
-        }
-    }
-    Ok(match found {
-        Ok(found) => {
-            let unread = found.unreadable.len();
-            let reason = (unread > 0)
-                .then(|| format!("{unread} Leases of API servers in etcd cannot be read"));
-            let names = found.names().into_iter().map(str::to_owned).collect();
-            let seen = (found.count() > 0 || unread == 0).then(|| found.count());
-            Known { seen, names, confirmed, reason }
-        }
-        Err(e) => {
-            ctx.ui.note(&format!("how many API servers there are cannot be seen in etcd: {e}"));
-            Known { seen: None, names: Vec::new(), confirmed, reason: Some(e.to_string()) }
-        }
-    })
-}
-
-/// The one condition that cannot be checked from here, unless the configuration of every API
-/// server was compared.
-pub fn every_api_server(written_by: &BTreeMap<String, Written>, servers: &Known) -> Option<String> {
-    let confirmed = servers.confirmed;
-    if confirmed > 1 && servers.seen.is_none_or(|seen| seen <= confirmed) {
-        return None;
-    }
-    let seen = match servers.seen {
-        None | Some(0) => String::new(),
-        Some(1) => format!("; etcd knows of 1 API server ({})", servers.names.join(", ")),
-        Some(n) => format!(
-            "; etcd knows of {n} API servers ({}), and the configuration of {} was given",
-            servers.names.join(", "),
-            if confirmed == 1 { "one".to_owned() } else { confirmed.to_string() }
-        ),
-    };
-    Some(format!(
-        "every API server must be able to read what {} writes before it is written: roll the \
-         configuration out to all of them first (--confirm-config compares their files){seen}",
-        super::writers(written_by)
-    ))
 }
 
 /// Why there is no plan to begin with.

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::runtime::Runtime;
 
+pub(crate) use self::connection::{AcceptAnything, system_roots};
 pub use self::connection::{Credentials, LiveOptions};
 pub use self::reading::follow::{Changes, Notice, Watcher};
 pub use self::reading::member::{MemberStatus, NO_SPACE};

@@ -6,7 +6,7 @@ use super::{applied, migrate, number, state};
 use crate::support::{Etcd, Version, corpus, secret};
 
 /// A Lease as an API server writes it, renewed that many seconds ago.
-fn lease(etcd: &Etcd, host: &str, age: i64) {
+pub fn lease(etcd: &Etcd, host: &str, age: i64) {
     let renewed = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(age);
     let object = serde_json::json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
@@ -26,7 +26,7 @@ fn lease(etcd: &Etcd, host: &str, age: i64) {
     etcd.put(&format!("/registry/leases/kube-system/apiserver-{host}"), &value);
 }
 
-fn filled(entries: usize) -> Etcd {
+pub fn filled(entries: usize) -> Etcd {
     let etcd = Etcd::plain(Version::V35);
     etcd.put_many((0..entries).map(|i| (format!("/registry/secrets/a/s{i:04}"), secret("x"))));
     etcd

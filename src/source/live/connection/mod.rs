@@ -14,6 +14,7 @@ mod token;
 pub(super) use call::{CallError, Refusal};
 pub(super) use explain::{refusal, refusal_to};
 pub(super) use session::Session;
+pub(crate) use tls::{AcceptAnything, system_roots};
 
 use std::path::PathBuf;
 use std::sync::Arc;

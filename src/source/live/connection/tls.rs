@@ -114,7 +114,7 @@ fn roots(cacert: Option<&Path>) -> Result<RootCertStore, TlsFileError> {
         }
         return Ok(store);
     }
-    if let Some(bytes) = SYSTEM_ROOTS.iter().find_map(|p| std::fs::read(p).ok()) {
+    if let Some(bytes) = system_roots() {
         store.add_parsable_certificates(
             CertificateDer::pem_slice_iter(&bytes).filter_map(Result::ok),
         );
@@ -122,12 +122,17 @@ fn roots(cacert: Option<&Path>) -> Result<RootCertStore, TlsFileError> {
     Ok(store)
 }
 
+/// The system's certificate authorities, as PEM.
+pub(crate) fn system_roots() -> Option<Vec<u8>> {
+    SYSTEM_ROOTS.iter().find_map(|p| std::fs::read(p).ok())
+}
+
 /// `--insecure-skip-tls-verify`: any certificate will do, but the server must hold its key.
 #[derive(Debug)]
-struct AcceptAnything(WebPkiSupportedAlgorithms);
+pub(crate) struct AcceptAnything(WebPkiSupportedAlgorithms);
 
 impl AcceptAnything {
-    fn new(provider: &CryptoProvider) -> Self {
+    pub(crate) fn new(provider: &CryptoProvider) -> Self {
         Self(provider.signature_verification_algorithms)
     }
 }
