@@ -8,21 +8,8 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 
 use atrest::bolt::write::Writer;
+use atrest::proto::{put_bytes, put_varint};
 use sha2::{Digest as _, Sha256};
-
-fn varint(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(u8::try_from(n & 0x7F).unwrap_or(0) | 0x80);
-        n >>= 7;
-    }
-    out.push(u8::try_from(n).unwrap_or(0));
-}
-
-fn bytes_field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
-    out.push(number << 3 | 2);
-    varint(out, bytes.len() as u64);
-    out.extend(bytes);
-}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
@@ -45,12 +32,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let mut record = Vec::with_capacity(len + 100);
         let key = format!("/registry/secrets/ns-{:03}/secret-{i:07}", i % 200);
-        bytes_field(&mut record, 1, key.as_bytes());
+        put_bytes(&mut record, 1, key.as_bytes());
         for (number, n) in [(2u8, revision), (3, revision), (4, 1)] {
             record.push(number << 3);
-            varint(&mut record, n);
+            put_varint(&mut record, n);
         }
-        bytes_field(&mut record, 5, &value);
+        put_bytes(&mut record, 5, &value);
         let mut bolt_key = revision.to_be_bytes().to_vec();
         bolt_key.push(b'_');
         bolt_key.extend([0; 8]);

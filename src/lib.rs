@@ -43,15 +43,19 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(feature = "live")]
 pub mod apiserver;
 pub mod bolt;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
 pub mod entry;
 pub mod envelope;
 pub mod export;
+#[cfg(feature = "cli")]
 pub mod exporter;
 pub mod forensics;
+pub mod hex;
 pub mod jobs;
 pub mod kms;
 pub mod migrate;

@@ -1,6 +1,7 @@
-//! A bounded reader of protobuf wire format, shared by the rooms that read stored messages.
+//! protobuf's wire format: a bounded reader, shared by the rooms that read stored messages, and
+//! what little is written.
 //!
-//! It borrows, never allocates, and reports damage as a value: lengths are checked against the
+//! The reader borrows, never allocates, and reports damage as a value: lengths are checked against the
 //! bytes left before they are used.
 
 /// One field of a message.
@@ -157,6 +158,24 @@ pub fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
         }
     }
     None
+}
+
+/// Appends a varint.
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        #[allow(clippy::cast_possible_truncation)] // Seven bits.
+        out.push((value & 0x7F) as u8 | 0x80);
+        value >>= 7;
+    }
+    #[allow(clippy::cast_possible_truncation)] // Below 0x80.
+    out.push(value as u8);
+}
+
+/// Appends a field of bytes: a string, bytes or a message.
+pub fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
+    put_varint(out, u64::from(field) << 3 | 2);
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::finding::{ConfigErrors, Finding};
 use super::model::EncryptionConfig;
+use crate::hex::hex;
 use crate::yaml_tree::{self, Node, Value};
 
 /// Most bytes that an archive may unpack to. `OpenShift`'s have a few megabytes.
@@ -318,12 +319,4 @@ fn data(secret: &Node) -> Vec<(String, Zeroizing<Vec<u8>>)> {
         }
     }
     all
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut out, b| {
-        let _ = write!(out, "{b:02x}");
-        out
-    })
 }

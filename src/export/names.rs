@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use ring::digest::{SHA256, digest};
 
+use crate::hex::hex;
+
 /// Longest file name that common file systems take, bytes.
 const LONGEST: usize = 255;
 
@@ -30,10 +32,7 @@ pub fn file_name(name: impl AsRef<[u8]>, extension: &str) -> String {
         out.push('%');
     }
     if out.len() + extension.len() > LONGEST {
-        let mut hash = String::from("%~");
-        for byte in &digest(&SHA256, name).as_ref()[..16] {
-            let _ = write!(hash, "{byte:02x}");
-        }
+        let hash = format!("%~{}", hex(&digest(&SHA256, name).as_ref()[..16]));
         out.truncate(LONGEST - extension.len() - hash.len());
         out.push_str(&hash);
     }

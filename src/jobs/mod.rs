@@ -5,7 +5,9 @@
 //! [`Observer`] what happens meanwhile, and returns what it found. `report` writes an outcome
 //! down; `cli` alone turns arguments into options and errors into words.
 
+#[cfg(feature = "live")]
 pub mod confirm;
+#[cfg(feature = "cli")]
 pub mod exporter;
 mod select;
 

@@ -69,7 +69,7 @@ impl Client {
             return Ok((client, None));
         }
         let key_id = match client.status().await {
-            Err(KmsError::Refused { code: Code::Unimplemented, .. }) => {
+            Err(KmsError::Refused { unknown_request: true, .. }) => {
                 client.alpha = true;
                 client.status().await?
             }
@@ -192,7 +192,11 @@ impl Client {
             Code::Unavailable | Code::DeadlineExceeded => {
                 KmsError::Unreachable { endpoint, cause: shown(status.message()) }
             }
-            code => KmsError::Refused { endpoint, code, cause: shown(status.message()) },
+            code => KmsError::Refused {
+                endpoint,
+                unknown_request: code == Code::Unimplemented,
+                cause: shown(status.message()),
+            },
         }
     }
 }

@@ -3,12 +3,16 @@
 //! Source: kubernetes/kms `apis/v1beta1/api.proto`, `apis/v2/api.proto`; kubernetes/apiserver
 //! `pkg/storage/value/encrypt/envelope/grpc_service.go`, `…/kmsv2/grpc_service.go`.
 
+#[cfg(feature = "live")]
 mod client;
 mod limits;
+#[cfg(feature = "live")]
 mod plugins;
+#[cfg(feature = "live")]
 mod proto;
 
 pub(crate) use limits::{validate_annotations, validate_key_id, validate_source};
+#[cfg(feature = "live")]
 pub use plugins::Plugins;
 
 use std::sync::Arc;
@@ -32,8 +36,8 @@ pub enum KmsError {
     Refused {
         /// The endpoint, as configured.
         endpoint: String,
-        /// The gRPC status.
-        code: tonic::Code,
+        /// It does not know the request at all: it speaks another version.
+        unknown_request: bool,
         /// The plugin's words.
         cause: String,
     },

@@ -1,7 +1,9 @@
 //! Re-encryption: of a live etcd, and of snapshot files.
 
+#[cfg(feature = "live")]
 pub mod apply;
 pub mod plan;
 pub mod rewrite;
 pub mod servers;
+#[cfg(feature = "live")]
 pub mod throttle;

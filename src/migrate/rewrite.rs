@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use crate::bolt::write::{WriteError, Writer};
 use crate::bolt::{PageDamage, PageSet};
 use crate::mvcc::{Held, Revision, State, Store, key_value, record_key};
-use crate::proto::{Fields, Wire};
+use crate::proto::{Fields, Wire, put_varint};
 
 /// Why a snapshot cannot be rewritten.
 #[derive(Debug, thiserror::Error)]
@@ -175,7 +175,7 @@ fn with_value(record: &[u8], value: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(record.len() + value.len());
     let put = |out: &mut Vec<u8>| {
         out.push(0x2A);
-        prost::encoding::encode_varint(value.len() as u64, out);
+        put_varint(out, value.len() as u64);
         out.extend(value);
     };
     let mut written = false;

@@ -2,6 +2,7 @@
 #![allow(clippy::format_collect)]
 
 use super::*;
+use crate::hex::hex;
 
 const SEALED: &[u8] = b"k8s:enc:aescbc:v1:key1:\xe9ar\xa4;,|@\n'\"\\\x00\xff|x";
 const JSON: &[u8] = br#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a"}}"#;
@@ -17,14 +18,6 @@ fn one(input: &[u8]) -> (Form, Option<Vec<u8>>, Vec<u8>) {
     assert_eq!(all.len(), 1, "{}", input.escape_ascii());
     let (key, value) = all.remove(0);
     (form, key, value)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut out, b| {
-        let _ = write!(out, "{b:02x}");
-        out
-    })
 }
 
 fn base64(bytes: &[u8]) -> String {

@@ -4,6 +4,7 @@
 pub mod causes;
 pub mod history;
 pub mod keys;
+#[cfg(feature = "live")]
 pub mod migrate;
 pub mod residue;
 pub mod scan;

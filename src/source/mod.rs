@@ -5,7 +5,9 @@ pub mod data_dir;
 mod error;
 mod file;
 mod fold;
+#[cfg(feature = "kine")]
 pub mod kine;
+#[cfg(feature = "live")]
 pub mod live;
 pub mod map;
 mod packed;

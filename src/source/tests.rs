@@ -13,6 +13,7 @@ use super::snapshot::{Snapshot, SnapshotOptions};
 use super::*;
 use crate::cli::failure::hint;
 use crate::entry::Entry;
+use crate::hex::hex;
 
 const STRICT: SnapshotOptions = SnapshotOptions { skip_hash_check: false, salvage: false };
 const SKIP: SnapshotOptions = SnapshotOptions { skip_hash_check: true, salvage: false };
@@ -58,13 +59,6 @@ fn error(bytes: &[u8], options: SnapshotOptions) -> SourceError {
         Ok((entries, _)) => panic!("read {} entries", entries.len()),
         Err(e) => e,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut out, b| {
-        std::fmt::Write::write_fmt(&mut out, format_args!("{b:02x}")).unwrap();
-        out
-    })
 }
 
 /// Compares with what a live read returned when the corpus was captured.

@@ -48,14 +48,7 @@ fn convert(
         Cbor::Tag(tag @ 21..=23, inner) => match (tag, *inner) {
             (21, Cbor::Bytes(b)) => URL_SAFE.encode(b).into(),
             (22, Cbor::Bytes(b)) => STANDARD.encode(b).into(),
-            (23, Cbor::Bytes(b)) => b
-                .iter()
-                .fold(String::new(), |mut hex, b| {
-                    use std::fmt::Write;
-                    let _ = write!(hex, "{b:02x}");
-                    hex
-                })
-                .into(),
+            (23, Cbor::Bytes(b)) => crate::hex::hex(&b).into(),
             (_, inner) => convert(inner, path, unknown)?,
         },
         Cbor::Tag(_, inner) => convert(*inner, path, unknown)?,

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::PROTOBUF_MAGIC;
 use super::schema::{FieldDef, Kind, Message, Schema, Shape};
+use crate::proto::{put_bytes, put_varint};
 
 /// The object cannot be stored as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,25 +110,9 @@ fn string_data(secret: &mut Map<String, Value>) -> Result<(), EncodeError> {
     Ok(())
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        #[allow(clippy::cast_possible_truncation)] // Seven bits.
-        out.push((value & 0x7F) as u8 | 0x80);
-        value >>= 7;
-    }
-    #[allow(clippy::cast_possible_truncation)] // Below 0x80.
-    out.push(value as u8);
-}
-
 fn put_number(out: &mut Vec<u8>, field: u32, value: u64) {
     put_varint(out, u64::from(field) << 3);
     put_varint(out, value);
-}
-
-fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
-    put_varint(out, u64::from(field) << 3 | 2);
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
 }
 
 /// Inside a stateful set it says its type in JSON, but not in protobuf.

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::aesgcm;
 use super::error::CipherError;
 use crate::kms::{validate_annotations, validate_key_id, validate_source};
-use crate::proto::{Fields, Wire};
+use crate::proto::{Fields, Wire, put_bytes};
 use crate::random;
 use crate::secret::{KeyMaterial, Plaintext};
 
@@ -140,21 +140,6 @@ fn annotation(entry: &[u8]) -> Result<(&str, &[u8]), CipherError> {
     let name = std::str::from_utf8(name)
         .map_err(|_| CipherError::Malformed("a KMS annotation's name is not UTF-8"))?;
     Ok((name, value))
-}
-
-pub(super) fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
-    out.push(field << 3 | 2);
-    let mut len = bytes.len();
-    loop {
-        let low = u8::try_from(len & 0x7F).unwrap_or_default();
-        len >>= 7;
-        if len == 0 {
-            out.push(low);
-            break;
-        }
-        out.push(low | 0x80);
-    }
-    out.extend_from_slice(bytes);
 }
 
 /// An unwrapped data key or seed, ready for use.

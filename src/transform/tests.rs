@@ -35,7 +35,7 @@ impl Fake {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let refused = |_| KmsError::Refused {
             endpoint: "test".to_owned(),
-            code: tonic::Code::InvalidArgument,
+            unknown_request: false,
             cause: "no such key".to_owned(),
         };
         let plain = Self::kek(key_id).open(b"", wrapped).map_err(refused)?;

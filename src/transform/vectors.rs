@@ -2,7 +2,7 @@
 //!
 //! Plaintext `{"a":1}`, key 00 01 … 1f, etcd key `/registry/secrets/default/a`.
 
-use super::kms_v2::{DataKey, Object, SourceType, put_bytes};
+use super::kms_v2::{DataKey, Object, SourceType};
 use super::{CipherError, aescbc, aesgcm, kms_v1, secretbox};
 use crate::secret::{KeyMaterial, Plaintext};
 
@@ -254,7 +254,7 @@ fn case_9_kms_v1_layouts() {
 fn message(data: &[u8], key_id: &[u8], source: &[u8], rest: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for (field, bytes) in [(1, data), (2, key_id), (3, source)] {
-        put_bytes(&mut out, field, bytes);
+        crate::proto::put_bytes(&mut out, field, bytes);
     }
     out.extend(rest);
     out
@@ -262,9 +262,9 @@ fn message(data: &[u8], key_id: &[u8], source: &[u8], rest: &[u8]) -> Vec<u8> {
 
 fn annotation(name: &str, value_len: usize) -> Vec<u8> {
     let (mut entry, mut out) = (Vec::new(), Vec::new());
-    put_bytes(&mut entry, 1, name.as_bytes());
-    put_bytes(&mut entry, 2, &vec![b'v'; value_len]);
-    put_bytes(&mut out, 4, &entry);
+    crate::proto::put_bytes(&mut entry, 1, name.as_bytes());
+    crate::proto::put_bytes(&mut entry, 2, &vec![b'v'; value_len]);
+    crate::proto::put_bytes(&mut out, 4, &entry);
     out
 }
 

@@ -1,20 +1,13 @@
 use super::request::{Op, Request, decode};
 use super::*;
-
-fn varint(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(u8::try_from(n & 0x7F).unwrap() | 0x80);
-        n >>= 7;
-    }
-    out.push(u8::try_from(n).unwrap());
-}
+use crate::proto::put_varint;
 
 /// A message of number fields.
 fn numbers(fields: &[(u32, u64)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (number, value) in fields {
-        varint(&mut out, u64::from(*number) << 3);
-        varint(&mut out, *value);
+        put_varint(&mut out, u64::from(*number) << 3);
+        put_varint(&mut out, *value);
     }
     out
 }
@@ -23,8 +16,8 @@ fn numbers(fields: &[(u32, u64)]) -> Vec<u8> {
 fn parts(fields: &[(u32, &[u8])]) -> Vec<u8> {
     let mut out = Vec::new();
     for (number, bytes) in fields {
-        varint(&mut out, u64::from(*number) << 3 | 2);
-        varint(&mut out, bytes.len() as u64);
+        put_varint(&mut out, u64::from(*number) << 3 | 2);
+        put_varint(&mut out, bytes.len() as u64);
         out.extend(*bytes);
     }
     out

@@ -140,14 +140,7 @@ pub fn data_dir() -> tempfile::TempDir {
     dir
 }
 
-/// Lowercase hex.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, b| {
-        let _ = write!(text, "{b:02x}");
-        text
-    })
-}
+pub use atrest::hex::hex;
 
 /// A copy of a configuration that only its owner can read, as the tool wants it.
 pub fn private_config(name: &str) -> PathBuf {

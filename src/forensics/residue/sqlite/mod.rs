@@ -44,6 +44,7 @@ pub struct KnownRows {
 
 impl KnownRows {
     /// Adds a row.
+    #[cfg(feature = "kine")]
     pub fn add(&mut self, row: &crate::source::kine::Row<'_>) {
         // A row that creates its key has no revision of creation; the reader fills in its own.
         let create = if row.created { 0 } else { row.create_revision };
