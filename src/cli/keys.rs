@@ -83,7 +83,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         }
         counted => counted?,
     };
-    let Counted { census, visit, with_history } = counted;
+    let Counted { census, mut visit, with_history } = counted;
+    let judged = selection.judged(configs.as_ref().map(ConfigSet::resources));
+    visit.damage.extend(open::unexamined(ctx, &judged));
     for note in &visit.notes {
         ctx.ui.note(note);
     }

@@ -127,6 +127,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     checks::confirm(&configs, &args.confirm_config)?;
     let transformers = open::transformers(ctx, &configs)?;
     let selection = open::selection(ctx, Some(configs.resources()))?;
+    super::report_damage(ctx, &open::unexamined(ctx, &selection));
     let mut live = open::live(ctx)?;
     let servers = servers::known(ctx, args, &mut live, &selection, &transformers)?;
     let servers = servers::loaded(ctx, args, &configs, servers)?;

@@ -93,6 +93,8 @@ enum Command {
     Exporter(exporter::Args),
     /// Validate, explain, create and rotate encryption configurations
     Config(config::Args),
+    /// Show what --profile finds, and where each value comes from
+    Profile(profile::Args),
     /// Write a completion script for a shell
     Completion(completion::Args),
     /// Write the manual page
@@ -178,6 +180,7 @@ impl Command {
             Self::Residue(args) => args.shared(),
             Self::Exporter(args) => args.shared(),
             Self::Config(args) => args.shared(),
+            Self::Profile(args) => args.shared(),
             // What is only generated has nothing to do with this machine.
             Self::Completion(_) | Self::Man(_) | Self::Version => Shared::default(),
         }
@@ -199,6 +202,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Residue(args) => residue::run(ctx, &args),
         Command::Exporter(args) => exporter::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
+        Command::Profile(args) => profile::run(ctx, &args),
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Version => {

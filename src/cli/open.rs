@@ -9,11 +9,11 @@ use crate::config::ConfigSet;
 use crate::kms::Plugins;
 pub use crate::resource::Selection;
 use crate::resource::{DEFAULT_PREFIX, NamedKey, Scope, Selector};
-use crate::source::Source;
 use crate::source::data_dir::DataDir;
 use crate::source::kine::Kine;
 use crate::source::live::{Credentials, Live, LiveOptions};
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
+use crate::source::{Damage, Source};
 use crate::transform::Transformers;
 
 /// Opens the source that the options name.
@@ -146,6 +146,28 @@ pub fn selection(ctx: &Ctx, configured: Option<Vec<Selector>>) -> Result<Selecti
             .collect::<Result<_, _>>()?
     };
     Ok(Selection { scope: scope(ctx), resources, namespaces: global.namespace.clone() })
+}
+
+/// What is selected and lies in an etcd that is not read: the API server of the profile keeps
+/// those resources elsewhere.
+#[must_use]
+pub fn unexamined(ctx: &Ctx, selection: &Selection) -> Vec<Damage> {
+    let selected = |resource: &str| selection.resources.iter().any(|r| r.matches(resource));
+    ctx.global
+        .overrides
+        .iter()
+        .filter(|o| selected(&o.resource))
+        .map(|o| {
+            let servers = o.servers.join(",");
+            Damage {
+                location: o.resource.clone(),
+                what: format!(
+                    "kept in another etcd ({servers}), which was not examined; it is read with --endpoints {servers} --resource {}",
+                    o.resource
+                ),
+            }
+        })
+        .collect()
 }
 
 /// Where the API server keeps its objects: `--prefix` or its default, behind `--proxy-namespace`.

@@ -139,7 +139,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     };
     let mut folder = Folder::new(&selection, judge.as_ref(), list);
     let progress = Progress::entries(&ctx.ui, || source.estimate(&query));
-    let visit = folder.visit(source.as_mut(), &query, args.verify, &progress)?;
+    let mut visit = folder.visit(source.as_mut(), &query, args.verify, &progress)?;
+    visit.damage.extend(open::unexamined(ctx, &selection));
     progress.finish();
     if let Some(transformers) = &transformers {
         folder.look(source.as_mut(), visit.revision, transformers)?;

@@ -70,6 +70,8 @@ pub fn run(ctx: &Ctx, args: &scan::Args) -> Result<Exit, Failure> {
             "--until-done waits for everything that is served, not only for what was asked for",
         );
     }
+    let unexamined = open::unexamined(ctx, &judged);
+    super::report_damage(ctx, &unexamined);
     let mut live = open::live(ctx)?;
     let mut watch = Watch {
         ctx,
@@ -105,6 +107,10 @@ pub fn run(ctx: &Ctx, args: &scan::Args) -> Result<Exit, Failure> {
         ctx.ui.warn(&format!("{} {held} another object than the key says", entries(misplaced)));
     }
     if exit == Exit::Ok && unreadable + misplaced > 0 {
+        return Ok(Exit::Partial);
+    }
+    // Nothing is left of what can be seen from here.
+    if exit == Exit::Ok && !unexamined.is_empty() {
         return Ok(Exit::Partial);
     }
     Ok(exit)

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)] // a panic is a failed test
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::*;
 
@@ -40,9 +40,9 @@ spec:
 
 #[test]
 fn the_flags_of_a_static_pod() {
-    let (server, mounts) = pod(KUBEADM).unwrap();
+    let (flags, mounts) = pod(KUBEADM).unwrap();
     assert_eq!(
-        server,
+        ApiServer::of(&flags),
         ApiServer {
             etcd_servers: vec!["https://10.0.0.1:2379".into(), "https://10.0.0.2:2379".into()],
             etcd_servers_overrides: vec![],
@@ -78,7 +78,7 @@ spec:
     command: [/usr/local/bin/kube-apiserver]
     args: ['--etcd-servers=https://$(IP):2379', --etcd-servers, 'https://b:2379']
 ";
-    let (server, _) = pod(text).unwrap();
+    let server = ApiServer::of(&pod(text).unwrap().0);
     assert_eq!(server.etcd_servers, ["https://10.1.1.1:2379", "https://b:2379"]);
 }
 
@@ -86,22 +86,23 @@ spec:
 fn a_shell_s_line_is_taken_apart() {
     let text = r#"{"kind":"Pod","spec":{"containers":[{"name":"kube-apiserver","command":["/bin/sh","-c",
         "exec kube-apiserver --etcd-servers=http://a:1 --etcd-prefix kubernetes.io\n"]}]}}"#;
-    let (server, _) = pod(text).unwrap();
+    let server = ApiServer::of(&pod(text).unwrap().0);
     assert_eq!(server.etcd_servers, ["http://a:1"]);
     assert_eq!(server.etcd_prefix.as_deref(), Some("/kubernetes.io/"));
 }
 
 #[test]
 fn what_is_no_manifest_is_told() {
-    assert_eq!(pod("kind: Deployment\nspec: {}\n"), Err(ManifestError::Kind("pod")));
-    assert_eq!(pod(""), Err(ManifestError::Kind("pod")));
+    let wrong = |text: &str| pod(text).err().unwrap();
+    assert_eq!(wrong("kind: Deployment\nspec: {}\n"), ManifestError::Kind("pod"));
+    assert_eq!(wrong(""), ManifestError::Kind("pod"));
     assert_eq!(
-        pod("kind: Pod\nspec: {containers: [{name: etcd, command: [etcd]}]}\n"),
-        Err(ManifestError::NoApiServer)
+        wrong("kind: Pod\nspec: {containers: [{name: etcd, command: [etcd]}]}\n"),
+        ManifestError::NoApiServer
     );
-    let (server, _) = pod("kind: Pod\nspec: {containers: [{name: kube-apiserver}]}\n").unwrap();
-    assert_eq!(server.complete(), Err(ManifestError::NoServers));
-    let broken = pod("kind: Pod\nspec: {hunter2\n").unwrap_err();
+    let (flags, _) = pod("kind: Pod\nspec: {containers: [{name: kube-apiserver}]}\n").unwrap();
+    assert!(ApiServer::of(&flags).etcd_servers.is_empty());
+    let broken = wrong("kind: Pod\nspec: {hunter2\n");
     assert!(matches!(broken, ManifestError::Syntax { .. }));
     assert!(!broken.to_string().contains("hunter2"), "{broken}");
 }
@@ -115,17 +116,9 @@ apiServerArguments:
   etcd-certfile: [/etc/kubernetes/static-pod-resources/secrets/etcd-client/tls.crt]
   encryption-provider-config: [/etc/kubernetes/static-pod-resources/secrets/encryption-config/encryption-config]
 ";
-    let server = openshift_config(text).unwrap();
+    let server = ApiServer::of(&openshift_config(text).unwrap());
     assert_eq!(server.etcd_servers, ["https://10.0.0.5:2379", "https://localhost:2379"]);
     assert_eq!(server.etcd_prefix.as_deref(), Some("/kubernetes.io/"));
     assert!(server.encryption_provider_config.is_some());
     assert!(openshift_config("kind: Pod").is_err());
-}
-
-#[test]
-fn rancher_s_own_configuration() {
-    let read = rancher_config("data-dir: /srv/k3s\ndatastore-endpoint: mysql://a:b@c/d\n").unwrap();
-    assert_eq!(read.data_dir, Some(PathBuf::from("/srv/k3s")));
-    assert_eq!(read.endpoint.as_deref(), Some("mysql://a:b@c/d"));
-    assert_eq!(rancher_config("# nothing\n").unwrap(), Rancher::default());
 }

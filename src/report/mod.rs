@@ -6,6 +6,7 @@ pub mod history;
 pub mod keys;
 #[cfg(feature = "live")]
 pub mod migrate;
+pub mod profile;
 pub mod residue;
 pub mod scan;
 pub mod table;

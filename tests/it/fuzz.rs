@@ -15,7 +15,7 @@ use atrest::forensics::residue::{
 };
 use atrest::kms::NoPlugins;
 use atrest::mvcc::Store;
-use atrest::profile::{openshift_config, pod, rancher_config};
+use atrest::profile::{openshift_config, pod, program, shell_words};
 use atrest::resource::{Scope, Selector};
 use atrest::source::kine::Kine;
 use atrest::source::{KeyRange, Query, Source as _};
@@ -248,7 +248,8 @@ fn configurations() -> Target {
             if let Ok(text) = std::str::from_utf8(data) {
                 let _ = pod(text);
                 let _ = openshift_config(text);
-                let _ = rancher_config(text);
+                let _ = program(text, "etcd");
+                let _ = shell_words(text);
             }
         }),
     }

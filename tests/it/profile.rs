@@ -168,3 +168,92 @@ fn a_machine_that_is_no_server() {
         run("get /registry/secrets/a/b --profile").fails_with_hint(1);
     }
 }
+
+/// Resources in an etcd of their own are not taken for examined.
+#[test]
+fn a_second_etcd_is_not_silently_left_out() {
+    let main = Etcd::plain(Version::V35);
+    main.put("/registry/secrets/a/1", b"k8s:enc:secretbox:v1:k:sealed");
+    let events = Etcd::plain(Version::V34);
+    events.put("/registry/events/a/1", b"k8s\0plain");
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = dir.path().join("m.yaml");
+    let text = format!(
+        "kind: Pod\nspec:\n  containers:\n  - name: kube-apiserver\n    command: [kube-apiserver, '--etcd-servers={}', '--etcd-servers-overrides=/events#{}']\n",
+        main.url(),
+        events.url()
+    );
+    fs::write(&manifest, text).unwrap();
+    let scan = |words: &str| {
+        let run = bin().words("scan -q --profile kubeadm --manifest").arg(&manifest).words(words);
+        run.run()
+    };
+    scan("--fail-on plaintext").ok();
+    for words in ["--resource events,secrets --fail-on plaintext", "--all-resources"] {
+        let done = scan(words).code(4).says("another etcd").says("--endpoints");
+        // What it says to do finds them.
+        let line = done.stderr.lines().find(|l| l.contains("another etcd")).unwrap();
+        let advice = line.split("it is read with ").nth(1).unwrap();
+        let found = scan(&format!("{advice} --fail-on plaintext")).code(3);
+        assert!(!found.stderr.contains("another etcd"), "{found}");
+    }
+    let keys = bin()
+        .words("keys -w json --all-resources --profile kubeadm --manifest")
+        .arg(&manifest)
+        .run()
+        .code(4)
+        .json();
+    assert!(keys["keys"].as_array().unwrap().iter().all(|k| k["safe_to_remove"] == false));
+}
+
+/// The arguments of a process that runs count, and are shown as such.
+#[test]
+fn what_runs_counts() {
+    let etcd = Etcd::plain(Version::V35);
+    etcd.put("/registry/secrets/a/1", b"k8s\0plain");
+    let root = tempfile::tempdir().unwrap();
+    let manifests = root.path().join("etc/kubernetes/manifests");
+    fs::create_dir_all(&manifests).unwrap();
+    fs::write(
+        manifests.join("kube-apiserver.yaml"),
+        "kind: Pod\nspec:\n  containers:\n  - name: kube-apiserver\n    command: [kube-apiserver, '--etcd-servers=http://127.0.0.1:1']\n",
+    )
+    .unwrap();
+    std::os::unix::fs::symlink("/proc", root.path().join("proc")).unwrap();
+    let mut server = std::process::Command::new("bash")
+        .args(["-c", "exec -a kube-apiserver sh -c 'read x' -- --etcd-servers=\"$0\"", &etcd.url()])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It is what it will be once the shell has become it.
+    let name = format!("/proc/{}/cmdline", server.id());
+    while !fs::read(&name).unwrap().starts_with(b"kube-apiserver\0") {
+        std::thread::yield_now();
+    }
+    let done = bin().words("scan -w json --profile kubeadm --root").arg(root.path()).run().ok();
+    assert_eq!(done.json()["totals"]["entries"], 1);
+    let pid = format!("process {}", server.id());
+    done.says(&pid).says("--etcd-servers");
+    let shown = bin().words("--profile kubeadm -w json --root").arg(root.path()).run().ok();
+    let settings = shown.json()["profiles"][0]["settings"].clone();
+    assert_eq!(settings[0]["option"], "--endpoints");
+    assert_eq!(settings[0]["value"], etcd.url());
+    assert!(settings[0]["from"].as_str().unwrap().contains(&pid), "{settings}");
+    drop(server.stdin.take());
+    server.wait().unwrap();
+}
+
+/// Without a name, everything that left something is shown.
+#[test]
+fn what_is_found_is_shown_with_where_it_stands() {
+    let root = tempfile::tempdir().unwrap();
+    let show = || bin().words("profile --root").arg(root.path()).run();
+    show().fails_with_hint(1);
+    let config = root.path().join("etc/rancher/k3s/config.yaml");
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    fs::write(&config, "datastore-endpoint: 'http://u:hunter2@127.0.0.1:1'\n").unwrap();
+    let done = show().ok();
+    assert!(done.text().contains("config.yaml"), "{}", done.text());
+    assert!(!done.text().contains("hunter2"));
+    bin().words("profile --profile k3s --manifest /x").run().fails(2);
+}

@@ -37,6 +37,8 @@ pub struct Shared {
     pub kine: Option<PathBuf>,
     /// `--profile`
     pub profile: Option<Profile>,
+    /// Resources that the profile's API server keeps in another etcd
+    pub overrides: Vec<crate::profile::Override>,
     /// `--manifest`
     pub manifest: Option<PathBuf>,
     /// `--root`

@@ -46,8 +46,16 @@ pub fn arrange(root: &Command, words: impl IntoIterator<Item = OsString>) -> Arr
         }
     }
     if at.has_subcommands() {
-        // No command is named that the options could belong to.
-        moved.clear();
+        // `--profile NAME` by itself asks what it finds.
+        let asks = |w: &OsString| w.to_string_lossy().starts_with("--profile");
+        let whole = command.is_empty() && words.peek().is_none();
+        if whole && moved.iter().any(asks) && root.find_subcommand("profile").is_some() {
+            command.push("profile".to_owned());
+            front.push("profile".into());
+        } else {
+            // No command is named that the options could belong to.
+            moved.clear();
+        }
     }
     front.extend(moved);
     front.extend(words);

@@ -125,7 +125,8 @@ pub struct Distribution {
     #[arg(long, help_heading = "Source")]
     profile: Option<Profile>,
 
-    /// The kube-apiserver manifest that `--profile kubeadm` reads
+    /// The kube-apiserver manifest to read, a static pod's or a Deployment's (kubeadm, kind,
+    /// minikube, kops)
     #[arg(long, value_name = "FILE", help_heading = "Source")]
     manifest: Option<PathBuf>,
 
@@ -147,10 +148,24 @@ impl Group for Distribution {
 pub enum Profile {
     /// The flags of the kube-apiserver static pod
     Kubeadm,
+    /// Inside a node of kind: as kubeadm
+    Kind,
+    /// Inside a node of minikube: as kubeadm
+    Minikube,
     /// k3s
     K3s,
     /// RKE2
     Rke2,
+    /// RKE, the first
+    Rke1,
+    /// k0s
+    K0s,
+    /// MicroK8s
+    Microk8s,
+    /// kops
+    Kops,
+    /// Talos
+    Talos,
     /// OpenShift: the static pod of the running revision
     Openshift,
     /// MicroShift: its data directory

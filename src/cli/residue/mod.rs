@@ -106,6 +106,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out;
     let configs = open::configs(ctx)?;
     let selection = open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?;
+    let judged = selection.judged(configs.as_ref().map(ConfigSet::resources));
+    let elsewhere = open::unexamined(ctx, &judged);
     let (targets, resources) = targets(ctx, configs.as_ref(), selection);
 
     let mut recovery = match &args.recover {
@@ -119,7 +121,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         all: Totals::default(),
         recovery: recovery.as_mut(),
     };
-    let searched = search::search(ctx, &targets, &mut found)?;
+    let mut searched = search::search(ctx, &targets, &mut found)?;
+    searched.visit.damage.extend(elsewhere);
     let Found { findings, totals, all, .. } = found;
     if let (Some(recovery), Some(dir)) = (&mut recovery, &args.recover) {
         recovery.finish()?;
