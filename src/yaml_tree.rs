@@ -14,7 +14,11 @@ use zeroize::Zeroizing;
 /// Deepest nesting that is read. A configuration needs seven levels.
 const MAX_DEPTH: usize = 64;
 /// Most nodes that aliases may expand to. It stops "billion laughs" documents.
-const MAX_NODES: usize = 1 << 18;
+const MAX_NODES: usize = 1 << 16;
+/// Most bytes of text in all nodes, those that aliases stand for included.
+const MAX_BYTES: usize = 32 << 20;
+/// Most items of a list and fields of an object: they are compared with one another.
+const MAX_ITEMS: usize = 4096;
 
 /// Where something stands: line and column count from 1, columns in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,7 +119,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
     if json {
         check_json(text)?;
     }
-    let mut builder = Builder { anchors: HashMap::new(), nodes: 0, json, closed: 0 };
+    let mut builder = Builder { anchors: HashMap::new(), nodes: 0, bytes: 0, json, closed: 0 };
     let mut documents = Vec::new();
     let mut events = Parser::new_from_str(text);
     while let Some(next) = events.next_event() {
@@ -178,6 +182,7 @@ type Events<'t> = Parser<'t, serde_saphyr::granit_parser::StrInput<'t>>;
 struct Builder {
     anchors: HashMap<usize, Node>,
     nodes: usize,
+    bytes: usize,
     json: bool,
     /// Where the collection that was read last closes; meaningful for flow style only.
     closed: usize,
@@ -194,11 +199,17 @@ impl Node {
         }
     }
 
-    fn count(&self) -> usize {
-        1 + match &self.value {
-            Value::List(items) => items.iter().map(Self::count).sum(),
-            Value::Map(fields) => fields.iter().map(|f| f.node.count()).sum(),
-            _ => 0,
+    /// Nodes, and bytes of text in them.
+    fn count(&self) -> (usize, usize) {
+        let add = |a: (usize, usize), b: (usize, usize)| (a.0 + b.0, a.1 + b.1);
+        match &self.value {
+            Value::Text(text) => (1, text.len()),
+            Value::List(items) => items.iter().map(Self::count).fold((1, 0), add),
+            Value::Map(fields) => {
+                let fields = fields.iter().map(|f| add(f.node.count(), (0, f.name.len())));
+                fields.fold((1, 0), add)
+            }
+            _ => (1, 0),
         }
     }
 }
@@ -223,6 +234,7 @@ impl Builder {
             let (value, anchor) = match event {
                 Event::Comment(..) => continue,
                 Event::Scalar(text, style, anchor, tag) => {
+                    self.grow((0, text.len()), span)?;
                     let tag = tag.as_deref().and_then(|t| t.core_suffix().map(str::to_owned));
                     let plain = style == ScalarStyle::Plain;
                     (scalar(&text, plain, tag.as_deref()), anchor)
@@ -231,24 +243,26 @@ impl Builder {
                     let mut items = Vec::new();
                     while let Some(item) = self.next_node(events, depth + 1)? {
                         items.push(item);
+                        if items.len() > MAX_ITEMS {
+                            return Err(error("a list of too many items", span));
+                        }
                     }
                     let last = items.last().map(|n: &Node| n.span.end);
                     let node = self.collection(style, span, last, Value::List(items));
-                    return Ok(Some(self.keep(anchor, node)));
+                    return self.keep(anchor, node, span).map(Some);
                 }
                 Event::MappingStart(style, anchor, _) => {
                     let (fields, last) = self.fields(events, depth)?;
                     let node = self.collection(style, span, last, Value::Map(fields));
-                    return Ok(Some(self.keep(anchor, node)));
+                    return self.keep(anchor, node, span).map(Some);
                 }
                 Event::Alias(id) => {
                     let Some(target) = self.anchors.get(&id) else {
                         return Err(error("an alias refers to a node that contains it", span));
                     };
-                    self.nodes += target.count();
-                    if self.nodes > MAX_NODES {
-                        return Err(error("aliases expand to too many nodes", span));
-                    }
+                    let size = target.count();
+                    self.grow(size, span)?;
+                    let Some(target) = self.anchors.get(&id) else { return Ok(None) };
                     let mut node = target.clone();
                     node.aliased = true;
                     return Ok(Some(node));
@@ -265,8 +279,18 @@ impl Builder {
                 flow: false,
                 aliased: false,
             };
-            return Ok(Some(self.keep(anchor, node)));
+            return self.keep(anchor, node, span).map(Some);
         }
+    }
+
+    /// Notes that so many nodes and bytes more are held.
+    fn grow(&mut self, (nodes, bytes): (usize, usize), span: Span) -> Result<(), SyntaxError> {
+        self.nodes += nodes;
+        self.bytes += bytes;
+        if self.nodes > MAX_NODES || self.bytes > MAX_BYTES {
+            return Err(error("aliases expand to too much", span));
+        }
+        Ok(())
     }
 
     fn collection(
@@ -309,6 +333,12 @@ impl Builder {
             };
             let Some(node) = self.next_node(events, depth + 1)? else { break };
             end = Some(if node.aliased { key.span.end } else { node.span.end.max(key.span.end) });
+            if fields.len() + merged.len() > MAX_ITEMS {
+                return Err(SyntaxError {
+                    message: "an object of too many fields".to_owned(),
+                    at: Some(key.at),
+                });
+            }
             if name.as_str() == "<<" && !self.json {
                 merge(&mut merged, node)?;
             } else {
@@ -323,11 +353,13 @@ impl Builder {
         Ok((fields, end))
     }
 
-    fn keep(&mut self, anchor: usize, node: Node) -> Node {
+    /// What an anchor names is held twice.
+    fn keep(&mut self, anchor: usize, node: Node, span: Span) -> Result<Node, SyntaxError> {
         if anchor != 0 {
+            self.grow(node.count(), span)?;
             self.anchors.insert(anchor, node.clone());
         }
-        node
+        Ok(node)
     }
 }
 

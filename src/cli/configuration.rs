@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -47,6 +48,13 @@ pub fn read(path: &Path) -> Result<Content, Failure> {
         }
         failure
     };
+    // A shell's `<(…)` is a pipe that somebody writes to; opening any other may wait for ever.
+    let of_shell = path.starts_with("/dev/fd") || path.starts_with("/proc");
+    let is_fifo = std::fs::metadata(path).is_ok_and(|m| FileTypeExt::is_fifo(&m.file_type()));
+    if is_fifo && !of_shell {
+        return Err(Failure::new(format!("cannot read {origin}: it is a pipe, not a file"))
+            .hint("give `-` and pipe the configuration in"));
+    }
     let file = File::open(path).map_err(|e| cannot(&e))?;
     let metadata = file.metadata().map_err(|e| cannot(&e))?;
     if metadata.is_dir() {

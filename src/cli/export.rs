@@ -88,8 +88,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         Some(dir) => Some(Tree::open(dir, args.force).map_err(|e| export_failure(&e))?),
         None => None,
     };
-    if tree.as_ref().is_some_and(Tree::is_open_to_others) {
-        ctx.ui.warn("others can look into the output directory; the files themselves are private");
+    for remark in tree.iter().flat_map(Tree::remarks) {
+        ctx.ui.warn(&remark);
     }
     let mut writer = Writer::new(ctx, args, format, tree);
     let mut query = selection.query(ctx.global.revision, true);

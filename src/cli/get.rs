@@ -187,7 +187,7 @@ pub fn show(
         ctx.ui.warn(&format!("{name}: not shown: {}", object::fields(&shown.unknown)));
     }
     if !reveal {
-        storage::redact(&mut shown.json);
+        storage::redact(&mut shown.json, location.resource == "secrets");
     }
     let mut header =
         format!("{name}: {}, {} bytes", super::object::stored_as(&shown.judged), entry.value.len());

@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM: most commands just end; one that is in the middle of something can ask to
-//! be told instead.
+//! Ctrl-C and other signals: most commands just end; one that is in the middle of something can ask
+//! to be told instead.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,25 +11,38 @@ use super::failure::Exit;
 /// Set for a command that ends by itself.
 static TOLD: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// What a shell reports for a program that SIGTERM ended.
-const TERMINATED: i32 = 143;
+/// What a shell adds to the number of a signal that ended a program.
+const SIGNALLED: i32 = 128;
 
-/// From now on an interrupt ends the program with its documented exit code. Without threads or
-/// signals to be had, the system's own way stays.
+/// From now on an interrupt ends the program with its documented exit code, and whatever signal
+/// ends it, the temporary files go first. Without threads or signals to be had, the system's own
+/// way stays.
 pub fn watch() {
+    use rustix::process::Signal;
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return;
     };
+    let of = |s: Signal| signal(SignalKind::from_raw(s.as_raw()));
     let signals = {
         let _inside = runtime.enter();
-        signal(SignalKind::interrupt()).and_then(|i| Ok((i, signal(SignalKind::terminate())?)))
+        let get = || {
+            Ok::<_, std::io::Error>((
+                of(Signal::INT)?,
+                of(Signal::TERM)?,
+                of(Signal::HUP)?,
+                of(Signal::QUIT)?,
+            ))
+        };
+        get()
     };
-    let Ok((mut interrupt, mut terminate)) = signals else { return };
+    let Ok((mut interrupt, mut terminate, mut hang_up, mut quit)) = signals else { return };
     let wait = move || loop {
         let code = runtime.block_on(async {
             tokio::select! {
                 _ = interrupt.recv() => i32::from(Exit::Interrupted.code()),
-                _ = terminate.recv() => TERMINATED,
+                _ = terminate.recv() => SIGNALLED + Signal::TERM.as_raw(),
+                _ = hang_up.recv() => SIGNALLED + Signal::HUP.as_raw(),
+                _ = quit.recv() => SIGNALLED + Signal::QUIT.as_raw(),
             }
         });
         // Whoever asks twice does not want to wait.

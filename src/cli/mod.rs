@@ -122,6 +122,8 @@ pub fn command() -> clap::Command {
 /// Runs the program with the process's arguments.
 #[must_use]
 pub fn run() -> ExitCode {
+    // Before anything else: a password may stand in the environment.
+    let hardened = crate::secret::harden();
     let command = without_empty_variables(command());
     let mut built = command.clone();
     built.build();
@@ -140,6 +142,9 @@ pub fn run() -> ExitCode {
     interrupt::watch();
     let global = cli.command.shared();
     let ui = Ui::new(&global);
+    if let Err(error) = hardened {
+        ui.warn(&format!("core dumps cannot be disabled: {error}"));
+    }
     let mut ctx = Ctx { global, given: Given::new(matches), ui };
     let result = profile::apply(&mut ctx)
         .and_then(|()| one_source(&ctx))

@@ -86,11 +86,6 @@ pub fn live_options(ctx: &Ctx) -> Result<LiveOptions, Failure> {
 /// When a file cannot be read or is no valid configuration; every error in it is a cause.
 pub fn configs(ctx: &Ctx) -> Result<Option<ConfigSet>, Failure> {
     let mut all = Vec::new();
-    if !ctx.global.encryption_config.is_empty()
-        && let Err(error) = crate::secret::harden()
-    {
-        ctx.ui.warn(&format!("core dumps cannot be disabled: {error}"));
-    }
     for path in &ctx.global.encryption_config {
         let content = configuration::read(path)?;
         if let Some(warning) = &content.exposed {

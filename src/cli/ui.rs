@@ -1,9 +1,13 @@
 //! stdout for results, stderr for everything else.
+//!
+//! What is said on stderr goes through here, and whatever of it others have sent (a server's
+//! status, a name in an archive) cannot move the cursor or begin a line of its own.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 use super::args::{ColorWhen, Shared};
 use super::failure::{Exit, Failure};
+use crate::report::table;
 
 /// How this run talks.
 #[derive(Clone, Debug)]
@@ -40,16 +44,17 @@ impl Ui {
 
     /// `error:` with its causes and hint, on stderr.
     pub fn failure(&self, failure: &Failure) {
-        let mut text = format!("{} {}\n", self.label("error:", "31"), failure.message);
+        let message = table::visible(&failure.message);
+        let mut text = format!("{} {message}\n", self.label("error:", "31"));
         for cause in &failure.causes {
             text.push_str("  ");
-            text.push_str(cause);
+            text.push_str(&table::visible(cause));
             text.push('\n');
         }
         if let Some(hint) = &failure.hint {
             text.push_str(&self.label("hint:", "36"));
             text.push(' ');
-            text.push_str(hint);
+            text.push_str(&table::visible(hint));
             text.push('\n');
         }
         write_err(&text);
@@ -57,13 +62,13 @@ impl Ui {
 
     /// Something the user must know although the job goes on. Not silenced by `--quiet`.
     pub fn warn(&self, text: &str) {
-        write_err(&format!("{} {text}\n", self.label("warning:", "33")));
+        write_err(&format!("{} {}\n", self.label("warning:", "33"), table::visible(text)));
     }
 
     /// A remark.
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            write_err(&format!("{} {text}\n", self.label("note:", "36")));
+            write_err(&format!("{} {}\n", self.label("note:", "36"), table::visible(text)));
         }
     }
 

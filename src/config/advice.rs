@@ -1,11 +1,18 @@
 //! What the API server accepts and a person should know.
 
+use std::collections::HashMap;
+
 use super::endpoint::Socket;
 use super::finding::{Finding, shown};
 use super::model::{EncryptionConfig, GroupResource, Key, Provider, Served};
 use super::places::Places;
 use crate::envelope::Version;
 use crate::resource::Selector;
+
+/// Most remarks about one configuration: each is looked for among the others.
+const MOST: usize = 200;
+/// Most keys that are compared with one another.
+const COMPARED: usize = 1000;
 
 /// Remarks about a valid configuration, in file order of what they are about.
 pub(super) fn advise(config: &EncryptionConfig, places: &Places) -> Vec<Finding> {
@@ -34,6 +41,9 @@ struct Advisor<'c> {
 impl<'c> Advisor<'c> {
     fn say(&mut self, path: &str, message: impl Into<String>) {
         let message = message.into();
+        if self.findings.len() >= MOST {
+            return;
+        }
         if !self.findings.iter().any(|f| f.path == path && f.message == message) {
             self.findings.push(Finding {
                 path: path.to_owned(),
@@ -44,19 +54,19 @@ impl<'c> Advisor<'c> {
     }
 
     fn resources(&mut self) {
-        let mut seen: Vec<(GroupResource<'_>, usize)> = Vec::new();
+        let mut seen: HashMap<GroupResource<'_>, usize> = HashMap::new();
         for (i, entry) in self.config.entries.iter().enumerate() {
             for (j, text) in entry.resources.iter().enumerate() {
                 let path = format!("resources[{i}].resources[{j}]");
                 let gr = GroupResource::parse(text);
-                if let Some((_, earlier)) = seen.iter().find(|(s, _)| *s == gr) {
+                if let Some(earlier) = seen.get(&gr) {
                     let message = format!(
                         "{} is also in resources[{earlier}]: the API server joins their providers, in this order",
                         shown(text)
                     );
                     self.say(&path, message);
                 }
-                seen.push((gr, i));
+                seen.entry(gr).or_insert(i);
                 if text.is_empty() {
                     self.say(&path, "an empty name matches no resource");
                 } else if let Ok(Selector::Exact(full)) = Selector::parse(&gr.to_string())
@@ -126,7 +136,7 @@ impl<'c> Advisor<'c> {
         }
     }
 
-    /// Static keys with their paths.
+    /// Static keys with their paths, as many as are compared.
     fn keys(&self) -> Vec<(String, Served<'c>, &'c Key)> {
         let mut all = Vec::new();
         for served in self.config.providers() {
@@ -135,6 +145,7 @@ impl<'c> Advisor<'c> {
                 all.push((format!("{}.{name}.keys[{k}]", served.path()), served, key));
             }
         }
+        all.truncate(COMPARED);
         all
     }
 

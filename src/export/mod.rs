@@ -81,6 +81,25 @@ impl Tree {
         rustix::fs::fstat(&self.root).is_ok_and(|s| s.st_mode & 0o077 != 0)
     }
 
+    /// What whoever writes into the directory must know: whether others can look into it, and
+    /// whether it is somebody else's, who can replace what is written.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let owner = rustix::fs::fstat(&self.root).map_or(0, |s| s.st_uid);
+        if owner != rustix::process::geteuid().as_raw() && owner != 0 {
+            remarks.push(format!(
+                "the output directory belongs to another user (uid {owner}), who can replace what is written there: choose one of your own"
+            ));
+        }
+        if self.is_open_to_others() {
+            let open =
+                "others can look into the output directory; the files themselves are private";
+            remarks.push(open.to_owned());
+        }
+        remarks
+    }
+
     /// Writes `content` to `directories…/file`, to stay after [`Tree::sync`]; each part is made safe by [`file_name`].
     /// Returns the path of the file.
     ///

@@ -7,6 +7,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::table::{self, Mark};
+use super::text::cell;
 use super::{Format, wire};
 use crate::envelope::{Provider, Version};
 use crate::forensics::changes::Change;
@@ -201,14 +202,16 @@ impl Report<'_> {
                     let entry = wire::row(finding);
                     let mut row = vec![&*number, "false"];
                     row.extend(entry.iter().map(|c| &**c));
+                    let changes = cell(&changes);
                     row.extend([&*changes, held]);
                     csv.write_record(row)?;
                 }
                 Revision::Delete { key, location, .. } => {
                     let key = String::from_utf8_lossy(key);
                     let namespace = location.namespace.as_deref().unwrap_or_default();
-                    let mut row = vec![&*number, "true", &key, &location.resource];
-                    row.extend([namespace, &location.name]);
+                    let cells = [&*key, &*location.resource, namespace, &*location.name].map(cell);
+                    let mut row = vec![&*number, "true"];
+                    row.extend(cells.iter().map(|c| &**c));
                     row.resize(2 + wire::COLUMNS.len() + 1, "");
                     row.push(held);
                     csv.write_record(row)?;

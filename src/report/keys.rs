@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::table::{self, Builder, Mark};
+use super::text::cell;
 use super::{Format, wire};
 use crate::envelope::Version;
 use crate::forensics::keys::KeyRow;
@@ -106,14 +107,14 @@ impl Report<'_> {
             csv.write_record([
                 r.provider,
                 r.version.unwrap_or_default(),
-                r.key.unwrap_or_default(),
-                r.kms_key_id.unwrap_or_default(),
+                &cell(r.key.unwrap_or_default()),
+                &cell(r.kms_key_id.unwrap_or_default()),
                 &r.configured.map(|c| c.to_string()).unwrap_or_default(),
-                &r.write_key_for.join(" "),
+                &cell(&r.write_key_for.join(" ")),
                 &r.entries.to_string(),
                 &r.history_entries.map(|n| n.to_string()).unwrap_or_default(),
                 if r.safe_to_remove { "true" } else { "false" },
-                r.reason,
+                &cell(r.reason),
             ])?;
         }
         csv.flush()

@@ -10,6 +10,7 @@ pub mod profile;
 pub mod residue;
 pub mod scan;
 pub mod table;
+pub mod text;
 pub mod wire;
 
 /// Output formats, of which each command takes some.

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use base64::Engine as _;
 use serde::Serialize;
 
+use super::text::cell;
 use crate::resource::Location;
 use crate::scan::Finding;
 use crate::source::{SourceInfo, Visit};
@@ -181,7 +182,7 @@ pub const COLUMNS: [&str; 14] = [
 pub fn row(f: &Finding) -> [Cow<'_, str>; COLUMNS.len()] {
     let j = &f.judged;
     let number = |n: i64| Cow::Owned(n.to_string());
-    [
+    let cells = [
         String::from_utf8_lossy(&f.key),
         (&*f.resource).into(),
         f.namespace.as_deref().unwrap_or_default().into(),
@@ -196,7 +197,14 @@ pub fn row(f: &Finding) -> [Cow<'_, str>; COLUMNS.len()] {
         number(f.create_revision),
         number(f.mod_revision),
         number(f.version_count),
-    ]
+    ];
+    cells.map(|text: Cow<'_, str>| {
+        let changed = match cell(&text) {
+            Cow::Owned(shown) => Some(shown),
+            Cow::Borrowed(_) => None,
+        };
+        changed.map_or(text, Cow::Owned)
+    })
 }
 
 /// `key`, or `key_b64` for a key that is no text.

@@ -38,10 +38,17 @@ pub(super) enum InUse {
     Allow,
 }
 
+/// Opens a file for reading without waiting for anybody: opening a pipe waits for its writer.
+pub(super) fn open_file(path: &Path) -> std::io::Result<File> {
+    use rustix::fs::{Mode, OFlags, open};
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Ok(File::from(open(path, flags, Mode::empty())?))
+}
+
 /// Opens and maps a file, after looking at what it is.
 pub(super) fn read(path: &Path, in_use: InUse) -> Result<Bytes, FileError> {
     let cannot = |cause| FileError::Unreadable { path: path.to_owned(), cause };
-    let mut file = File::open(path).map_err(cannot)?;
+    let mut file = open_file(path).map_err(cannot)?;
     let metadata = file.metadata().map_err(cannot)?;
     if metadata.is_dir() {
         return Err(FileError::Directory { path: path.to_owned() });

@@ -1,8 +1,44 @@
-//! The one place that maps a file into memory.
+//! The one place that maps a file into memory, and so the one that says what happens when the
+//! file shrinks meanwhile.
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::sync::Once;
+
+/// What is said when pages of a mapped file are gone. The program ends inside a signal handler,
+/// where nothing else may be called: no value unwinds, no other room is asked.
+const SHRUNK: &[u8] = b"error: a file became shorter, or its disk failed, while it was read\n\
+    hint: copy it while nobody writes to it, and give the copy\n";
+
+extern "C" fn shrunk(_: libc::c_int) {
+    // Nobody is left to tell that it failed.
+    let _ = rustix::io::write(rustix::stdio::stderr(), SHRUNK);
+    #[allow(unsafe_code)]
+    // SAFETY: ends the process at once and runs nothing of it.
+    unsafe {
+        libc::_exit(1)
+    }
+}
+
+/// From now on a page that cannot be read ends the program with words instead of SIGBUS.
+#[allow(unsafe_code)]
+fn watch() {
+    static WATCHED: Once = Once::new();
+    WATCHED.call_once(|| {
+        let handler: extern "C" fn(libc::c_int) = shrunk;
+        // SAFETY: all-zero is a valid `sigaction`: no flags, an empty mask.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = handler as libc::sighandler_t;
+        action.sa_flags = libc::SA_ONSTACK;
+        // SAFETY: the handler makes two system calls, both safe in a signal handler, and does not
+        // return. It stands in for the standard library's, which would end the program as well.
+        let installed =
+            unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) };
+        // Otherwise the system's own way stays.
+        let _ = installed;
+    });
+}
 
 /// The bytes of a file, mapped read-only.
 #[derive(Debug)]
@@ -18,7 +54,9 @@ impl Mapped {
         // SAFETY: the mapping is private and read-only, and readers treat the bytes as untrusted
         // at every access, so a file that changes under us yields damage reports, not undefined
         // behaviour in safe code that assumes UTF-8 or valid enums. A file that shrinks under us
-        // raises SIGBUS; sources that may (a running member's) are refused before this.
+        // raises SIGBUS, which `watch` turns into an error; sources that may (a running member's)
+        // are refused before this.
+        watch();
         unsafe { memmap2::Mmap::map(file) }.map(Self)
     }
 

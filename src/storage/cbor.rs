@@ -82,9 +82,13 @@ fn convert(
 
 fn text(bytes: Vec<u8>, path: &[String], unknown: &mut Vec<UnknownField>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| {
-        let path = path.concat();
-        let path = path.strip_prefix('.').unwrap_or(&path).to_owned();
-        unknown.push(UnknownField { path, len: e.as_bytes().len(), why: Why::NotUtf8 });
+        let path = || {
+            const STEP_SHOWN: usize = 64;
+            let short = path.iter().map(|s| &s[..s.floor_char_boundary(STEP_SHOWN)]);
+            let path = short.collect::<String>();
+            path.strip_prefix('.').unwrap_or(&path).to_owned()
+        };
+        super::remember(unknown, path, (1, e.as_bytes().len(), Why::NotUtf8));
         String::from_utf8_lossy(e.as_bytes()).into_owned()
     })
 }

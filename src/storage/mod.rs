@@ -60,15 +60,61 @@ pub struct Object {
 }
 
 /// A part of a stored object that is not in its JSON form.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {why} ({len} bytes)")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownField {
-    /// Where, by JSON names; a field without a known name is `#` and its number.
+    /// Where, by JSON names; a field without a known name is `#` and its number. Empty for what is
+    /// only counted.
     pub path: String,
+    /// How many they are: one, or all that are too many to be remembered one by one.
+    pub count: usize,
     /// Length of the stored value in bytes.
     pub len: usize,
     /// Why it is left out.
     pub why: Why,
+}
+
+impl std::fmt::Display for UnknownField {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { path, count, len, why } = self;
+        match count {
+            1 => write!(f, "{path}: {why} ({len} bytes)"),
+            _ => write!(f, "{count} more, such as {why} ({len} bytes)"),
+        }
+    }
+}
+
+/// Parts of one object that are remembered one by one. A value of a megabyte can have half a
+/// million.
+const REMEMBERED: usize = 100;
+/// Bytes of a path that are kept. A map's key can be as long as a value.
+const LONGEST_PATH: usize = 256;
+
+/// Notes a part that is not shown; `path` is asked for only while there is room.
+fn remember(
+    unknown: &mut Vec<UnknownField>,
+    path: impl FnOnce() -> String,
+    (count, len, why): (usize, usize, Why),
+) {
+    if unknown.len() < REMEMBERED && count == 1 {
+        let mut path = path();
+        if path.len() > LONGEST_PATH {
+            path.truncate(path.floor_char_boundary(LONGEST_PATH));
+            path.push('…');
+        }
+        unknown.push(UnknownField { path, count, len, why });
+        return;
+    }
+    match unknown.last_mut().filter(|last| last.path.is_empty()) {
+        Some(last) => {
+            last.count += count;
+            last.len = last.len.saturating_add(len);
+            // What makes an object hollow is not forgotten.
+            if why == Why::UnknownKind {
+                last.why = why;
+            }
+        }
+        None => unknown.push(UnknownField { path: String::new(), count, len, why }),
+    }
 }
 
 /// Why a part of an object is not in its JSON form.

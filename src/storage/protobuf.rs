@@ -350,19 +350,19 @@ impl<'a> Decoder<'a> {
                 let inside = self.others + 1;
                 let object = (inside <= MAX_INSIDE).then(|| super::decode_inside(bytes, inside));
                 object.and_then(Result::ok).map(|object| {
-                    let path = self.path();
-                    self.unknown.extend(object.unknown.into_iter().map(|mut field| {
-                        field.path = format!("{path}.{}", field.path);
-                        field
-                    }));
+                    for field in object.unknown {
+                        let outer = &self.path;
+                        let path = || format!("{}.{}", path(outer), field.path);
+                        let what = (field.count, field.len, field.why);
+                        super::remember(&mut self.unknown, path, what);
+                    }
                     object.json
                 })
             } else {
                 raw::parse_json(bytes).ok()
             };
         parsed.unwrap_or_else(|| {
-            let path = self.path();
-            self.unknown.push(UnknownField { path, len: bytes.len(), why: Why::Opaque });
+            self.note(bytes.len(), Why::Opaque);
             Value::Null
         })
     }
@@ -417,8 +417,7 @@ impl<'a> Decoder<'a> {
         if let Ok(text) = std::str::from_utf8(bytes) {
             return text.to_owned();
         }
-        let path = self.path();
-        self.unknown.push(UnknownField { path, len: bytes.len(), why: Why::NotUtf8 });
+        self.note(bytes.len(), Why::NotUtf8);
         String::from_utf8_lossy(bytes).into_owned()
     }
 
@@ -429,13 +428,23 @@ impl<'a> Decoder<'a> {
             Wire::Fixed64(_) => 8,
             Wire::Fixed32(_) => 4,
         };
-        let mut path = self.path();
-        if !path.is_empty() {
-            path.push('.');
-        }
-        // Writing to a String cannot fail.
-        let _ = write!(path, "#{}", field.number);
-        self.unknown.push(UnknownField { path, len, why });
+        let outer = &self.path;
+        let path = || {
+            let mut path = path(outer);
+            if !path.is_empty() {
+                path.push('.');
+            }
+            // Writing to a String cannot fail.
+            let _ = write!(path, "#{}", field.number);
+            path
+        };
+        super::remember(&mut self.unknown, path, (1, len, why));
+    }
+
+    /// Notes that what is read now cannot be shown.
+    fn note(&mut self, len: usize, why: Why) {
+        let outer = &self.path;
+        super::remember(&mut self.unknown, || path(outer), (1, len, why));
     }
 
     fn damaged(&self) -> DecodeError {
@@ -444,25 +453,33 @@ impl<'a> Decoder<'a> {
     }
 
     fn path(&self) -> String {
-        let mut path = String::new();
-        for step in &self.path {
-            match step {
-                Step::Field("") => {}
-                Step::Field(name) if path.is_empty() => path.push_str(name),
-                Step::Field(name) => {
-                    path.push('.');
-                    path.push_str(name);
-                }
-                Step::Key(key) => {
-                    let _ = write!(path, "[{key:?}]");
-                }
-                Step::Index(index) => {
-                    let _ = write!(path, "[{index}]");
-                }
+        path(&self.path)
+    }
+}
+
+/// Steps as text. Of a key that is no name, the beginning says enough.
+fn path(steps: &[Step<'_>]) -> String {
+    const KEY_SHOWN: usize = 64;
+    let mut path = String::new();
+    for step in steps {
+        match step {
+            Step::Field("") => {}
+            Step::Field(name) if path.is_empty() => path.push_str(name),
+            Step::Field(name) => {
+                path.push('.');
+                path.push_str(name);
+            }
+            Step::Key(key) => {
+                let shown = &key[..key.floor_char_boundary(KEY_SHOWN)];
+                let more = if shown.len() < key.len() { "…" } else { "" };
+                let _ = write!(path, "[{shown:?}{more}]");
+            }
+            Step::Index(index) => {
+                let _ = write!(path, "[{index}]");
             }
         }
-        path
     }
+    path
 }
 
 /// Whether Go's writer leaves out a field that is no pointer. Structs are never empty to it, only

@@ -17,6 +17,7 @@ mod fuzz;
 mod get;
 mod harness;
 mod history;
+mod hostile;
 mod interrupt;
 mod judged;
 mod keys;

@@ -203,8 +203,8 @@ fn recovery(
     targets: &Targets,
 ) -> Result<Recovery, Failure> {
     let recovery = Recovery::new(dir, args.force, args.clean, targets.scope().clone())?;
-    if recovery.is_open_to_others() {
-        ctx.ui.warn("others can look into the output directory; the files themselves are private");
+    for remark in recovery.remarks() {
+        ctx.ui.warn(&remark);
     }
     Ok(recovery)
 }

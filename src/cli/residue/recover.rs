@@ -36,9 +36,9 @@ impl Recovery {
         Ok(Self { tree, scope, clean, seen: HashMap::new(), objects: 0, parts: 0, failure: None })
     }
 
-    /// Whether others than the owner can look into the directory.
-    pub fn is_open_to_others(&self) -> bool {
-        self.tree.is_open_to_others()
+    /// What must be known about the directory.
+    pub fn remarks(&self) -> Vec<String> {
+        self.tree.remarks()
     }
 
     /// Writes one finding. After a failure, nothing more.

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::envelope::{Provider, Version};
 use crate::report::table::{self, Builder, Mark};
+use crate::report::text::cell;
 use crate::report::{Format, wire};
 use crate::scan::{Counts, Finding, GroupKey, Status, Tally};
 use crate::source::{SourceInfo, Visit};
@@ -198,19 +199,26 @@ impl Report<'_> {
             }
         } else {
             let groups = self.counts.groups();
+            csv.write_record([
+                "resource",
+                "provider",
+                "version",
+                "key",
+                "kms_key_id",
+                "status",
+                "entries",
+                "bytes",
+            ])?;
             for (key, tally) in &groups {
-                csv.serialize(Group::new(key, *tally))?;
-            }
-            if groups.is_empty() {
                 csv.write_record([
-                    "resource",
-                    "provider",
-                    "version",
-                    "key",
-                    "kms_key_id",
-                    "status",
-                    "entries",
-                    "bytes",
+                    &*cell(&key.resource),
+                    key.provider.as_str(),
+                    key.version.map_or("", Version::as_str),
+                    &cell(key.key_name.as_deref().unwrap_or_default()),
+                    &cell(key.kms_key_id.as_deref().unwrap_or_default()),
+                    key.status.map_or("", Status::as_str),
+                    &tally.entries.to_string(),
+                    &tally.bytes.to_string(),
                 ])?;
             }
         }
@@ -421,7 +429,7 @@ fn group_table(groups: &[(&GroupKey, Tally)], with_status: bool, color: bool) ->
     t
 }
 
-/// Escapes a label value (Prometheus text format 0.0.4).
+/// Escapes a label value (Prometheus text format 0.0.4); control characters are shown as escapes.
 fn label(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    table::visible(text).replace('\\', "\\\\").replace('"', "\\\"")
 }

@@ -9,7 +9,6 @@
 //! | `-wal` and `-shm` | `mode=ro&readonly_shm=1`: a running writer's index is used, a dead one's ignored |
 //! | `-wal` alone, or a journal left by a crash | a private copy, because `SQLite` would have to write |
 
-use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -119,7 +118,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, KineError> {
 
 /// Refuses what is no `SQLite` database. Returns whether it is in WAL mode.
 fn look(path: &Path) -> Result<bool, KineError> {
-    let mut file = File::open(path).map_err(|e| cannot(path, e))?;
+    let mut file = crate::source::file::open_file(path).map_err(|e| cannot(path, e))?;
     let metadata = file.metadata().map_err(|e| cannot(path, e))?;
     if metadata.is_dir() {
         return Err(KineError::Directory { path: path.to_owned() });
