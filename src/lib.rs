@@ -67,6 +67,7 @@ mod random;
 pub mod range;
 pub mod report;
 pub mod resource;
+pub mod restore;
 pub mod scan;
 pub mod secret;
 pub mod source;

@@ -98,11 +98,11 @@ pub fn failure(error: &LoadError) -> Failure {
         }
         LoadError::Missing { .. } => {
             failure.hint = Some(
-                "a configuration, a Secret manifest or a tar archive that holds one is needed"
+                "a configuration is needed, or what holds one: a Secret or ConfigMap, RKE's cluster.rkestate, Talos's machine configuration, a tar archive"
                     .to_owned(),
             );
         }
-        LoadError::Archive { .. } | LoadError::StateFile { .. } => {}
+        LoadError::Archive { .. } | LoadError::StateFile { .. } | LoadError::Elsewhere { .. } => {}
     }
     failure
 }

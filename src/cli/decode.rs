@@ -36,6 +36,10 @@ pub struct Args {
     #[arg(long)]
     pub reveal: bool,
 
+    /// Read what no provider reads with whichever configured secret fits, whatever its name
+    #[arg(long)]
+    pub try_keys: bool,
+
     /// Keep metadata.managedFields, which kubectl hides as well
     #[arg(long)]
     pub show_managed_fields: bool,
@@ -96,7 +100,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             "the value contains replacement characters, as a terminal leaves them: bytes were lost; pipe it instead of copying it, or use `etcdctl get -w json`",
         );
     }
-    let reader = Reader::new(ctx, args.show_managed_fields)?;
+    let reader = Reader::new(ctx, args.show_managed_fields)?.try_keys(args.try_keys);
     let mut items = Vec::new();
     let mut exit = Exit::Ok;
     for one in &all {

@@ -83,7 +83,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     storage::wipe(&mut object);
     let plain = Plaintext::new(encoded?.to_vec());
     let key = key?;
-    let configs = open::configs(ctx)?;
+    let configs = crate::cli::inside::configs(ctx)?;
     let value = match &configs {
         None => Zeroizing::new(plain.expose().to_vec()),
         Some(set) => {

@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::args::{self, Shared};
-use super::failure::{Exit, Failure};
+use super::failure::{Exit, Failure, export_failure};
 use super::object::{self, Hollow, Reader, Shown};
 use super::open::{self, Selection};
 use super::progress::Progress;
+use super::restore::Exporting;
 use super::{Ctx, ui};
 use crate::entry::EntryRef;
-use crate::export::{ExportError, Tree, clean};
+use crate::export::{Tree, clean};
 use crate::report::causes::Causes;
 use crate::report::{Format, table};
 use crate::resource::{Location, Selector, group_of};
@@ -33,6 +34,10 @@ pub struct Args {
     #[arg(long)]
     pub clean: bool,
 
+    /// Read what no provider reads with whichever configured secret fits, whatever its name
+    #[arg(long)]
+    pub try_keys: bool,
+
     /// Also write objects that are not what their etcd key says, under that key's name
     #[arg(long)]
     pub include_misplaced: bool,
@@ -45,6 +50,17 @@ pub struct Args {
     #[arg(long)]
     pub show_managed_fields: bool,
 
+    /// Write what an empty cluster accepts, in numbered steps, and `DIR/apply.sh` to apply them
+    #[arg(long, requires = "out", conflicts_with = "show_managed_fields")]
+    pub restore: bool,
+
+    /// Say what is left out, changed or converted, and why
+    #[arg(long, requires = "restore")]
+    pub explain: bool,
+
+    #[command(flatten)]
+    pub choices: super::restore::Choices,
+
     #[command(flatten)]
     source: args::Source,
 
@@ -55,7 +71,7 @@ pub struct Args {
     revision: args::Revision,
 
     #[command(flatten)]
-    reading: args::Reading,
+    reading: args::ReadingInside,
 
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Yaml, Format::Json]), default_value = "yaml", help_heading = "Output")]
@@ -80,8 +96,22 @@ const FIRST: [&str; 2] = ["namespaces", "customresourcedefinitions.apiextensions
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+    if let Some(dir) = args.out.as_deref().filter(|_| args.restore) {
+        let exporting = Exporting {
+            choices: &args.choices,
+            format: args.write_out,
+            include_misplaced: args.include_misplaced,
+            force: args.force,
+            explain: args.explain,
+        };
+        return super::restore::export(ctx, &exporting, dir);
+    }
+    if let Some(option) = args.choices.given() {
+        return Err(Failure::usage(format!("{option} is for --restore"))
+            .hint("atrest export --restore --out DIR, or atrest restore plan"));
+    }
     let format = args.write_out;
-    let reader = Reader::new(ctx, args.show_managed_fields)?;
+    let reader = Reader::new(ctx, args.show_managed_fields)?.try_keys(args.try_keys);
     let selection = open::selection(ctx, reader.resources())?;
     let mut source = open::source(ctx)?;
     let tree = match &args.out {
@@ -136,17 +166,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             table::counted(writer.written, "object", "objects"),
             dir.display()
         ));
-    }
-    if let Some(dir) = args.out.as_deref().filter(|_| !writer.first.is_empty()) {
-        // kubectl reads all files before it applies the first, in alphabetical order: objects of a
-        // namespace or kind that is not there yet would fail.
-        let first: Vec<_> =
-            writer.first.iter().map(|below| format!("-f {}", dir.join(below).display())).collect();
-        ctx.ui.note(&format!(
-            "apply what others need first: kubectl apply -R {} && kubectl apply -R -f {}",
-            first.join(" "),
-            dir.display()
-        ));
+        if args.clean {
+            // As they are stored they need not be served, and not in this order.
+            ctx.ui
+                .note("for another cluster: export --restore writes what it accepts, and a script");
+        }
     }
     if writer.written + writer.failed + writer.left_out == 0 {
         ctx.ui.warn("nothing was selected, nothing is exported");
@@ -167,18 +191,6 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     })
 }
 
-/// In words, with what to do.
-pub fn export_failure(e: &ExportError) -> Failure {
-    let failure = Failure::new(e.to_string());
-    match e {
-        ExportError::Exists(_) => {
-            failure.hint("choose an empty directory, or replace files with --force")
-        }
-        ExportError::NotADirectory(_) => failure.hint("choose a directory that is none"),
-        ExportError::Io { source, .. } => failure.because(source),
-    }
-}
-
 struct Writer<'c> {
     ctx: &'c Ctx,
     clean: bool,
@@ -197,8 +209,6 @@ struct Writer<'c> {
     /// Misplaced objects by their keys, the first few.
     misplaced: Vec<(Vec<u8>, Box<Misplaced>)>,
     error: Option<Failure>,
-    /// Directories below the tree that hold what other objects need.
-    first: std::collections::BTreeSet<PathBuf>,
 }
 
 impl<'c> Writer<'c> {
@@ -217,7 +227,6 @@ impl<'c> Writer<'c> {
             causes: Causes::default(),
             misplaced: Vec::new(),
             error: None,
-            first: std::collections::BTreeSet::new(),
         }
     }
 
@@ -317,6 +326,9 @@ impl<'c> Writer<'c> {
         for line in self.causes.lines("cannot export") {
             self.ctx.ui.warn(&line);
         }
+        if self.causes.any(|cause| cause.contains(" reads it (")) {
+            self.ctx.ui.note(open::TRY_KEYS);
+        }
         // That nobody can look makes the objects no less misplaced.
         let _ = look(&mut self.misplaced.iter_mut().map(|(_, m)| &mut **m).collect::<Vec<_>>());
         for (key, found) in &self.misplaced {
@@ -334,10 +346,6 @@ impl<'c> Writer<'c> {
             // By the key's own bytes: as text, names that are none would be alike.
             let (_, name) = location.exactly(key);
             let directories = directories(location, key);
-            if FIRST.contains(&location.resource.as_ref()) {
-                let (group, resource) = parts(location);
-                self.first.insert(PathBuf::from_iter([group, resource]));
-            }
             let extension = if self.format == Format::Json { ".json" } else { ".yaml" };
             tree.write(&directories, name, extension, text.as_bytes())
                 .map_err(|e| export_failure(&e))?;

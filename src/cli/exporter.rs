@@ -62,7 +62,7 @@ impl Args {
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let configs = open::configs(ctx)?;
+    let configs = crate::cli::inside::configs(ctx)?;
     let selection = open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?;
     let transformers = configs.as_ref().map(|c| open::transformers(ctx, c)).transpose()?;
     let judge: Box<dyn Judge + '_> = match &transformers {

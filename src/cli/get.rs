@@ -30,6 +30,10 @@ pub struct Args {
     #[arg(long)]
     pub reveal: bool,
 
+    /// Read what no provider reads with whichever configured secret fits, whatever its name
+    #[arg(long)]
+    pub try_keys: bool,
+
     /// Keep metadata.managedFields, which kubectl hides as well
     #[arg(long)]
     pub show_managed_fields: bool,
@@ -47,7 +51,7 @@ pub struct Args {
     revision: args::Revision,
 
     #[command(flatten)]
-    reading: args::Reading,
+    reading: args::ReadingInside,
 
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Yaml, Format::Json, Format::Fields]), default_value = "yaml", help_heading = "Output")]
@@ -75,7 +79,7 @@ impl Args {
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out;
     let keys = open::keys(ctx, &args.keys)?;
-    let reader = Reader::new(ctx, args.show_managed_fields)?;
+    let reader = Reader::new(ctx, args.show_managed_fields)?.try_keys(args.try_keys);
     let mut source = open::source(ctx)?;
     let query = Query {
         ranges: merge_ranges(keys.iter().flat_map(NamedKey::singles).collect()),
@@ -118,6 +122,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             }
             Err(reason) => {
                 ctx.ui.warn(&format!("cannot show {}: {reason}", table::visible(&key)));
+                if reason.contains(" reads it (") {
+                    ctx.ui.note(open::TRY_KEYS);
+                }
                 exit = Exit::Partial;
             }
         }

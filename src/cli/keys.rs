@@ -31,7 +31,7 @@ pub struct Args {
     revision: args::Revision,
 
     #[command(flatten)]
-    reading: args::Reading,
+    reading: args::ReadingInside,
 
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json, Format::Jsonl, Format::Csv]), default_value = "table", help_heading = "Output")]
@@ -51,7 +51,7 @@ impl Args {
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out;
-    let configs = open::configs(ctx)?;
+    let configs = crate::cli::inside::configs(ctx)?;
     let selection = open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?;
     let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
     let judge: Box<dyn Judge + '_> = match &transformers {

@@ -53,6 +53,10 @@ pub struct Args {
     #[arg(long, value_name = "BYTES")]
     pub quota_backend_bytes: Option<u64>,
 
+    /// Read what no provider reads with whichever configured secret fits, whatever its name
+    #[arg(long)]
+    pub try_keys: bool,
+
     /// Entries to rewrite in a second, at most
     #[arg(long, value_name = "N", value_parser = rate)]
     pub qps: Option<f64>,
@@ -82,7 +86,7 @@ pub struct Args {
     selection: args::Selection,
 
     #[command(flatten)]
-    reading: args::Reading,
+    reading: args::ReadingInside,
 
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
@@ -120,12 +124,12 @@ const BATCH_BYTES: usize = 16 << 20;
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out;
     checks::options(args)?;
-    let Some(configs) = open::configs(ctx)? else {
+    let Some(configs) = crate::cli::inside::configs(ctx)? else {
         return Err(Failure::usage("migrate needs the configuration to write with")
             .hint("give the API server's file with --encryption-config"));
     };
     checks::confirm(&configs, &args.confirm_config)?;
-    let transformers = open::transformers(ctx, &configs)?;
+    let transformers = open::transformers(ctx, &configs)?.try_keys(args.try_keys);
     let selection = open::selection(ctx, Some(configs.resources()))?;
     super::report_damage(ctx, &open::unexamined(ctx, &selection));
     let mut live = open::live(ctx)?;

@@ -5,6 +5,7 @@ pub mod config;
 pub mod configuration;
 pub mod duration;
 pub mod failure;
+pub mod inside;
 pub mod interrupt;
 pub mod observer;
 pub mod open;
@@ -26,6 +27,7 @@ mod man;
 mod migrate;
 mod object;
 mod residue;
+mod restore;
 mod rewrite;
 mod scan;
 mod watch;
@@ -79,6 +81,8 @@ enum Command {
     Encode(encode::Args),
     /// Decrypt and write objects as manifests for `kubectl apply`
     Export(export::Args),
+    /// What `export --restore` would do
+    Restore(restore::Args),
     /// Write a snapshot file anew, with other encryption
     Rewrite(rewrite::Args),
     /// List every revision of a key or prefix that is still held, deletions included
@@ -178,6 +182,7 @@ impl Command {
             Self::Decode(args) => args.shared(),
             Self::Encode(args) => args.shared(),
             Self::Export(args) => args.shared(),
+            Self::Restore(args) => args.shared(),
             Self::Rewrite(args) => args.shared(),
             Self::History(args) => args.shared(),
             Self::Keys(args) => args.shared(),
@@ -200,6 +205,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Decode(args) => decode::run(ctx, &args),
         Command::Encode(args) => encode::run(ctx, &args),
         Command::Export(args) => export::run(ctx, &args),
+        Command::Restore(args) => restore::run(ctx, &args),
         Command::Rewrite(args) => rewrite::run(ctx, &args),
         Command::History(args) => history::run(ctx, &args),
         Command::Keys(args) => keys::run(ctx, &args),

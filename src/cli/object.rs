@@ -70,9 +70,15 @@ pub struct Reader {
 impl Reader {
     /// With the configurations that the options name.
     pub fn new(ctx: &Ctx, managed_fields: bool) -> Result<Self, Failure> {
-        let configs = open::configs(ctx)?;
+        let configs = crate::cli::inside::configs(ctx)?;
         let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
         Ok(Self { managed_fields, transformers, configs })
+    }
+
+    /// With `--try-keys`: a secret under another name reads, too.
+    pub fn try_keys(mut self, yes: bool) -> Self {
+        self.transformers = self.transformers.map(|t| t.try_keys(yes));
+        self
     }
 
     /// The resources that the configurations name.

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use super::Ctx;
 use super::failure::Failure;
-use super::{Ctx, configuration};
 use crate::config::ConfigSet;
 use crate::kms::Plugins;
 pub use crate::resource::Selection;
@@ -80,27 +80,6 @@ pub fn live_options(ctx: &Ctx) -> Result<LiveOptions, Failure> {
     })
 }
 
-/// The configurations that `--encryption-config` names, if any: the first says what is current.
-///
-/// # Errors
-/// When a file cannot be read or is no valid configuration; every error in it is a cause.
-pub fn configs(ctx: &Ctx) -> Result<Option<ConfigSet>, Failure> {
-    let mut all = Vec::new();
-    for path in &ctx.global.encryption_config {
-        let content = configuration::read(path)?;
-        if let Some(warning) = &content.exposed {
-            ctx.ui.warn(warning);
-        }
-        for loaded in configuration::load(&content)? {
-            for warning in &loaded.warnings {
-                ctx.ui.warn(&format!("{}: {warning}", loaded.location));
-            }
-            all.push(loaded);
-        }
-    }
-    Ok(ConfigSet::new(all))
-}
-
 /// How a configuration is named in reports.
 pub fn config_wire(set: &ConfigSet) -> crate::report::wire::Config {
     let wire = |file: &crate::config::Loaded| crate::report::wire::Config {
@@ -110,6 +89,15 @@ pub fn config_wire(set: &ConfigSet) -> crate::report::wire::Config {
     };
     let also = set.files().iter().skip(1).map(wire).collect();
     crate::report::wire::Config { also, ..wire(set.current()) }
+}
+
+/// What is to be told beside entries that a secret under another name reads.
+pub const TRY_KEYS: &str = "the right secret has another name in the configuration than in etcd: the API server needs the name that is stored; --try-keys reads such values here";
+
+/// Whether a reason says that a secret under another name reads the value.
+#[must_use]
+pub fn is_other_name(reason: &str) -> bool {
+    reason.ends_with(" reads it")
 }
 
 /// The transformers of the configurations, with their KMS plugins.

@@ -49,7 +49,7 @@ pub struct Args {
     prefix: args::Prefix,
 
     #[command(flatten)]
-    reading: args::Reading,
+    reading: args::ReadingInside,
 
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
@@ -82,7 +82,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let new = one_config(ctx, &args.write_config)?;
     let writer = open::transformers(ctx, &new)?;
     // What the new configuration reads needs no old one.
-    let old = open::configs(ctx)?.unwrap_or_else(|| new.clone());
+    let old = crate::cli::inside::configs(ctx)?.unwrap_or_else(|| new.clone());
     let reader = open::transformers(ctx, &old)?;
 
     let options = SnapshotOptions { skip_hash_check: ctx.global.skip_hash_check, salvage: false };

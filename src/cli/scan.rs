@@ -33,6 +33,10 @@ pub struct Args {
     #[arg(long)]
     pub verify: bool,
 
+    /// Read what no provider reads with whichever configured secret fits, whatever its name
+    #[arg(long, requires = "verify")]
+    pub try_keys: bool,
+
     /// Exit 3 when an entry has one of these states
     #[arg(long, value_name = "STATUS[,…]", value_delimiter = ',')]
     pub fail_on: Vec<FailOn>,
@@ -56,7 +60,7 @@ pub struct Args {
     revision: args::Revision,
 
     #[command(flatten)]
-    reading: args::Reading,
+    reading: args::ReadingInside,
 
     /// Output format [default: table]
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json, Format::Jsonl, Format::Csv, Format::Prometheus, Format::Html]), help_heading = "Output")]
@@ -117,7 +121,7 @@ const NAMED: usize = 20;
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out.unwrap_or(Format::Table);
-    let configs = open::configs(ctx)?;
+    let configs = crate::cli::inside::configs(ctx)?;
     if configs.is_none() {
         needs_no_config(args)?;
     }
@@ -132,6 +136,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let query = selection.query(ctx.global.revision, list);
 
     let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
+    let transformers = transformers.map(|t| t.try_keys(args.try_keys));
     let judge: Box<dyn CountingJudge + '_> = match (&transformers, args.verify) {
         (None, _) => Box::new(Prefixes),
         (Some(t), false) => Box::new(ByPrefix(t)),
@@ -171,6 +176,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         ctx.ui.note(&nothing_found(&selection));
     }
     name_causes(ctx, "unreadable:", &unreadable, list);
+    if unreadable.any(open::is_other_name) {
+        ctx.ui.note(open::TRY_KEYS);
+    }
     name_causes(ctx, "current or stale, unknown:", &unknown, list);
     name_misplaced(ctx, &misplaced, totals.misplaced);
     super::report_damage(ctx, &visit.damage);

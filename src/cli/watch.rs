@@ -48,7 +48,7 @@ pub fn run(ctx: &Ctx, args: &scan::Args) -> Result<Exit, Failure> {
             other.as_str()
         )));
     }
-    let configs = open::configs(ctx)?;
+    let configs = crate::cli::inside::configs(ctx)?;
     if configs.is_none() && args.verify {
         return Err(scan::verify_needs_keys());
     }
@@ -60,6 +60,7 @@ pub fn run(ctx: &Ctx, args: &scan::Args) -> Result<Exit, Failure> {
         selection.clone()
     };
     let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
+    let transformers = transformers.map(|t| t.try_keys(args.try_keys));
     let judge: Box<dyn Judge + '_> = match (&transformers, args.verify) {
         (None, _) => Box::new(Prefixes),
         (Some(t), false) => Box::new(ByPrefix(t)),

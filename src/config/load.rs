@@ -4,20 +4,18 @@
 //! - a Secret manifest that carries it (YAML or JSON, `data` or `stringData`, alone, in a kubectl
 //!   `List` or in several YAML documents), as `OpenShift` keeps it
 //!   (openshift/library-go `pkg/operator/encryption/encryptiondata`);
+//! - the same in a config map, and the files of RKE, Talos and `OpenShift` that [`super::kept`]
+//!   knows, alone or inside of a manifest;
+//! - any of these as UTF-16 text, as PowerShell writes it;
 //! - a tar archive, gzipped or not, with either inside: `static_kuberesources_*.tar.gz` of an
 //!   `OpenShift` backup (`cluster-backup.sh`).
 
 use std::io::Read;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::finding::{ConfigErrors, Finding};
-use super::model::EncryptionConfig;
-use crate::hex::hex;
-use crate::yaml_tree::{self, Node, Value};
+use super::loaded::{LoadError, Loaded, data, documents, plain};
+use crate::yaml_tree::Node;
 
 /// Most bytes that an archive may unpack to. `OpenShift`'s have a few megabytes.
 const MAX_UNPACKED: u64 = 512 << 20;
@@ -31,64 +29,7 @@ const DATA_KEYS: [&str; 4] = [
     "encryption-config.json",
 ];
 
-/// A configuration with where it came from.
-#[derive(Clone)]
-pub struct Loaded {
-    /// File, and the place inside it for archives and manifests.
-    pub location: String,
-    /// SHA-256 of the configuration's raw bytes, in hex; the API server's metrics show the same
-    /// (`sha256:…`), and k3s writes it into `encryption-state.json`.
-    pub sha256: String,
-    /// What it says.
-    pub config: EncryptionConfig,
-    /// Warnings about the text itself: the API server does not read it as a person would.
-    pub warnings: Vec<Finding>,
-    /// What the API server accepts and a person should know, in file order.
-    pub advice: Vec<Finding>,
-}
-
-/// Why nothing could be loaded.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum LoadError {
-    /// It is a configuration, and a wrong one.
-    #[error("{location} is not a valid encryption configuration (read as {form})")]
-    Invalid {
-        /// File, and the place inside it.
-        location: String,
-        /// How it was read, in words.
-        form: &'static str,
-        /// What is wrong.
-        errors: ConfigErrors,
-    },
-    /// A readable file with no configuration inside.
-    #[error("{origin} holds no encryption configuration (read as {form})")]
-    Missing {
-        /// The file.
-        origin: String,
-        /// How it was read, in words.
-        form: &'static str,
-    },
-    /// An archive that cannot be read.
-    #[error("{origin} cannot be read as {form}: {message}")]
-    Archive {
-        /// The file.
-        origin: String,
-        /// How it was read, in words.
-        form: &'static str,
-        /// Why not.
-        message: String,
-    },
-    /// The file beside the configuration.
-    #[error(
-        "{origin} is the state file of `k3s secrets-encrypt`, not the configuration; the latter is `encryption-config.json` beside it"
-    )]
-    StateFile {
-        /// The file.
-        origin: String,
-    },
-}
-
-const PLAIN: &str = "a configuration file";
+const MANIFEST_KINDS: [&str; 2] = ["Secret", "ConfigMap"];
 const SECRET: &str = "a Secret manifest";
 const TAR: &str = "a tar archive";
 const TAR_GZ: &str = "a gzipped tar archive";
@@ -105,28 +46,37 @@ pub fn load(bytes: &[u8], origin: &str) -> Result<Vec<Loaded>, LoadError> {
     if is_tar(bytes) {
         return untar(bytes, origin, TAR);
     }
+    if let Some(text) = from_utf16(bytes) {
+        return load_text(text.as_bytes(), origin, 0);
+    }
+    load_text(bytes, origin, 0)
+}
+
+/// Text that begins with UTF-16's byte order mark, as UTF-8.
+fn from_utf16(bytes: &[u8]) -> Option<Zeroizing<String>> {
+    let unit: fn([u8; 2]) -> u16 = match bytes.get(..2)? {
+        [0xFF, 0xFE] => u16::from_le_bytes,
+        [0xFE, 0xFF] => u16::from_be_bytes,
+        _ => return None,
+    };
+    let (pairs, []) = bytes[2..].as_chunks::<2>() else { return None };
+    let units = pairs.iter().map(|pair| unit(*pair));
+    char::decode_utf16(units).collect::<Result<String, _>>().ok().map(Zeroizing::new)
+}
+
+/// As [`load`], of text that lies inside that many others.
+fn load_text(bytes: &[u8], origin: &str, inside: usize) -> Result<Vec<Loaded>, LoadError> {
     if is_state_file(bytes) {
         return Err(LoadError::StateFile { origin: origin.to_owned() });
     }
-    if let Some(manifests) = manifests(bytes) {
-        return from_manifests(&manifests, origin);
+    let documents = documents(bytes);
+    if let Some(found) = super::kept::find(&documents, origin, inside) {
+        return found;
+    }
+    if let Some(manifests) = manifests(documents) {
+        return from_manifests(&manifests, origin, inside);
     }
     Ok(vec![plain(bytes, origin)?])
-}
-
-fn plain(bytes: &[u8], location: &str) -> Result<Loaded, LoadError> {
-    match super::parse(bytes) {
-        Ok(parsed) => Ok(Loaded {
-            location: location.to_owned(),
-            sha256: hex(&Sha256::digest(bytes)),
-            advice: parsed.advice(),
-            config: parsed.config,
-            warnings: parsed.warnings,
-        }),
-        Err(errors) => {
-            Err(LoadError::Invalid { location: location.to_owned(), form: PLAIN, errors })
-        }
-    }
 }
 
 fn unzip(bytes: &[u8], origin: &str) -> Result<Vec<Loaded>, LoadError> {
@@ -173,15 +123,21 @@ fn untar(bytes: &[u8], origin: &str, form: &'static str) -> Result<Vec<Loaded>, 
         let mentions = |word: &[u8]| memchr::memmem::find(&content, word).is_some();
         // Static pod manifests mention the file, too: they are neither of both kinds.
         let candidate = mentions(b"EncryptionConfig")
-            || (mentions(b"Secret") && mentions(b"encryption-config"));
+            || (mentions(b"Secret") && mentions(b"encryption-config"))
+            || mentions(b"EncryptionSecret");
         if !candidate {
             continue;
         }
         let location = format!("{origin}: {path}");
-        let loaded = match manifests(&content) {
-            Some(secrets) => from_manifests(&secrets, &location),
-            None if is_config(&content) => plain(&content, &location).map(|l| vec![l]),
-            None => continue,
+        let documents = documents(&content);
+        let loaded = if let Some(found) = super::kept::find(&documents, &location, 0) {
+            found
+        } else if is_config(&documents) {
+            plain(&content, &location).map(|l| vec![l])
+        } else if let Some(secrets) = manifests(documents) {
+            from_manifests(&secrets, &location, 0)
+        } else {
+            continue;
         };
         match loaded {
             Ok(all) => {
@@ -227,8 +183,8 @@ fn is_state_file(bytes: &[u8]) -> bool {
 }
 
 /// Whether the text says that it is a configuration.
-fn is_config(bytes: &[u8]) -> bool {
-    documents(bytes).first().is_some_and(|d| {
+fn is_config(documents: &[Node]) -> bool {
+    documents.first().is_some_and(|d| {
         matches!(
             d.get("kind").and_then(Node::text),
             Some("EncryptionConfiguration" | "EncryptionConfig")
@@ -236,15 +192,11 @@ fn is_config(bytes: &[u8]) -> bool {
     })
 }
 
-fn documents(bytes: &[u8]) -> Vec<Node> {
-    std::str::from_utf8(bytes).ok().and_then(|t| yaml_tree::parse(t).ok()).unwrap_or_default()
-}
-
-/// The Secrets in the text; `None` if it holds no Secret and no list.
-fn manifests(bytes: &[u8]) -> Option<Vec<Node>> {
+/// The Secrets and config maps in the documents; `None` if there is none, and no list.
+fn manifests(documents: Vec<Node>) -> Option<Vec<Node>> {
     let mut secrets = Vec::new();
     let mut any = false;
-    for document in documents(bytes) {
+    for document in documents {
         any |= collect(document, &mut secrets);
     }
     any.then_some(secrets)
@@ -252,14 +204,14 @@ fn manifests(bytes: &[u8]) -> Option<Vec<Node>> {
 
 fn collect(node: Node, secrets: &mut Vec<Node>) -> bool {
     match node.get("kind").and_then(Node::text) {
-        Some("Secret") => {
+        Some(kind) if MANIFEST_KINDS.contains(&kind) => {
             secrets.push(node);
             true
         }
-        Some("List" | "SecretList") => {
+        Some("List" | "SecretList" | "ConfigMapList") => {
             for item in node.get("items").map_or(&[][..], Node::items) {
                 let kind = item.get("kind").and_then(Node::text);
-                if matches!(kind, Some("Secret") | None) {
+                if kind.is_none_or(|kind| MANIFEST_KINDS.contains(&kind)) {
                     secrets.push(item.clone());
                 }
             }
@@ -269,7 +221,10 @@ fn collect(node: Node, secrets: &mut Vec<Node>) -> bool {
     }
 }
 
-fn from_manifests(secrets: &[Node], origin: &str) -> Result<Vec<Loaded>, LoadError> {
+fn from_manifests(secrets: &[Node], origin: &str, inside: usize) -> Result<Vec<Loaded>, LoadError> {
+    if let Some(found) = super::kept::openshift(secrets, origin) {
+        return found;
+    }
     let mut found: Vec<Loaded> = Vec::new();
     let mut wrong = None;
     for secret in secrets {
@@ -277,13 +232,24 @@ fn from_manifests(secrets: &[Node], origin: &str) -> Result<Vec<Loaded>, LoadErr
             let part = |key| m.get(key).and_then(Node::text).unwrap_or("");
             format!("{}/{}", part("namespace"), part("name"))
         });
+        let kind = secret.get("kind").and_then(Node::text).unwrap_or("Secret");
         for (key, content) in data(secret) {
-            let location = format!("{origin}: Secret {name} key {key}");
-            match plain(&content, &location) {
-                Ok(one) if found.iter().any(|f| f.sha256 == one.sha256) => {}
-                Ok(one) => found.push(one),
+            let location = format!("{origin}: {kind} {name} key {key}");
+            let documents = documents(&content);
+            let (known, loaded) = match super::kept::find(&documents, &location, inside + 1) {
+                Some(all) => (true, all),
+                None => (is_config(&documents), plain(&content, &location).map(|l| vec![l])),
+            };
+            match loaded {
+                Ok(all) => {
+                    for one in all {
+                        if !found.iter().any(|f| f.sha256 == one.sha256) {
+                            found.push(one);
+                        }
+                    }
+                }
                 // Other data of the Secret are none of our business.
-                Err(e) if DATA_KEYS.contains(&key.as_str()) || is_config(&content) => {
+                Err(e) if known || DATA_KEYS.contains(&key.as_str()) => {
                     wrong.get_or_insert(e);
                 }
                 Err(_) => {}
@@ -295,28 +261,4 @@ fn from_manifests(secrets: &[Node], origin: &str) -> Result<Vec<Loaded>, LoadErr
         return Err(wrong.unwrap_or(missing));
     }
     Ok(found)
-}
-
-/// Data of a Secret; `stringData` wins, as on writing it to a cluster.
-fn data(secret: &Node) -> Vec<(String, Zeroizing<Vec<u8>>)> {
-    let mut all: Vec<(String, Zeroizing<Vec<u8>>)> = Vec::new();
-    for (field, encoded) in [("stringData", false), ("data", true)] {
-        let Some(Node { value: Value::Map(fields), .. }) = secret.get(field) else { continue };
-        for f in fields {
-            let Some(text) = f.node.text() else { continue };
-            let content = if encoded {
-                let packed: Zeroizing<String> =
-                    Zeroizing::new(text.chars().filter(|c| !c.is_ascii_whitespace()).collect());
-                STANDARD.decode(packed.as_bytes()).ok()
-            } else {
-                Some(text.as_bytes().to_vec())
-            };
-            if let Some(content) = content
-                && !all.iter().any(|(name, _)| *name == *f.name)
-            {
-                all.push((f.name.to_string(), Zeroizing::new(content)));
-            }
-        }
-    }
-    all
 }

@@ -12,6 +12,7 @@
 //! | `endpoint` | KMS endpoint URLs |
 //! | `generate` | a new configuration's text |
 //! | `places` | field path → line and column |
+//! | `kept` | the files of RKE, Talos and `OpenShift` that hold one, or its keys |
 //! | `load` | the forms in which backups hold a configuration |
 //! | `rotate` | the next file of a key rotation, the user's comments kept |
 //! | `set` | several configurations together |
@@ -22,7 +23,9 @@ mod decode;
 mod endpoint;
 mod finding;
 mod generate;
+mod kept;
 mod load;
+mod loaded;
 mod model;
 mod places;
 mod rotate;
@@ -35,7 +38,8 @@ pub use compare::differences;
 pub use endpoint::{Endpoint, EndpointError, Socket};
 pub use finding::{ConfigErrors, Finding};
 pub use generate::{New, Writer, generate};
-pub use load::{LoadError, Loaded, load};
+pub use load::load;
+pub use loaded::{LoadError, Loaded};
 pub use model::{EncryptionConfig, Entry, GroupResource, Key, Kms, Provider, Served, Serving};
 pub use places::Places;
 pub use rotate::{RotateError, Rotated, Step, Which, rotate};

@@ -1,6 +1,6 @@
 //! Several configurations: the first says what is current, the keys of all are tried.
 
-use super::load::Loaded;
+use super::loaded::Loaded;
 use crate::resource::Selector;
 
 /// One or more configurations. The first decides what is current and what is written.

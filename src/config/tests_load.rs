@@ -158,6 +158,30 @@ fn openshift_archives_carry_configurations() {
     assert!(load(&torn, "FILE").is_err());
 }
 
+#[test]
+fn openshift_keys_make_a_configuration() {
+    let key = |component: &str, number: u32, mode: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata:\n  name: encryption-key-{component}-{number}\n  namespace: openshift-config-managed\n  annotations:\n    encryption.apiserver.operator.openshift.io/mode: {mode}\ndata:\n  encryption.apiserver.operator.openshift.io-key: {}\n---\n",
+            STANDARD.encode([u8::try_from(number).unwrap(); 32])
+        )
+    };
+    let text = [
+        key("openshift-kube-apiserver", 9, "aescbc"),
+        key("openshift-kube-apiserver", 10, "aesgcm"),
+        key("openshift-apiserver", 3, "aesgcm"),
+        key("openshift-kube-apiserver", 8, "identity"),
+    ]
+    .concat();
+    let all = loads(text.as_bytes());
+    let [routes, kube] = &all[..] else { panic!("{}", all.len()) };
+    assert_eq!(routes.config.entries[0].providers[0].keys()[0].name, "3");
+    let providers = &kube.config.entries[0].providers;
+    assert_eq!(providers.len(), 3);
+    assert_eq!(providers[0].keys()[0].name, "10");
+    assert_eq!(providers[1].keys()[0].name, "9");
+}
+
 /// Everything that an error or a warning could show.
 fn shown(bytes: &[u8]) -> String {
     let findings =

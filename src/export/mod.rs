@@ -8,6 +8,7 @@ mod names;
 mod prepare;
 
 pub use names::file_name;
+pub(crate) use prepare::LAST_APPLIED;
 pub use prepare::clean;
 
 use std::io::{self, Write};
@@ -48,6 +49,15 @@ pub struct Tree {
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+const FILE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+fn failed(e: rustix::io::Errno, path: &Path) -> ExportError {
+    match e {
+        rustix::io::Errno::EXIST => ExportError::Exists(path.to_owned()),
+        e => ExportError::Io { path: path.to_owned(), source: e.into() },
+    }
+}
 
 impl Tree {
     /// Opens `path`, making it and missing parents with mode 0700. With `force`, existing files
@@ -133,10 +143,17 @@ impl Tree {
         let file = file_name(name, extension);
         path.push(&file);
         let directory = below.as_ref().map_or(self.root.as_fd(), AsFd::as_fd);
-        self.place(directory, &file, content).map_err(|e| match e {
-            rustix::io::Errno::EXIST => ExportError::Exists(path.clone()),
-            e => ExportError::Io { path: path.clone(), source: e.into() },
-        })?;
+        self.place(directory, &file, content, FILE).map_err(|e| failed(e, &path))?;
+        Ok(path)
+    }
+
+    /// Writes a script that its owner can run to the top of the tree, as [`Tree::write`] does.
+    ///
+    /// # Errors
+    /// See [`ExportError`].
+    pub fn write_script(&self, name: &str, content: &[u8]) -> Result<PathBuf, ExportError> {
+        let path = self.path.join(name);
+        self.place(self.root.as_fd(), name, content, Mode::RWXU).map_err(|e| failed(e, &path))?;
         Ok(path)
     }
 
@@ -161,11 +178,12 @@ impl Tree {
         directory: rustix::fd::BorrowedFd<'_>,
         file: &str,
         content: &[u8],
+        mode: Mode,
     ) -> Result<(), rustix::io::Errno> {
         let temporary = format!(".atrest-{}.tmp", std::process::id());
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || openat(directory, &temporary, flags, Mode::RUSR | Mode::WUSR);
+        let open = || openat(directory, &temporary, flags, mode);
         let fd = match open() {
             // Left by a killed run whose process id came round again.
             Err(rustix::io::Errno::EXIST) => {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// The annotation in which `kubectl apply` keeps a copy of what it was given.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Strips what the server fills in (`uid`, `resourceVersion`, `creationTimestamp`,
 /// `managedFields`, `selfLink`, `generation`, `status`) and the last-applied annotation.

@@ -9,6 +9,7 @@
 pub mod confirm;
 #[cfg(feature = "cli")]
 pub mod exporter;
+pub mod restore;
 mod select;
 
 /// Is told what a job meets while it runs.

@@ -66,7 +66,8 @@ impl Share {
 pub struct Resource {
     /// Its providers.
     pub transformers: Arc<ResourceTransformers>,
-    /// The prefix does not tell which of several keys of one name wrote a value.
+    /// The prefix does not tell which of several keys of one name wrote a value, or the name that
+    /// it has is not trusted.
     ambiguous: bool,
 }
 
@@ -75,7 +76,8 @@ impl Resource {
         let write = transformers.write_key();
         let names = transformers.key_names(write.provider, write.version);
         let same = names.iter().filter(|n| Some(**n) == write.key.as_deref()).count();
-        Self { transformers, ambiguous: same > 1 }
+        let ambiguous = same > 1 || transformers.tries_keys();
+        Self { transformers, ambiguous }
     }
 
     /// Decides about a stored value, by decrypting it unless its prefix is proof enough. What is

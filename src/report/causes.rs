@@ -51,6 +51,12 @@ impl Causes {
         self.causes.is_empty()
     }
 
+    /// Whether one of the causes is such a one.
+    #[must_use]
+    pub fn any(&self, is: impl Fn(&str) -> bool) -> bool {
+        self.causes.keys().any(|cause| is(cause))
+    }
+
     /// A sentence for each cause, by the first key that has it: `<what> <key>: <cause>`, or for
     /// several entries `<what> <n> entries: <cause>: <key>, …`.
     #[must_use]

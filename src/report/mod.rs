@@ -6,8 +6,10 @@ pub mod history;
 pub mod keys;
 #[cfg(feature = "live")]
 pub mod migrate;
+mod page;
 pub mod profile;
 pub mod residue;
+pub mod restore;
 pub mod scan;
 pub mod table;
 pub mod text;

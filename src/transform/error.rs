@@ -113,6 +113,14 @@ pub enum ReadError {
     /// A configured provider's, but every key that was tried failed.
     #[error("{}", listed(.0))]
     Failed(Vec<Attempt>),
+    /// As the error says, but a configured secret reads it that has another name.
+    #[error("{error}; {words}")]
+    OtherName {
+        /// Why the API server cannot read it.
+        error: Box<ReadError>,
+        /// Which secret reads it.
+        words: String,
+    },
 }
 
 impl ReadError {
@@ -138,6 +146,7 @@ impl ReadError {
         match self {
             Self::NoProvider(_) => &[],
             Self::Malformed(a) | Self::KmsUnreachable(a) | Self::Failed(a) => a,
+            Self::OtherName { error, .. } => error.attempts(),
         }
     }
 }

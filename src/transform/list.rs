@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::engine::{Engine, Prepared};
+use super::spare::Spares;
 use crate::config::Kms;
 use crate::envelope::{Provider, Version};
 use crate::kms::{KmsError, Unwrap};
@@ -150,6 +151,10 @@ pub struct ResourceTransformers {
     pub(super) write_key_id: RwLock<Option<(Result<Arc<str>, KmsError>, Instant)>>,
     /// What a proxy puts before the API server's keys.
     pub(super) proxy_namespace: Arc<[u8]>,
+    /// What is tried when nothing else reads a value.
+    pub(super) spares: Arc<Spares>,
+    /// Whether that counts as reading.
+    pub(super) try_keys: bool,
 }
 
 /// Where a key stands in a list.
@@ -172,6 +177,12 @@ impl ResourceTransformers {
     #[must_use]
     pub fn resource(&self) -> &str {
         &self.resource
+    }
+
+    /// Whether a secret under another name may read a value.
+    #[must_use]
+    pub fn tries_keys(&self) -> bool {
+        self.try_keys
     }
 
     /// The list that decides what is current.

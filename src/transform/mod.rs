@@ -3,13 +3,15 @@
 //! One file for each provider; order, prefix matching, fall-through and staleness are the API
 //! server's (kubernetes/apiserver `pkg/storage/value/transformer.go`), with one deliberate
 //! difference: where CBC padding fits by chance under a wrong key, the result counts only if it
-//! is a Kubernetes value, else the next key is tried.
+//! is a Kubernetes value, else the next key is tried. What no provider reads may still be read by
+//! a secret under another name (`spare`).
 //!
 //! Nothing can tell that a secretbox or AES-CBC value (or a KMS v1 value with a CBC body) was
 //! copied from another etcd key: those modes do not authenticate it.
 
 pub mod aescbc;
 pub mod aesgcm;
+pub mod bootstrap;
 mod classify;
 mod engine;
 mod error;
@@ -18,6 +20,7 @@ pub mod kms_v1;
 pub mod kms_v2;
 mod list;
 pub mod secretbox;
+mod spare;
 mod through;
 mod value;
 
@@ -37,6 +40,7 @@ use crate::config::ConfigSet;
 use crate::kms::Unwrap;
 use engine::Prepared;
 use list::List;
+use spare::Spares;
 
 /// The transformers of one or more configurations, keys set up once.
 pub struct Transformers {
@@ -45,6 +49,8 @@ pub struct Transformers {
     /// By configuration, entry and element.
     prepared: Vec<Vec<Vec<Arc<Prepared>>>>,
     kms: Arc<dyn Unwrap>,
+    spares: Arc<Spares>,
+    try_keys: bool,
     resources: RwLock<HashMap<String, Arc<ResourceTransformers>>>,
     /// What a proxy puts before the API server's keys.
     proxy_namespace: Arc<[u8]>,
@@ -68,7 +74,10 @@ impl Transformers {
                     .collect()
             })
             .collect::<Result<_, _>>()?;
+        let prepared: Vec<Vec<Vec<Arc<Prepared>>>> = prepared;
         Ok(Self {
+            spares: Arc::new(Spares::new(set, &prepared)),
+            try_keys: false,
             set: set.clone(),
             locations: set.files().iter().map(|f| Arc::from(f.location.as_str())).collect(),
             prepared,
@@ -83,6 +92,15 @@ impl Transformers {
     #[must_use]
     pub fn behind(mut self, namespace: &[u8]) -> Self {
         self.proxy_namespace = Arc::from(namespace);
+        self.resources = RwLock::default();
+        self
+    }
+
+    /// From now on a value that no provider reads is read with whichever configured secret fits,
+    /// whatever its name. Otherwise the reason why it is unreadable only says which one does.
+    #[must_use]
+    pub fn try_keys(mut self, yes: bool) -> Self {
+        self.try_keys = yes;
         self.resources = RwLock::default();
         self
     }
@@ -117,6 +135,8 @@ impl Transformers {
             kms: Arc::clone(&self.kms),
             write_key_id: RwLock::default(),
             proxy_namespace: Arc::clone(&self.proxy_namespace),
+            spares: Arc::clone(&self.spares),
+            try_keys: self.try_keys,
         }
     }
 
@@ -139,6 +159,8 @@ impl Transformers {
             kms: Arc::clone(&self.kms),
             write_key_id: RwLock::default(),
             proxy_namespace: Arc::clone(&self.proxy_namespace),
+            spares: Arc::clone(&self.spares),
+            try_keys: self.try_keys,
         }
     }
 

@@ -37,10 +37,40 @@ impl ResourceTransformers {
                 return Ok(self.opened(list, place, opened, &envelope));
             }
         }
-        if attempts.is_empty() {
-            return Err(ReadError::NoProvider(classify::unreadable(self, &envelope).into_owned()));
+        let error = if attempts.is_empty() {
+            ReadError::NoProvider(classify::unreadable(self, &envelope).into_owned())
+        } else {
+            ReadError::of(attempts)
+        };
+        self.spare(etcd_key, &envelope, error)
+    }
+
+    /// The last resort: a secret under another name.
+    fn spare(
+        &self,
+        etcd_key: &[u8],
+        envelope: &Envelope<'_>,
+        error: ReadError,
+    ) -> Result<Opened, ReadError> {
+        let read = !matches!(error, ReadError::Malformed(_) | ReadError::KmsUnreachable(_));
+        let found = read.then(|| self.spares.read(etcd_key, envelope, &*self.kms)).flatten();
+        let Some(found) = found else { return Err(error) };
+        if !self.try_keys {
+            return Err(ReadError::OtherName { error: Box::new(error), words: found.words });
         }
-        Err(ReadError::of(attempts))
+        Ok(Opened {
+            plaintext: found.plaintext,
+            stale: true,
+            undecided: false,
+            reason: Some(format!("{error}; {}", found.words)),
+            used: KeyUse {
+                config: found.config,
+                provider: envelope.provider,
+                version: envelope.version,
+                key: Some(found.name),
+                kms_key_id: None,
+            },
+        })
     }
 
     /// The API server's two nested lists: providers, then the keys of a static one. A failure

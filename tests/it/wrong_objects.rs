@@ -278,3 +278,42 @@ fn what_cannot_be_decided_is_unknown() {
     scan(&away, "--fail-on stale").code(3);
     scan(&away, "--fail-on current,unreadable").ok();
 }
+
+/// A kind that is stored as protobuf and not known here, as OpenShift's are: its spec is there, and
+/// nobody can say what it means.
+#[test]
+fn a_kind_without_a_schema_is_never_written_as_a_manifest() {
+    let field = |number: u8, bytes: &[u8]| {
+        let mut out = vec![number << 3 | 2, u8::try_from(bytes.len()).unwrap()];
+        out.extend(bytes);
+        out
+    };
+    let metadata = [field(1, b"web"), field(3, b"app"), field(5, b"uid-1")].concat();
+    let body = [field(1, &metadata), field(2, &field(1, b"web.example.com"))].concat();
+    let types = [field(1, b"route.openshift.io/v1"), field(2, b"Route")].concat();
+    let value = [&b"k8s\0"[..], &field(1, &types), &field(2, &body), &[0x1a, 0, 0x22, 0]].concat();
+    let key = "/openshift.io/routes/app/web";
+    let secret = object("Secret", "app", "s", "uid-2");
+    let file = Crafted::new().put(key, value.clone()).put("/openshift.io/secrets/app/s", secret);
+    let file = file.file();
+    let run = |words: &str| {
+        bin().words(words).words("--prefix /openshift.io/ --snapshot").arg(file.path()).run()
+    };
+    let why = "the kind Route of route.openshift.io/v1 is stored as protobuf";
+
+    let get = run(&format!("get -w json {key}")).code(4).says(why);
+    assert_eq!(get.json()["metadata"]["name"], "web");
+    let export = run("export --all-resources -w json").code(4).says(why).says(key);
+    let items = export.json()["items"].clone();
+    assert_eq!(items.as_array().unwrap().len(), 1, "the Secret alone");
+    assert_eq!(items[0]["kind"], "Secret");
+
+    let out = tempfile::tempdir().unwrap();
+    let words = format!("export --all-resources --out {}/x", out.path().display());
+    let done = run(&words).code(4).says(why).says("1 object written").says("1 entry could not be");
+    let below = out.path().join("x/route.openshift.io/routes/app");
+    assert!(!below.join("web.yaml").exists(), "{done}");
+    assert_eq!(std::fs::read(below.join("web.protobuf")).unwrap(), value);
+    let reason = std::fs::read_to_string(below.join("web.protobuf.txt")).unwrap();
+    assert!(reason.starts_with(why), "{reason}");
+}

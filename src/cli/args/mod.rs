@@ -14,7 +14,7 @@ pub use apiserver::ApiServer;
 pub use connection::{Connection, Hidden};
 pub use order::{Arranged, arrange, known};
 pub use output::{ColorWhen, Output, formats};
-pub use reading::Reading;
+pub use reading::{Reading, ReadingInside};
 pub use selection::{Namespaces, Prefix, Resources, Revision, Selection};
 pub use source::{Distribution, Etcd, Profile, SnapshotFile, Source};
 
@@ -83,6 +83,10 @@ pub struct Shared {
     pub revision: Option<i64>,
     /// `--encryption-config`
     pub encryption_config: Vec<PathBuf>,
+    /// `--token`
+    pub token: Option<Hidden>,
+    /// `--token-file`
+    pub token_file: Option<PathBuf>,
     /// `--quiet`
     pub quiet: bool,
     /// `--no-progress`

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::{print_json, print_text};
+use crate::cli::Ctx;
 use crate::cli::args::{self, Shared};
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::{Ctx, open};
 use crate::config::{Loaded, Provider, Served};
 use crate::report::Format;
 use crate::resource::Selector;
@@ -77,7 +77,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             args.name
         )));
     };
-    let Some(configs) = open::configs(ctx)? else {
+    let Some(configs) = crate::cli::inside::configs(ctx)? else {
         return Err(Failure::usage("no configuration to explain")
             .hint("give it with --encryption-config FILE"));
     };

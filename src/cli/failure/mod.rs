@@ -2,7 +2,10 @@
 //! errors.
 
 mod etcd;
+mod export;
 mod file;
+
+pub use export::export_failure;
 
 use std::error::Error;
 use std::process::ExitCode;

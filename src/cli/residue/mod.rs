@@ -49,7 +49,7 @@ pub struct Args {
     selection: args::Selection,
 
     #[command(flatten)]
-    reading: args::Reading,
+    reading: args::ReadingInside,
 
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json, Format::Jsonl]), default_value = "table", help_heading = "Output")]
@@ -104,7 +104,7 @@ impl Found<'_> {
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out;
-    let configs = open::configs(ctx)?;
+    let configs = crate::cli::inside::configs(ctx)?;
     let selection = open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?;
     let judged = selection.judged(configs.as_ref().map(ConfigSet::resources));
     let elsewhere = open::unexamined(ctx, &judged);

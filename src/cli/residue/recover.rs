@@ -6,8 +6,8 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::cli::export::export_failure;
 use crate::cli::failure::Failure;
+use crate::cli::failure::export_failure;
 use crate::export::{Tree, clean};
 use crate::forensics::residue::{Bytes, Finding};
 use crate::report::table;

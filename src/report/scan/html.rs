@@ -1,69 +1,21 @@
 //! A scan as one page: for the records of an audit, to print or to send. It loads nothing and
 //! runs nothing, which its policy says to the browser as well.
 
-use std::fmt;
 use std::io::{self, Write};
 
 use super::{GroupRows, Report};
 use crate::envelope::Provider;
+use crate::report::page::{facts, foot, head, table, verdict_line};
 use crate::report::table::{self, Mark};
 use crate::scan::{Status, Totals};
 
-const STYLE: &str = "\
-:root{color-scheme:light dark}
-body{font:15px/1.45 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em}
-h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.2em 1.5em}dd{margin:0;overflow-wrap:anywhere}
-table{border-collapse:collapse}th{font-size:.8em}th,td{padding:.25em 1em .25em 0;text-align:left;vertical-align:top;border-bottom:1px solid #8884}
-.n{text-align:right;font-variant-numeric:tabular-nums}
-td{overflow-wrap:break-word}
-.verdict{font-size:1.15em;border-left:.4em solid;padding-left:.8em}
-.good{color:light-dark(#176f2c,#5fd07a)}.warn{color:light-dark(#8a5a00,#f0b840)}.bad{color:light-dark(#b3261e,#ff8a80)}";
-
-/// Text of a page: what has a meaning in HTML is escaped, and so are control characters.
-struct Text<'a>(&'a str);
-
-impl fmt::Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write as _;
-        for c in table::visible(self.0).chars() {
-            match c {
-                '&' => f.write_str("&amp;"),
-                '<' => f.write_str("&lt;"),
-                '>' => f.write_str("&gt;"),
-                '"' => f.write_str("&quot;"),
-                '\'' => f.write_str("&#39;"),
-                c => f.write_char(c),
-            }?;
-        }
-        Ok(())
-    }
-}
-
-fn class(mark: Mark) -> &'static str {
-    match mark {
-        Mark::Plain => "",
-        Mark::Good => "good",
-        Mark::Warn => "warn",
-        Mark::Bad => "bad",
-    }
-}
-
 pub(super) fn write(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
-    let title = Text(&report.source.location);
-    writeln!(
-        out,
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n\
-         <title>Encryption at rest: {title}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n\
-         <h1>Encryption at rest: {title}</h1>"
-    )?;
+    head("Encryption at rest", &report.source.location, out)?;
     let totals = report.counts.totals();
     for (mark, sentence) in verdict(report, &totals) {
-        writeln!(out, "<p class=\"verdict {}\">{}</p>", class(mark), Text(&sentence))?;
+        verdict_line(mark, &sentence, out)?;
     }
-    facts(report, &totals, out)?;
+    scan_facts(report, &totals, out)?;
 
     let with_status = report.config.is_some();
     let groups = report.counts.groups();
@@ -95,7 +47,7 @@ pub(super) fn write(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> 
         let rows = entries.iter().map(|f| super::entry_row(f, with_status));
         table("Entries", &super::entry_columns(with_status), rows, out)?;
     }
-    writeln!(out, "</body>\n</html>")
+    foot(out)
 }
 
 /// The sentences that matter most, worst first. What is partial never reads as a clean result.
@@ -165,7 +117,7 @@ fn verdict(report: &Report<'_>, totals: &Totals) -> Vec<(Mark, String)> {
 }
 
 /// What was looked at, with what, when.
-fn facts(report: &Report<'_>, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
+fn scan_facts(report: &Report<'_>, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
     let mut facts = vec![
         ("Source", format!("{} {}", report.source.kind.as_str(), report.source.location)),
         ("Revision", report.visit.revision.to_string()),
@@ -186,37 +138,7 @@ fn facts(report: &Report<'_>, totals: &Totals, out: &mut dyn Write) -> io::Resul
         i64::try_from(report.timestamp).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
     facts.extend(time.map(|t| ("Time", t.to_string())));
     facts.push(("Program", concat!("atrest ", env!("CARGO_PKG_VERSION")).to_owned()));
-    writeln!(out, "<dl>")?;
-    for (name, value) in facts {
-        writeln!(out, "<dt>{name}</dt><dd>{}</dd>", Text(&value))?;
-    }
-    writeln!(out, "</dl>")
-}
-
-/// A section with a table; columns whose name begins with `>` hold numbers.
-fn table(
-    title: &str,
-    columns: &[&str],
-    rows: impl Iterator<Item = (Vec<String>, Mark)>,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let number = |i: usize| columns.get(i).is_some_and(|c| c.starts_with('>'));
-    let open = |tag: &str, i: usize| {
-        if number(i) { format!("<{tag} class=\"n\">") } else { format!("<{tag}>") }
-    };
-    writeln!(out, "<h2>{title}</h2>\n<table>\n<thead><tr>")?;
-    for (i, name) in columns.iter().enumerate() {
-        write!(out, "{}{}</th>", open("th", i), Text(name.trim_start_matches('>')))?;
-    }
-    writeln!(out, "</tr></thead>\n<tbody>")?;
-    for (cells, mark) in rows {
-        write!(out, "<tr class=\"{}\">", class(mark))?;
-        for (i, cell) in cells.iter().enumerate() {
-            write!(out, "{}{}</td>", open("td", i), Text(cell))?;
-        }
-        writeln!(out, "</tr>")?;
-    }
-    writeln!(out, "</tbody>\n</table>")
+    self::facts(&facts, out)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod corpus;
 pub mod etcd;
 pub mod kms_plugin;
+pub mod openapi;
 pub mod pages;
 pub mod plugs;
 pub mod proxy;

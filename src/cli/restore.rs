@@ -1,0 +1,311 @@
+//! `atrest export --restore` and `atrest restore plan`.
+
+use std::path::Path;
+
+use super::args::{self, Shared};
+use super::failure::export_failure;
+use super::failure::{Exit, Failure};
+use super::object::Reader;
+use super::observer::Told;
+use super::{Ctx, open, ui};
+use crate::entry::EntryRef;
+use crate::export::Tree;
+use crate::jobs::restore::{self as job, Decoded, Outcome};
+use crate::report::restore::{Report, explain};
+use crate::report::{Format, table};
+use crate::resource::{Location, Selector};
+use crate::restore::{Minor, Options as Rules, apply_script};
+use crate::source::Source;
+use crate::storage;
+
+/// What the new cluster is and keeps.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Choices {
+    /// The Kubernetes release of the new cluster, 1.20 to 1.37, the default
+    #[arg(long = "for", value_name = "VERSION")]
+    pub target: Option<Minor>,
+
+    /// Keep what ownerReferences said, in an annotation
+    #[arg(long)]
+    pub keep_owners: bool,
+
+    /// Keep cluster IPs and node ports of Services
+    #[arg(long)]
+    pub keep_ips: bool,
+}
+
+impl Choices {
+    fn target(&self) -> Minor {
+        self.target.unwrap_or(Minor::NEWEST)
+    }
+
+    /// The options among those given that only a restore honours.
+    pub fn given(&self) -> Option<&'static str> {
+        let given = [
+            (self.target.is_some(), "--for"),
+            (self.keep_owners, "--keep-owners"),
+            (self.keep_ips, "--keep-ips"),
+        ];
+        given.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
+    }
+}
+
+/// The options of `export` that a restore honours.
+#[derive(Debug)]
+pub struct Exporting<'a> {
+    /// What the new cluster is and keeps.
+    pub choices: &'a Choices,
+    /// Of the manifests.
+    pub format: Format,
+    /// `--include-misplaced`
+    pub include_misplaced: bool,
+    /// `--force`
+    pub force: bool,
+    /// `--explain`
+    pub explain: bool,
+}
+
+/// Options of `restore`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// What `export --restore` would write, leave out and convert, in what order, and why
+    Plan(PlanArgs),
+}
+
+/// Options of `restore plan`.
+#[derive(Debug, clap::Args)]
+struct PlanArgs {
+    #[command(flatten)]
+    choices: Choices,
+
+    #[command(flatten)]
+    source: args::Source,
+
+    #[command(flatten)]
+    selection: args::Selection,
+
+    #[command(flatten)]
+    revision: args::Revision,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json, Format::Html]), default_value = "table", help_heading = "Output")]
+    write_out: Format,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        let Command::Plan(a) = &self.command;
+        Shared::of(&[&a.source, &a.selection, &a.revision, &a.reading, &a.output])
+    }
+}
+
+/// Runs `restore`.
+pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+    match &args.command {
+        Command::Plan(plan) => self::plan(ctx, plan),
+    }
+}
+
+fn plan(ctx: &Ctx, args: &PlanArgs) -> Result<Exit, Failure> {
+    let reader = Reads { reader: Reader::new(ctx, true)?, include_misplaced: false };
+    let mut source = open::source(ctx)?;
+    let choices = &args.choices;
+    let outcome = judge(ctx, choices, &reader, source.as_mut(), &mut |_, _, _, _| Ok(()))?;
+    let source = source.info();
+    let report = Report { source: &source, target: choices.target(), outcome: &outcome };
+    ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
+    tell(ctx, choices, &outcome);
+    Ok(exit(&outcome))
+}
+
+/// Reads entries for a restore.
+struct Reads {
+    reader: Reader,
+    /// Objects that are not what their key says are taken for what they are.
+    include_misplaced: bool,
+}
+
+impl Reads {
+    fn read(&self, entry: EntryRef<'_>, location: &Location<'_>) -> Result<Decoded, String> {
+        let mut shown = self.reader.read(entry, location).map_err(|not| {
+            let how = super::object::stored_as(&not.judged);
+            format!("{} ({how})", not.reason)
+        })?;
+        if let Some(found) = shown.judged.misplaced.as_ref().filter(|_| !self.include_misplaced) {
+            return Err(format!("misplaced: {found}"));
+        }
+        if let Some(hollow) = &shown.hollow {
+            return Err(hollow.reason.clone());
+        }
+        Ok(Decoded {
+            json: std::mem::take(&mut shown.json),
+            unknown: std::mem::take(&mut shown.unknown),
+        })
+    }
+}
+
+/// `export --restore`: writes the steps and their script below `dir`.
+pub fn export(ctx: &Ctx, args: &Exporting<'_>, dir: &Path) -> Result<Exit, Failure> {
+    let (choices, format) = (args.choices, args.format);
+    let include_misplaced = args.include_misplaced;
+    let reader = Reads { reader: Reader::new(ctx, true)?, include_misplaced };
+    let mut source = open::source(ctx)?;
+    let tree = empty_tree(ctx, dir, args.force)?;
+    let extension = if format == Format::Json { ".json" } else { ".yaml" };
+    let mut outcome =
+        judge(ctx, choices, &reader, source.as_mut(), &mut |step, location, key, json| {
+            let text = zeroize::Zeroizing::new(match format {
+                Format::Json => format!("{json:#}\n"),
+                _ => storage::yaml::to_string(json),
+            });
+            let (namespace, name) = location.exactly(key);
+            let mut directories = vec![step.directory().as_bytes(), location.resource.as_bytes()];
+            directories.extend(namespace);
+            tree.write(&directories, name, extension, text.as_bytes()).map(drop)
+        })?;
+    let steps = outcome.steps();
+    tree.write_script("apply.sh", apply_script(&steps, choices.target()).as_bytes())
+        .and_then(|_| tree.sync())
+        .map_err(|e| export_failure(&e))?;
+    for (name, why) in &outcome.unreadable {
+        ctx.ui.warn(&format!("cannot export {}: {why}", named(name)));
+    }
+    tell(ctx, choices, &outcome);
+    if args.explain {
+        ui::print(|out| explain(&outcome, ctx.ui.color, out))?;
+    }
+    outcome.changed.clear();
+    ctx.ui.note(&format!(
+        "{} written to {}, {} left out{}",
+        table::counted(outcome.objects(), "object", "objects"),
+        dir.display(),
+        table::count(outcome.left_out.len() as u64),
+        if args.explain { "" } else { " (--explain says why)" },
+    ));
+    if outcome.objects() > 0 {
+        let script = shell_word(&dir.join("apply.sh"));
+        ctx.ui.note(&format!("apply them: sh {script}"));
+    } else {
+        ctx.ui.warn("nothing is exported");
+    }
+    Ok(exit(&outcome))
+}
+
+/// A directory in which nothing lies: whatever else was in a step would be applied with it.
+fn empty_tree(ctx: &Ctx, dir: &Path, force: bool) -> Result<Tree, Failure> {
+    let occupied = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
+    if occupied && !force {
+        return Err(Failure::new(format!("{} is not empty", dir.display())).hint(
+            "choose an empty directory: whatever else lies in a step would be applied with it",
+        ));
+    }
+    if occupied {
+        ctx.ui.warn(&format!(
+            "{} is not empty: what lies in its steps already will be applied, too",
+            dir.display()
+        ));
+    }
+    let tree = Tree::open(dir, force).map_err(|e| export_failure(&e))?;
+    if tree.is_open_to_others() {
+        ctx.ui.warn("others can look into the output directory; the files themselves are private");
+    }
+    Ok(tree)
+}
+
+fn judge(
+    ctx: &Ctx,
+    choices: &Choices,
+    reader: &Reads,
+    source: &mut dyn Source,
+    write: &mut job::Write<'_>,
+) -> Result<Outcome, Failure> {
+    let rules = Rules {
+        target: choices.target(),
+        keep_owners: choices.keep_owners,
+        keep_ips: choices.keep_ips,
+    };
+    // A cluster is more than its Secrets: without a choice, it is all of it.
+    let selection = open::selection(ctx, Some(vec![Selector::All]))?;
+    let options = job::Options {
+        scope: selection.scope,
+        resources: selection.resources,
+        namespaces: selection.namespaces,
+        revision: ctx.global.revision,
+        rules,
+    };
+    let mut read = |entry: EntryRef<'_>, location: &Location<'_>| reader.read(entry, location);
+    job::run(source, &options, &mut read, write, &mut Told::new(&ctx.ui)).map_err(|e| match e {
+        job::Error::Source(e) => e.into(),
+        job::Error::Export(e) => export_failure(&e),
+    })
+}
+
+fn named(name: &job::Name) -> String {
+    let object = match &name.namespace {
+        Some(namespace) => format!("{} {namespace}/{}", name.resource, name.name),
+        None => format!("{} {}", name.resource, name.name),
+    };
+    table::visible(&object)
+}
+
+/// What must be known whatever the report says.
+fn tell(ctx: &Ctx, choices: &Choices, outcome: &Outcome) {
+    let target = choices.target();
+    for note in &outcome.visit.notes {
+        ctx.ui.note(note);
+    }
+    super::report_damage(ctx, &outcome.visit.damage);
+    for (name, why) in &outcome.impossible {
+        ctx.ui.warn(&format!("{} cannot be converted: {why}", named(name)));
+    }
+    for (name, parts) in &outcome.lost {
+        let parts = parts.join(", ");
+        ctx.ui.warn(&format!("{}: lost in conversion: {parts}", named(name)));
+    }
+    for (name, fields) in &outcome.incomplete {
+        let fields = fields.join(", ");
+        ctx.ui.warn(&format!(
+            "{}: fields newer than this program are missing: {fields}",
+            named(name)
+        ));
+    }
+    for (api_version, n) in &outcome.needs_enabling {
+        ctx.ui.warn(&format!(
+            "{} at {api_version}: Kubernetes {target} serves it only with --runtime-config={api_version}=true",
+            table::counted(*n, "object", "objects"),
+        ));
+    }
+    for (resource, n) in &outcome.undefined {
+        ctx.ui.note(&format!(
+            "{} of {resource}: the source does not define them, so the new cluster must serve them already",
+            table::counted(*n, "object", "objects"),
+        ));
+    }
+}
+
+fn exit(outcome: &Outcome) -> Exit {
+    if outcome.is_whole() { Exit::Ok } else { Exit::Partial }
+}
+
+/// A path as a shell takes it for one word.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) && !text.starts_with('-') {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
