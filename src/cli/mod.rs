@@ -17,6 +17,7 @@ pub mod ui;
 mod apiserver;
 mod completion;
 mod decode;
+mod diff;
 mod encode;
 mod export;
 mod exporter;
@@ -83,6 +84,8 @@ enum Command {
     Export(export::Args),
     /// What `export --restore` would do
     Restore(restore::Args),
+    /// Compare two sources object by object
+    Diff(diff::Args),
     /// Write a snapshot file anew, with other encryption
     Rewrite(rewrite::Args),
     /// List every revision of a key or prefix that is still held, deletions included
@@ -183,6 +186,7 @@ impl Command {
             Self::Encode(args) => args.shared(),
             Self::Export(args) => args.shared(),
             Self::Restore(args) => args.shared(),
+            Self::Diff(args) => args.shared(),
             Self::Rewrite(args) => args.shared(),
             Self::History(args) => args.shared(),
             Self::Keys(args) => args.shared(),
@@ -206,6 +210,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Encode(args) => encode::run(ctx, &args),
         Command::Export(args) => export::run(ctx, &args),
         Command::Restore(args) => restore::run(ctx, &args),
+        Command::Diff(args) => diff::run(ctx, &args),
         Command::Rewrite(args) => rewrite::run(ctx, &args),
         Command::History(args) => history::run(ctx, &args),
         Command::Keys(args) => keys::run(ctx, &args),

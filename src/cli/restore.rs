@@ -239,13 +239,7 @@ fn judge(
     };
     // A cluster is more than its Secrets: without a choice, it is all of it.
     let selection = open::selection(ctx, Some(vec![Selector::All]))?;
-    let options = job::Options {
-        scope: selection.scope,
-        resources: selection.resources,
-        namespaces: selection.namespaces,
-        revision: ctx.global.revision,
-        rules,
-    };
+    let options = job::Options { selection, revision: ctx.global.revision, rules };
     let mut read = |entry: EntryRef<'_>, location: &Location<'_>| reader.read(entry, location);
     job::run(source, &options, &mut read, write, &mut Told::new(&ctx.ui)).map_err(|e| match e {
         job::Error::Source(e) => e.into(),

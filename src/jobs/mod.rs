@@ -7,6 +7,7 @@
 
 #[cfg(feature = "live")]
 pub mod confirm;
+pub mod diff;
 #[cfg(feature = "cli")]
 pub mod exporter;
 pub mod restore;

@@ -11,19 +11,15 @@ use serde_json::Value;
 use super::Observer;
 use crate::entry::EntryRef;
 use crate::export::ExportError;
-use crate::resource::{Location, Scope, Selector};
+use crate::resource::{Location, Selection, Selector};
 use crate::restore::{self, Facts, Reason, Step, Verdict, Written};
 use crate::source::{Query, Source, SourceError, Visit};
 
 /// What to restore.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where keys begin.
-    pub scope: Scope,
-    /// Which resources.
-    pub resources: Vec<Selector>,
-    /// Which namespaces; empty is all. The namespaces themselves belong to it.
-    pub namespaces: Vec<String>,
+    /// Which objects.
+    pub selection: Selection,
     /// As of this revision; `None` is the newest.
     pub revision: Option<i64>,
     /// For what, and how.
@@ -147,22 +143,8 @@ pub enum Error {
 }
 
 impl Options {
-    /// Where a key belongs, if it is selected.
-    fn locate<'k>(&self, key: &'k [u8]) -> Option<Location<'k>> {
-        let location = self.scope.locate(key);
-        let namespace = match location.resource.as_ref() {
-            "namespaces" => Some(location.name.as_ref()),
-            _ => location.namespace.as_deref(),
-        };
-        let wanted = !location.internal
-            && self.resources.iter().any(|r| r.matches(&location.resource))
-            && (self.namespaces.is_empty()
-                || namespace.is_some_and(|ns| self.namespaces.iter().any(|n| n == ns)));
-        wanted.then_some(location)
-    }
-
     fn query(&self, selectors: &[Selector], revision: Option<i64>) -> Query {
-        Query { ranges: self.scope.ranges(selectors), revision, ordered: true }
+        Query { ranges: self.selection.scope.ranges(selectors), revision, ordered: true }
     }
 }
 
@@ -178,13 +160,15 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Error> {
     let (facts, revision) = facts(source, options, read)?;
-    let query = options.query(&options.resources, revision);
+    let query = options.query(&options.selection.resources, revision);
     let total = source.estimate(&query);
     observer.begin("entries", total);
     let mut outcome = Outcome::default();
     let mut failed = None;
     let visit = source.visit(&query, &mut |entry| {
-        let Some(location) = options.locate(entry.key) else { return ControlFlow::Continue(()) };
+        let Some(location) = options.selection.locate_object(entry.key) else {
+            return ControlFlow::Continue(());
+        };
         observer.advance(1);
         if let Err(e) = outcome.one(entry, &location, &facts, options, read, write) {
             failed = Some(e);
@@ -206,14 +190,14 @@ fn facts(
     options: &Options,
     read: &mut Read<'_>,
 ) -> Result<(Facts, Option<i64>), SourceError> {
-    let mut facts = Facts::new(&options.resources);
-    let wanted = restore::wanted(&options.resources);
+    let mut facts = Facts::new(&options.selection.resources);
+    let wanted = restore::wanted(&options.selection.resources);
     if wanted.is_empty() {
         return Ok((facts, options.revision));
     }
     let query = options.query(&wanted, options.revision);
     let visit = source.visit(&query, &mut |entry| {
-        let location = options.scope.locate(entry.key);
+        let location = options.selection.scope.locate(entry.key);
         if location.internal || !wanted.iter().any(|w| w.matches(&location.resource)) {
             return ControlFlow::Continue(());
         }
@@ -222,7 +206,7 @@ fn facts(
             if let Ok(decoded) = read(entry, &location) {
                 facts.learn(&location, &decoded.json);
             }
-        } else if options.locate(entry.key).is_some() {
+        } else if options.selection.locate_object(entry.key).is_some() {
             facts.note(&location);
         }
         ControlFlow::Continue(())

@@ -2,6 +2,7 @@
 //! change without changing what users script against. Never holds plaintext.
 
 pub mod causes;
+pub mod diff;
 pub mod history;
 pub mod keys;
 #[cfg(feature = "live")]

@@ -52,6 +52,24 @@ impl From<&crate::source::Damage> for Damage {
     }
 }
 
+/// An etcd key: as text, or in base64 where it is none.
+#[derive(Clone, Debug, Serialize)]
+pub struct Key {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_b64: Option<String>,
+}
+
+impl Key {
+    /// Of these bytes.
+    #[must_use]
+    pub fn new(key: &[u8]) -> Self {
+        let (key, key_b64) = key_fields(key);
+        Self { key, key_b64 }
+    }
+}
+
 /// One entry: a member of `entries` or a line of `-w jsonl`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Entry {

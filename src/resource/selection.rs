@@ -55,4 +55,20 @@ impl Selection {
         (namespaced && self.resources.iter().any(|r| r.matches(&location.resource)))
             .then_some(location)
     }
+
+    /// As [`Selection::locate`], but for what is no API object; and a namespace belongs to what
+    /// is in it.
+    #[must_use]
+    pub fn locate_object<'k>(&self, key: &'k [u8]) -> Option<Location<'k>> {
+        let location = self.scope.locate(key);
+        let namespace = match location.resource.as_ref() {
+            "namespaces" => Some(location.name.as_ref()),
+            _ => location.namespace.as_deref(),
+        };
+        let wanted = !location.internal
+            && self.resources.iter().any(|r| r.matches(&location.resource))
+            && (self.namespaces.is_empty()
+                || namespace.is_some_and(|ns| self.namespaces.iter().any(|n| n == ns)));
+        wanted.then_some(location)
+    }
 }

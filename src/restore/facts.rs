@@ -31,6 +31,8 @@ pub(super) struct Definition {
 pub struct Facts {
     /// The resources of the export.
     selected: Vec<Selector>,
+    /// Whatever an object refers to is there.
+    assumed: bool,
     /// By resource, `widgets.example.com`.
     pub(super) definitions: HashMap<String, Definition>,
     /// Objects that others depend on: resource, namespace, name.
@@ -90,6 +92,13 @@ impl Facts {
         Self { selected: selected.to_vec(), ..Self::default() }
     }
 
+    /// Nothing was read beforehand: whatever an object refers to is taken to be there. For
+    /// comparing two clusters by the rules of a restore.
+    #[must_use]
+    pub fn assumed() -> Self {
+        Self { assumed: true, selected: vec![Selector::All], ..Self::default() }
+    }
+
     /// Whether an object of this resource has to be decoded for [`Facts::learn`].
     #[must_use]
     pub fn reads(resource: &str) -> bool {
@@ -133,12 +142,13 @@ impl Facts {
     /// Whether an object of the export is there.
     pub(super) fn has(&self, resource: &str, namespace: &str, name: &str) -> bool {
         // Looking up borrowed parts would need a key type of its own; these are few.
-        self.present.contains(&(resource.to_owned(), namespace.to_owned(), name.to_owned()))
+        self.assumed
+            || self.present.contains(&(resource.to_owned(), namespace.to_owned(), name.to_owned()))
     }
 
     /// Whether a controller fills in the endpoints of this Service.
     pub(super) fn selects(&self, namespace: &str, name: &str) -> bool {
-        self.selecting.contains(&(namespace.to_owned(), name.to_owned()))
+        self.assumed || self.selecting.contains(&(namespace.to_owned(), name.to_owned()))
     }
 
     /// Whether the controller that an owner reference names is in the export, and so makes again

@@ -17,15 +17,7 @@ fn walk(value: &Value, path: &mut String, out: &mut String) {
     match value {
         Value::Object(map) if !map.is_empty() => {
             for (key, value) in map {
-                if is_word(key) {
-                    if !path.is_empty() {
-                        path.push('.');
-                    }
-                    path.push_str(key);
-                } else {
-                    // Writing to a String cannot fail.
-                    let _ = write!(path, "[{}]", Value::from(key.as_str()));
-                }
+                step(path, key);
                 walk(value, path, out);
                 path.truncate(len);
             }
@@ -40,6 +32,19 @@ fn walk(value: &Value, path: &mut String, out: &mut String) {
         leaf => {
             let _ = writeln!(out, "{path} = {leaf}");
         }
+    }
+}
+
+/// Goes down to a field: `.name`, or `["name"]` where it is no word.
+pub(super) fn step(path: &mut String, name: &str) {
+    if is_word(name) {
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(name);
+    } else {
+        // Writing to a String cannot fail.
+        let _ = write!(path, "[{}]", Value::from(name));
     }
 }
 

@@ -9,6 +9,7 @@
 //! The room is synchronous and pure. Its errors name fields, never stored bytes.
 
 mod cbor;
+pub mod difference;
 mod encode;
 pub mod fields;
 mod number;

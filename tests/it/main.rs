@@ -9,6 +9,7 @@ mod support;
 
 mod data_dir_property;
 mod decode;
+mod diff;
 mod documentation;
 mod encode;
 mod export;

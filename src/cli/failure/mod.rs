@@ -19,6 +19,8 @@ pub enum Exit {
     Ok,
     /// 1: the job could not be done.
     Failed,
+    /// 1: `diff` found a difference.
+    Different,
     /// 2: wrong usage.
     Usage,
     /// 3: `--fail-on` matched, or `config check` found an error.
@@ -35,7 +37,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
-            Self::Failed => 1,
+            Self::Failed | Self::Different => 1,
             Self::Usage => 2,
             Self::Found => 3,
             Self::Partial => 4,

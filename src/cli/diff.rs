@@ -1,0 +1,256 @@
+//! `atrest diff`.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::args::{self, Shared};
+use super::failure::{Exit, Failure};
+use super::object::Reader;
+use super::observer::Told;
+use super::{Ctx, open, ui};
+use crate::entry::EntryRef;
+use crate::jobs::diff::{self as job, Form, Look, Side};
+use crate::jobs::restore::Decoded;
+use crate::report::{self, Format, table};
+use crate::resource::{Location, Selector};
+use crate::restore::{Minor, Options as Rules};
+
+/// Options of `diff`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The first source: snapshot:FILE, data-dir:DIR, kine:FILE or etcd:, each with an optional
+    /// @REVISION
+    #[arg(value_name = "A")]
+    a: Place,
+
+    /// The second source
+    #[arg(value_name = "B")]
+    b: Place,
+
+    /// Compare what `export --clean` writes: without what the server fills in
+    #[arg(long, conflicts_with = "restored")]
+    clean: bool,
+
+    /// Compare what a restore brings: what `export --restore` writes
+    #[arg(long)]
+    restored: bool,
+
+    /// Read snapshots although their SHA-256 does not match or is missing
+    #[arg(long)]
+    skip_hash_check: bool,
+
+    #[command(flatten)]
+    source: args::Etcd,
+
+    #[command(flatten)]
+    selection: args::Selection,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
+    write_out: Format,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[&self.source, &self.selection, &self.reading, &self.output])
+    }
+}
+
+/// A source as one word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    kind: Kind,
+    /// Path, or endpoints of an etcd: empty for those of the options.
+    at: String,
+    revision: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Snapshot,
+    DataDir,
+    Kine,
+    Etcd,
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let kinds = [
+            ("snapshot:", Kind::Snapshot),
+            ("data-dir:", Kind::DataDir),
+            ("kine:", Kind::Kine),
+            ("etcd:", Kind::Etcd),
+        ];
+        let found = kinds.iter().find_map(|(word, kind)| Some((*kind, text.strip_prefix(word)?)));
+        let Some((kind, rest)) = found else {
+            return Err("write snapshot:FILE, data-dir:DIR, kine:FILE or etcd:".to_owned());
+        };
+        let (at, revision) = match rest.rsplit_once('@') {
+            // A file may well be called so.
+            Some((at, number)) if !(kind != Kind::Etcd && Path::new(rest).exists()) => {
+                match number.parse::<i64>() {
+                    Ok(revision) if revision > 0 => (at, Some(revision)),
+                    _ if number.bytes().all(|b| b.is_ascii_digit() || b == b'-') => {
+                        return Err(format!("`{number}` is no revision"));
+                    }
+                    _ => (rest, None),
+                }
+            }
+            _ => (rest, None),
+        };
+        if at.is_empty() && kind != Kind::Etcd {
+            return Err("the path is missing".to_owned());
+        }
+        Ok(Self { kind, at: at.to_owned(), revision })
+    }
+}
+
+impl Place {
+    /// The options that name this source.
+    fn context(&self, ctx: &Ctx, args: &Args) -> Ctx {
+        let mut global = ctx.global.clone();
+        let path = || Some(PathBuf::from(&self.at));
+        // A profile may have named a file; here the source stands in the argument.
+        (global.snapshot, global.data_dir, global.kine) = (None, None, None);
+        match self.kind {
+            Kind::Snapshot => {
+                global.snapshot = path();
+                global.skip_hash_check = args.skip_hash_check;
+            }
+            Kind::DataDir => global.data_dir = path(),
+            Kind::Kine => global.kine = path(),
+            Kind::Etcd if !self.at.is_empty() => {
+                global.endpoints = self.at.split(',').map(str::to_owned).collect();
+            }
+            Kind::Etcd => {}
+        }
+        global.revision = self.revision;
+        Ctx { global, given: ctx.given.clone(), ui: ctx.ui.clone() }
+    }
+}
+
+/// Runs the command.
+pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+    let (a, b) = (args.a.context(ctx, args), args.b.context(ctx, args));
+    if args.skip_hash_check && [args.a.kind, args.b.kind].iter().all(|k| *k != Kind::Snapshot) {
+        return Err(Failure::usage("--skip-hash-check goes with snapshot: only"));
+    }
+    let etcd = [args.a.kind, args.b.kind].contains(&Kind::Etcd);
+    let connecting = ctx.given.connection().or(ctx.given.has("endpoints").then_some("endpoints"));
+    if let Some(name) = connecting.filter(|_| !etcd) {
+        return Err(Failure::usage(format!(
+            "--{name} says how to connect to an etcd, but files are compared"
+        )));
+    }
+    let reader = Reader::new(&a, true)?;
+    // A part alone would prove nothing of the rest.
+    let selection = open::selection(ctx, Some(vec![Selector::All]))?;
+    let looked_for = selection.words();
+    let rules = Rules { target: Minor::NEWEST, keep_owners: false, keep_ips: false };
+    let form = match (args.clean, args.restored) {
+        (true, _) => Form::Clean,
+        (_, true) => Form::Restored(rules),
+        _ => Form::Stored,
+    };
+    let side = |of: Ctx| {
+        let revision = of.global.revision;
+        Side { open: Box::new(move || open::source(&of)), revision }
+    };
+    let outcome = job::run::<Failure>(
+        side(a),
+        side(b),
+        &job::Options { selection, form },
+        &mut Look {
+            stored: &|entry, location| stored(&reader, entry, location),
+            read: &mut |entry, location| read(&reader, entry, location),
+        },
+        &mut Told::new(&ctx.ui),
+    )?;
+    finish(ctx, args, &outcome, &looked_for)
+}
+
+fn finish(
+    ctx: &Ctx,
+    args: &Args,
+    outcome: &job::Outcome,
+    looked_for: &str,
+) -> Result<Exit, Failure> {
+    for (_, visit) in &outcome.sides {
+        for note in &visit.notes {
+            ctx.ui.note(note);
+        }
+        super::report_damage(ctx, &visit.damage);
+    }
+    if outcome.objects() == 0 && outcome.is_whole() {
+        return Err(Failure::new(format!("nothing to compare: neither source has {looked_for}"))
+            .hint("atrest scan --all-resources tells what a source holds"));
+    }
+    ui::print(|out| report::diff::write(outcome, args.write_out, ctx.ui.color, out))?;
+    for (key, why) in &outcome.unknown {
+        let key = table::visible(&String::from_utf8_lossy(key));
+        ctx.ui.warn(&format!("cannot compare {key}: {why}"));
+    }
+    Ok(if outcome.differs() {
+        Exit::Different
+    } else if outcome.is_whole() {
+        Exit::Ok
+    } else {
+        Exit::Partial
+    })
+}
+
+/// How an entry is stored, and whether encrypted: what its prefix says, whatever a configuration
+/// would make of it.
+fn stored(reader: &Reader, entry: EntryRef<'_>, location: &Location<'_>) -> (String, bool) {
+    let mut judged = reader.judge(&location.resource, entry.key, entry.stored());
+    judged.status = None;
+    let encrypted = judged.provider != crate::envelope::Provider::Identity;
+    (super::object::stored_as(&judged), encrypted)
+}
+
+fn read(reader: &Reader, entry: EntryRef<'_>, location: &Location<'_>) -> Result<Decoded, String> {
+    let mut shown = reader.read(entry, location).map_err(|not| not.reason)?;
+    if let Some(hollow) = &shown.hollow {
+        return Err(hollow.reason.clone());
+    }
+    Ok(Decoded {
+        json: std::mem::take(&mut shown.json),
+        unknown: std::mem::take(&mut shown.unknown),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_one_word() {
+        let place = |kind, at: &str, revision| Ok(Place { kind, at: at.to_owned(), revision });
+        for (text, expected) in [
+            ("snapshot:a.db", place(Kind::Snapshot, "a.db", None)),
+            ("snapshot:a.db@17", place(Kind::Snapshot, "a.db", Some(17))),
+            ("data-dir:/a@b/c", place(Kind::DataDir, "/a@b/c", None)),
+            ("kine:state.db@2", place(Kind::Kine, "state.db", Some(2))),
+            ("etcd:", place(Kind::Etcd, "", None)),
+            ("etcd:@9", place(Kind::Etcd, "", Some(9))),
+            (
+                "etcd:https://a:1,https://b:1@9",
+                place(Kind::Etcd, "https://a:1,https://b:1", Some(9)),
+            ),
+        ] {
+            assert_eq!(text.parse(), expected, "{text}");
+        }
+        for text in ["a.db", "", "snapshot:", "snapshot:@3", "etcd:@0", "etcd:@-1", "snapshot:a@"] {
+            assert!(text.parse::<Place>().is_err(), "{text}");
+        }
+    }
+}
