@@ -39,6 +39,29 @@ impl Provider {
             Self::Unknown => "unknown",
         }
     }
+
+    /// With one of its keys, for a sentence: "aescbc key `a`", "kms provider `p`", "identity".
+    #[must_use]
+    pub fn with_key(self, key: Option<&str>) -> ProviderKey<'_> {
+        ProviderKey { provider: self, key }
+    }
+}
+
+/// A provider and its key, or a plugin, in words. See [`Provider::with_key`].
+#[derive(Clone, Copy, Debug)]
+pub struct ProviderKey<'a> {
+    provider: Provider,
+    key: Option<&'a str>,
+}
+
+impl std::fmt::Display for ProviderKey<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.key {
+            Some(name) if self.provider == Provider::Kms => write!(f, "kms provider `{name}`"),
+            Some(name) => write!(f, "{} key `{name}`", self.provider),
+            None => write!(f, "{}", self.provider),
+        }
+    }
 }
 
 impl std::fmt::Display for Provider {

@@ -139,8 +139,7 @@ impl Reader {
                 judged.status = judged.status.map(|_| Status::Unreadable);
                 let how = match (judged.provider, &judged.key_name) {
                     (Provider::Identity, _) => "stored unencrypted".to_owned(),
-                    (provider, Some(name)) => format!("decrypted with {provider} key `{name}`"),
-                    (provider, None) => format!("decrypted with {provider}"),
+                    (by, name) => format!("decrypted with {}", by.with_key(name.as_deref())),
                 };
                 let reason = no_object.after(&how);
                 return Err(NotShown { judged, reason, no_object: true });

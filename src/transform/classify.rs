@@ -142,13 +142,13 @@ pub(super) fn place_reason<'a>(
     let what = match key {
         None => "stored unencrypted".to_owned(),
         Some(key) if write.provider == Provider::Identity && place.list == 0 => {
-            format!("encrypted with {}", key_named(envelope.provider, &key.name))
+            format!("encrypted with {}", envelope.provider.with_key(Some(&key.name)))
         }
         Some(key) if write.provider == envelope.provider => match envelope.provider {
-            Provider::Kms => key_named(envelope.provider, &key.name),
+            Provider::Kms => envelope.provider.with_key(Some(&key.name)).to_string(),
             _ => format!("key `{}`", key.name),
         },
-        Some(key) => key_named(envelope.provider, &key.name),
+        Some(key) => envelope.provider.with_key(Some(&key.name)).to_string(),
     };
     if place.list != 0 {
         return Cow::Owned(match key {
@@ -173,13 +173,6 @@ pub(super) fn place_reason<'a>(
         }
         (Some(_), Some(_)) => format!("{what} is not the write key ({write})"),
     })
-}
-
-fn key_named(provider: Provider, name: &str) -> String {
-    match provider {
-        Provider::Kms => format!("kms provider `{name}`"),
-        _ => format!("{provider} key `{name}`"),
-    }
 }
 
 /// Why nothing configured matches a value.

@@ -89,10 +89,7 @@ pub struct Attempt {
 impl std::fmt::Display for Attempt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.key {
-            Some(key) if self.provider == Provider::Kms => {
-                write!(f, "kms provider `{key}`: {}", self.error)
-            }
-            Some(key) => write!(f, "{} key `{key}`: {}", self.provider, self.error),
+            Some(key) => write!(f, "{}: {}", self.provider.with_key(Some(key)), self.error),
             None => write!(f, "{} provider {}", self.provider, self.error),
         }
     }

@@ -75,20 +75,7 @@ pub struct KeyUse {
 
 impl std::fmt::Display for KeyUse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        named(f, self.provider, self.key.as_deref())
-    }
-}
-
-/// "aescbc key `a`", "kms provider `p`", "identity".
-fn named(
-    f: &mut impl std::fmt::Write,
-    provider: Provider,
-    key: Option<&str>,
-) -> Result<(), std::fmt::Error> {
-    match key {
-        Some(key) if provider == Provider::Kms => write!(f, "kms provider `{key}`"),
-        Some(key) => write!(f, "{provider} key `{key}`"),
-        None => write!(f, "{provider}"),
+        write!(f, "{}", self.provider.with_key(self.key.as_deref()))
     }
 }
 

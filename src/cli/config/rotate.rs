@@ -288,8 +288,7 @@ fn words(provider: Provider, name: Option<&str>) -> String {
     match (provider, name) {
         (Provider::Identity, _) => "identity (unencrypted)".to_owned(),
         (Provider::Kms, Some(name)) => format!("the KMS provider `{name}`"),
-        (_, Some(name)) => format!("{provider} key `{name}`"),
-        (_, None) => provider.to_string(),
+        (_, name) => provider.with_key(name).to_string(),
     }
 }
 

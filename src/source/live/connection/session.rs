@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
+use tonic::client::Grpc;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -136,8 +137,7 @@ impl Session {
     ) -> Result<Bytes, CallError> {
         let channel = self.channel(index).await?;
         let call = async {
-            let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(limit);
-            grpc.ready().await.map_err(|e| CallError::from_transport(&e))?;
+            let mut grpc = grpc(channel, limit).await?;
             let request = with(token, tonic::Request::new(body));
             grpc.unary(request, PathAndQuery::from_static(path), RawCodec)
                 .await
@@ -157,8 +157,7 @@ impl Session {
     ) -> Result<tonic::Streaming<Bytes>, CallError> {
         let channel = self.channel(index).await?;
         let call = async {
-            let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX);
-            grpc.ready().await.map_err(|e| CallError::from_transport(&e))?;
+            let mut grpc = grpc(channel, usize::MAX).await?;
             let mut request = with(token, tonic::Request::new(bodies));
             // A member without a leader would stay silent for ever.
             request.metadata_mut().insert("hasleader", AsciiMetadataValue::from_static("true"));
@@ -180,8 +179,7 @@ impl Session {
     ) -> Result<tonic::Streaming<Bytes>, CallError> {
         let channel = self.channel(index).await?;
         let call = async {
-            let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX);
-            grpc.ready().await.map_err(|e| CallError::from_transport(&e))?;
+            let mut grpc = grpc(channel, usize::MAX).await?;
             let request = with(token, tonic::Request::new(body));
             grpc.server_streaming(request, PathAndQuery::from_static(path), RawCodec)
                 .await
@@ -236,4 +234,11 @@ fn with<T>(token: Option<AsciiMetadataValue>, mut request: tonic::Request<T>) ->
         request.metadata_mut().insert("token", token);
     }
     request
+}
+
+/// A connection that is ready for a request, for responses of at most `limit` bytes each.
+async fn grpc(channel: Channel, limit: usize) -> Result<Grpc<Channel>, CallError> {
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(limit);
+    grpc.ready().await.map_err(|e| CallError::from_transport(&e))?;
+    Ok(grpc)
 }
