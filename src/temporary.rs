@@ -38,6 +38,73 @@ pub fn make<T: AsRef<Path>>(make: impl FnOnce() -> io::Result<T>) -> io::Result<
     Ok((file, noted))
 }
 
+/// A file that is written beside the place where it belongs, with mode 0600, and gets its name
+/// when it is whole. Until then it goes with this value.
+#[derive(Debug)]
+pub struct Unplaced {
+    file: tempfile::NamedTempFile,
+    to: PathBuf,
+    _noted: Noted,
+}
+
+impl Unplaced {
+    /// Makes one that belongs at `path`.
+    ///
+    /// # Errors
+    /// When its directory cannot be written to.
+    pub fn beside(path: &Path) -> io::Result<Self> {
+        let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        // O_EXCL: nothing that lies there is followed or reused.
+        let (file, noted) = make(|| {
+            tempfile::Builder::new().prefix(".atrest-").suffix(".tmp").tempfile_in(directory)
+        })?;
+        Ok(Self { file, to: path.to_owned(), _noted: noted })
+    }
+
+    /// The file.
+    pub fn as_file_mut(&mut self) -> &mut std::fs::File {
+        self.file.as_file_mut()
+    }
+
+    /// Where it is now.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Waits until it is on the disk, and gives it its name. A symbolic link there is replaced,
+    /// never followed.
+    ///
+    /// # Errors
+    /// `AlreadyExists` where the name is taken, unless `replace`; or when the system fails.
+    pub fn place(self, replace: bool) -> io::Result<()> {
+        self.file.as_file().sync_all()?;
+        let placed = if replace {
+            self.file.persist(&self.to)
+        } else {
+            self.file.persist_noclobber(&self.to)
+        };
+        placed.map(|_| ()).map_err(|e| e.error)
+    }
+}
+
+impl io::Write for Unplaced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl io::Seek for Unplaced {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
 /// Removes what is noted. Nothing can be made after this: the program must end.
 pub fn remove_all() {
     let paths = paths();

@@ -14,10 +14,10 @@ use super::progress::Progress;
 use super::restore::Exporting;
 use super::{Ctx, ui};
 use crate::entry::EntryRef;
-use crate::export::{Tree, clean};
+use crate::export::{Tree, clean, top};
 use crate::report::causes::Causes;
 use crate::report::{Format, table};
-use crate::resource::{Location, Selector, group_of};
+use crate::resource::{Location, Selector};
 use crate::scan::place::Misplaced;
 use crate::source::{Query, Source};
 use crate::storage;
@@ -377,18 +377,9 @@ impl<'c> Writer<'c> {
     }
 }
 
-/// Group and resource, as directories name them.
-fn parts<'a>(location: &'a Location<'_>) -> (&'a str, &'a str) {
-    let resource = location.resource.split('.').next().unwrap_or_default();
-    match group_of(&location.resource) {
-        "" => ("core", resource),
-        group => (group, resource),
-    }
-}
-
 /// Where an object's file lies below the tree.
 fn directories<'a>(location: &'a Location<'_>, key: &'a [u8]) -> Vec<&'a [u8]> {
-    let (group, resource) = parts(location);
+    let (group, resource) = top(&location.resource);
     let mut directories = vec![group.as_bytes(), resource.as_bytes()];
     directories.extend(location.exactly(key).0);
     directories

@@ -16,7 +16,7 @@ use crate::report::{Format, table};
 use crate::resource::Scope;
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
 use crate::source::{Query, Source as _};
-use crate::temporary;
+use crate::temporary::Unplaced;
 use crate::transform::Transformers;
 
 /// Options of `rewrite`.
@@ -97,14 +97,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let db = Db::open(&bytes).map_err(|e| Failure::new("cannot read the snapshot").because(&e))?;
     let store = Store::open(db);
 
-    let directory = args.out.parent().filter(|p| !p.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new("."));
     let cannot = |e: &std::io::Error| {
         Failure::new(format!("cannot write {}", args.out.display())).because(e)
     };
     // Private from the start, and gone again unless everything went well.
-    let (temporary, _noted) =
-        temporary::make(|| tempfile::NamedTempFile::new_in(directory)).map_err(|e| cannot(&e))?;
+    let temporary = Unplaced::beside(&args.out).map_err(|e| cannot(&e))?;
     let scope = open::scope(ctx);
     let mut decide = |key: &[u8], value: &[u8]| fate(&scope, &reader, &writer, key, value);
     let out = BufWriter::with_capacity(1 << 20, temporary);
@@ -121,7 +118,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let mut temporary = out.into_inner().map_err(|e| cannot(e.error()))?;
     append_hash(temporary.as_file_mut()).map_err(|e| cannot(&e))?;
     check(temporary.path(), &counts)?;
-    temporary.persist_noclobber(&args.out).map_err(|e| cannot(&e.error))?;
+    temporary.place(false).map_err(|e| cannot(&e))?;
     ui::print(|out| report(format, args, &counts, out))?;
     Ok(if counts.unreadable.is_empty() { Exit::Ok } else { Exit::Partial })
 }

@@ -7,7 +7,7 @@
 mod names;
 mod prepare;
 
-pub use names::file_name;
+pub use names::{file_name, top};
 pub(crate) use prepare::LAST_APPLIED;
 pub use prepare::clean;
 

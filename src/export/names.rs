@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use ring::digest::{SHA256, digest};
 
 use crate::hex::hex;
+use crate::resource::group_of;
 
 /// Longest file name that common file systems take, bytes.
 const LONGEST: usize = 255;
@@ -38,6 +39,17 @@ pub fn file_name(name: impl AsRef<[u8]>, extension: &str) -> String {
     }
     out.push_str(extension);
     out
+}
+
+/// The two topmost directories of an object's file: the group, `core` for the one without a
+/// name, and the resource.
+#[must_use]
+pub fn top(resource: &str) -> (&str, &str) {
+    let name = resource.split('.').next().unwrap_or_default();
+    match group_of(resource) {
+        "" => ("core", name),
+        group => (group, name),
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::cli::failure::Failure;
 use crate::secret::KeyMaterial;
-use crate::temporary;
+use crate::temporary::Unplaced;
 
 /// A key from the system's random generator.
 ///
@@ -47,26 +47,11 @@ pub fn check_target(out: Option<&Path>) -> Result<&Path, Failure> {
 pub fn write(path: &Path, content: impl AsRef<[u8]>, force: bool) -> Result<(), Failure> {
     let shown = path.display();
     let cannot = |e: &io::Error| Failure::new(format!("cannot write {shown}")).because(e);
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    // Made with O_EXCL and mode 0600 beside the target, and removed again on any error.
-    let (mut file, _noted) = temporary::make(|| {
-        tempfile::Builder::new().prefix(".atrest-").suffix(".tmp").tempfile_in(parent)
+    let mut file = Unplaced::beside(path).map_err(|e| cannot(&e))?;
+    file.write_all(content.as_ref()).map_err(|e| cannot(&e))?;
+    file.place(force).map_err(|e| match e.kind() {
+        io::ErrorKind::AlreadyExists => Failure::new(format!("{shown} exists already"))
+            .hint("give another --out, or --force to replace it"),
+        _ => cannot(&e),
     })
-    .map_err(|e| cannot(&e))?;
-    file.write_all(content.as_ref())
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(|e| cannot(&e))?;
-    let placed = if force { file.persist(path) } else { file.persist_noclobber(path) };
-    placed.map_err(|e| {
-        if e.error.kind() == io::ErrorKind::AlreadyExists {
-            Failure::new(format!("{shown} exists already"))
-                .hint("give another --out, or --force to replace it")
-        } else {
-            cannot(&e.error)
-        }
-    })?;
-    Ok(())
 }

@@ -10,7 +10,7 @@ use crate::cli::configuration;
 use crate::envelope::Provider;
 use crate::migrate::plan::Written;
 use crate::source::live::NO_SPACE;
-use crate::temporary;
+use crate::temporary::Unplaced;
 
 /// etcd's quota where none is set (etcd `server/storage/quota.go`: `DefaultQuotaBytes`).
 const DEFAULT_QUOTA: u64 = 2 << 30;
@@ -204,10 +204,7 @@ pub fn backup(ctx: &Ctx, live: &Live, path: &Path, stop: &AtomicBool) -> Result<
     }
     let cannot =
         |e: &std::io::Error| Failure::new(format!("cannot write {}", path.display())).because(e);
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // 0600.
-    let (temporary, _noted) =
-        temporary::make(|| tempfile::NamedTempFile::new_in(directory)).map_err(|e| cannot(&e))?;
+    let temporary = Unplaced::beside(path).map_err(|e| cannot(&e))?;
     let mut out = BufWriter::with_capacity(1 << 20, temporary);
     let written = live.backup(&mut Until { stop, out: &mut out });
     if stop.load(Ordering::Relaxed) {
@@ -216,8 +213,7 @@ pub fn backup(ctx: &Ctx, live: &Live, path: &Path, stop: &AtomicBool) -> Result<
     let size = written?;
     out.flush().map_err(|e| cannot(&e))?;
     let temporary = out.into_inner().map_err(|e| cannot(e.error()))?;
-    temporary.as_file().sync_all().map_err(|e| cannot(&e))?;
-    temporary.persist_noclobber(path).map_err(|e| cannot(&e.error))?;
+    temporary.place(false).map_err(|e| cannot(&e))?;
     ctx.ui.note(&format!(
         "backup of {} in {}: everything as it was, also what is not encrypted yet; delete it once \
          it is not needed",

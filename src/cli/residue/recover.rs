@@ -8,10 +8,10 @@ use zeroize::Zeroizing;
 
 use crate::cli::failure::Failure;
 use crate::cli::failure::export_failure;
-use crate::export::{Tree, clean};
+use crate::export::{Tree, clean, top};
 use crate::forensics::residue::{Bytes, Finding};
 use crate::report::table;
-use crate::resource::{Scope, group_of};
+use crate::resource::Scope;
 use crate::storage;
 
 /// Writes findings below a directory: `GROUP/RESOURCE/NAMESPACE/NAME_rREVISION.yaml`, and what
@@ -86,11 +86,7 @@ impl Recovery {
         again: bool,
     ) -> Result<(), Failure> {
         let location = finding.key.as_deref().map(|key| self.scope.locate(key));
-        let resource = finding.resource.split('.').next().unwrap_or_default();
-        let group = match group_of(&finding.resource) {
-            "" => "core",
-            group => group,
-        };
+        let (group, resource) = top(&finding.resource);
         let mut directories = vec![group, resource];
         directories.extend(location.as_ref().and_then(|l| l.namespace.as_deref()));
         // Names of objects have no underscore, so the suffix cannot be taken for a part of one.
