@@ -13,14 +13,15 @@ use super::args::{self, Shared};
 use super::failure::{self, Exit, Failure};
 use super::open::{self, Selection};
 use super::progress::Progress;
-use super::{Ctx, interrupt, ui};
+use super::{Ctx, apiserver, interrupt, ui};
 use crate::config::ConfigSet;
 use crate::entry::Entry;
 use crate::migrate::apply::{MAX_OPS, Outcome, Pace, Stop, apply};
 use crate::migrate::plan::{Plan, Planner};
+use crate::migrate::via_api;
 use crate::report::migrate::{Database, Report};
 use crate::report::{Format, table};
-use crate::source::live::Live;
+use crate::source::live::{Kv, Live};
 use crate::source::{Source as _, Visit};
 use crate::transform::Transformers;
 
@@ -61,7 +62,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = rate)]
     pub qps: Option<f64>,
 
-    /// Transactions at once, at most [default: 128, or 4 of several entries]
+    /// Transactions at once, at most [default: 128; 4 of several entries; 16 with --via-api]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub concurrency: Option<u32>,
 
@@ -74,6 +75,11 @@ pub struct Args {
     /// is this one (Kubernetes 1.34 and later say so)
     #[arg(long)]
     pub confirm_apiserver: bool,
+
+    /// Have the API server write each stale object anew, instead of writing to etcd; etcd is only
+    /// read
+    #[arg(long, conflicts_with_all = ["no_apiserver", "batch"])]
+    pub via_api: bool,
 
     /// No API server runs on this etcd; refused when etcd knows better
     #[arg(long)]
@@ -301,15 +307,12 @@ impl Job<'_> {
         args: &Args,
         outcome: &mut Outcome,
     ) -> Result<u64, Failure> {
-        let concurrency = args.concurrency.unwrap_or(if args.batch > 1 { 4 } else { 128 });
-        let batch = usize::try_from(args.batch).unwrap_or(MAX_OPS);
-        let pace = Pace { concurrency, qps: args.qps, batch };
         let kv = live.kv()?;
         let mut failed: HashSet<Vec<u8>> = HashSet::new();
         for pass in 1.. {
             let total = plan.items.len() as u64;
             let progress = Progress::entries(&self.ctx.ui, || Some(total));
-            let done = apply(&kv, &plan, pace, &self.interrupted, &|n| progress.advance(n));
+            let done = self.write(&kv, &plan, args, &|n| progress.advance(n))?;
             progress.finish();
             let left = total - done.written.min(total);
             let left = left.saturating_sub(done.already + done.deleted);
@@ -331,6 +334,33 @@ impl Job<'_> {
             }
         }
         Ok(plan.remaining(plan.items.len() as u64))
+    }
+}
+
+impl Job<'_> {
+    /// One pass over a plan.
+    fn write(
+        &self,
+        kv: &Kv,
+        plan: &Plan,
+        args: &Args,
+        advance: &(dyn Fn(u64) + Sync),
+    ) -> Result<Outcome, Failure> {
+        let several = args.batch > 1;
+        let usual = if args.via_api { 16 } else { 128 };
+        let concurrency = args.concurrency.unwrap_or(if several { 4 } else { usual });
+        if !args.via_api {
+            let batch = usize::try_from(args.batch).unwrap_or(MAX_OPS);
+            let pace = Pace { concurrency, qps: args.qps, batch };
+            return Ok(apply(kv, plan, pace, &self.interrupted, advance));
+        }
+        let clients = apiserver::clients(&args.apiserver)?;
+        let Some(client) = clients.first() else {
+            return Err(Failure::usage("no API server is named"));
+        };
+        let pace = via_api::Pace { concurrency, qps: args.qps };
+        let scope = &self.selection.scope;
+        Ok(via_api::run(kv, client, plan, scope, pace, &self.interrupted, advance))
     }
 }
 

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::plan::{Failed, Item, Plan};
 use super::throttle::{Entrance, Throttle};
+use crate::apiserver::ApiError;
 use crate::entry::Entry;
 use crate::source::SourceError;
 use crate::source::live::{Commit, Gate, Kv, KvError, Put};
@@ -118,6 +119,12 @@ pub enum Stop {
     /// A value that was written does not read back as it should.
     #[error("{0}")]
     Mismatch(String),
+    /// The API server that was to write does not.
+    #[error("{0}")]
+    Api(String),
+    /// The API server that was to write does not answer.
+    #[error(transparent)]
+    NoAnswer(ApiError),
 }
 
 /// What a run did.

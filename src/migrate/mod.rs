@@ -7,3 +7,4 @@ pub mod rewrite;
 pub mod servers;
 #[cfg(feature = "live")]
 pub mod throttle;
+pub mod via_api;

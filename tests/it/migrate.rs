@@ -4,6 +4,7 @@ mod confirm;
 mod no_object;
 mod servers;
 mod trouble;
+mod via_api;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

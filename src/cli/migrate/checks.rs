@@ -32,6 +32,10 @@ pub fn options(args: &Args) -> Result<(), Failure> {
         )
         .hint("leave --batch out; or stop every API server and say --no-apiserver"));
     }
+    if args.via_api {
+        // Said before anything is looked at.
+        crate::cli::apiserver::clients(&args.apiserver)?;
+    }
     Ok(())
 }
 
