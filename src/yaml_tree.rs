@@ -288,7 +288,7 @@ impl Builder {
         self.nodes += nodes;
         self.bytes += bytes;
         if self.nodes > MAX_NODES || self.bytes > MAX_BYTES {
-            return Err(error("aliases expand to too much", span));
+            return Err(error("aliases expand to too many nodes or bytes", span));
         }
         Ok(())
     }

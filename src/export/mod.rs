@@ -171,8 +171,54 @@ impl Tree {
         Ok(())
     }
 
-    /// Writes a temporary file beside the target, then gives it its name in one step: a hard
-    /// link fails where the name is taken, a rename replaces it.
+    /// Writes a file that has no name, then gives it its name in one step: a hard link fails where
+    /// the name is taken. `None` where the system has no such files.
+    #[cfg(target_os = "linux")]
+    fn place_unnamed(
+        &self,
+        directory: rustix::fd::BorrowedFd<'_>,
+        file: &str,
+        content: &[u8],
+    ) -> Option<Result<(), rustix::io::Errno>> {
+        use rustix::fd::AsRawFd as _;
+        use rustix::io::Errno;
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let fd = openat(directory, ".", flags, Mode::RUSR | Mode::WUSR).ok()?;
+        let from = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        std::fs::metadata(&from).ok()?;
+        let mut handle = std::fs::File::from(fd);
+        if let Err(e) = handle.write_all(content) {
+            return Some(Err(Errno::from_io_error(&e).unwrap_or(Errno::IO)));
+        }
+        let follow = AtFlags::SYMLINK_FOLLOW;
+        Some(match linkat(rustix::fs::CWD, &from, directory, file, follow) {
+            Err(Errno::EXIST) if self.force => {
+                // What it replaces is not lost before it is there.
+                let synced = handle.sync_data();
+                synced.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO)).and_then(|()| {
+                    let whole = format!(".atrest-{}.tmp", std::process::id());
+                    // Left by a killed run whose process id came round again.
+                    let _ = unlinkat(directory, &whole, AtFlags::empty());
+                    linkat(rustix::fs::CWD, &from, directory, &whole, follow)?;
+                    renameat(directory, &whole, directory, file)
+                })
+            }
+            done => done,
+        })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn place_unnamed(
+        &self,
+        _: rustix::fd::BorrowedFd<'_>,
+        _: &str,
+        _: &[u8],
+    ) -> Option<Result<(), rustix::io::Errno>> {
+        None
+    }
+
+    /// As [`Tree::place_unnamed`], or else by way of a temporary file beside the target, which a
+    /// rename gives its name.
     fn place(
         &self,
         directory: rustix::fd::BorrowedFd<'_>,
@@ -180,6 +226,9 @@ impl Tree {
         content: &[u8],
         mode: Mode,
     ) -> Result<(), rustix::io::Errno> {
+        if let Some(placed) = self.place_unnamed(directory, file, content) {
+            return placed;
+        }
         let temporary = format!(".atrest-{}.tmp", std::process::id());
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

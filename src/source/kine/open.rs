@@ -210,7 +210,7 @@ fn copied(path: &Path, real: &Path) -> Result<Opened, KineError> {
         let before = Stamp::of(real);
         for suffix in ["", "-wal", "-journal"] {
             let to = beside(&target, suffix);
-            match std::fs::copy(beside(real, suffix), &to) {
+            match private_copy(&beside(real, suffix), &to) {
                 Ok(_) => {}
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound && !suffix.is_empty() => {
                     if let Err(e) = std::fs::remove_file(&to)
@@ -224,11 +224,29 @@ fn copied(path: &Path, real: &Path) -> Result<Opened, KineError> {
         }
         if Stamp::of(real) == before {
             let connection = connect(path, &target, "mode=rw", false)?;
-            probe(&connection).map_err(|e| unreadable(path, e))?;
+            // Nobody else uses it: no shared index is needed, and no file is opened again.
+            let alone = connection.pragma_update(None, "locking_mode", "EXCLUSIVE");
+            alone.and_then(|()| probe(&connection)).map_err(|e| unreadable(path, e))?;
+            // The files are open; without names nothing is left of them however the program ends.
+            for suffix in ["", "-wal", "-journal", "-shm"] {
+                match std::fs::remove_file(beside(&target, suffix)) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+                    _ => {}
+                }
+            }
             return Ok(Opened { connection, unlocked: None, copy: Some(copy) });
         }
     }
     Err(KineError::Restless { path: path.to_owned() })
+}
+
+/// Copies a file so that only we can read it.
+fn private_copy(from: &Path, to: &Path) -> std::io::Result<u64> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut from = crate::source::file::open_file(from)?;
+    let mut options = std::fs::OpenOptions::new();
+    let mut to = options.write(true).create(true).truncate(true).mode(0o600).open(to)?;
+    std::io::copy(&mut from, &mut to)
 }
 
 /// A directory for the copy: `$TMPDIR` if set, else in memory if the system has such a place, so

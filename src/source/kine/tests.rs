@@ -376,6 +376,8 @@ fn what_a_crash_leaves_is_read_and_not_touched() {
         assert_eq!(kine.opened.copy.is_some(), copied, "{names:?}");
         assert_eq!(seen(&mut kine, None), small_head(), "{names:?}");
         let place = kine.opened.copy.as_ref().map(|c| c.dir.path().to_owned());
+        let left = place.iter().map(|p| std::fs::read_dir(p).unwrap().count());
+        assert_eq!(left.sum::<usize>(), 0, "the copy has a name while it is read");
         drop(kine);
         assert!(files(dir.path()) == before, "{names:?}: a file was changed");
         assert!(place.is_none_or(|p| !p.exists()), "the copy is left");
