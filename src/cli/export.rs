@@ -12,7 +12,7 @@ use super::object::{self, Hollow, Reader, Shown};
 use super::open::{self, Selection};
 use super::progress::Progress;
 use super::restore::Exporting;
-use super::{Ctx, ui};
+use super::{Ctx, nothing, ui};
 use crate::entry::EntryRef;
 use crate::export::{Tree, clean, top};
 use crate::report::causes::Causes;
@@ -68,6 +68,9 @@ pub struct Args {
     selection: args::Selection,
 
     #[command(flatten)]
+    allow_empty: args::AllowEmpty,
+
+    #[command(flatten)]
     revision: args::Revision,
 
     #[command(flatten)]
@@ -84,7 +87,14 @@ pub struct Args {
 impl Args {
     /// The options that are not this command's own.
     pub fn shared(&self) -> Shared {
-        Shared::of(&[&self.source, &self.selection, &self.revision, &self.reading, &self.output])
+        Shared::of(&[
+            &self.source,
+            &self.selection,
+            &self.allow_empty,
+            &self.revision,
+            &self.reading,
+            &self.output,
+        ])
     }
 }
 
@@ -114,6 +124,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let reader = Reader::new(ctx, args.show_managed_fields)?.try_keys(args.try_keys);
     let selection = open::selection(ctx, reader.resources())?;
     let mut source = open::source(ctx)?;
+    nothing::look(ctx, source.as_mut(), &selection)?;
     let tree = match &args.out {
         Some(dir) => Some(Tree::open(dir, args.force).map_err(|e| export_failure(&e))?),
         None => None,
@@ -171,9 +182,6 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             ctx.ui
                 .note("for another cluster: export --restore writes what it accepts, and a script");
         }
-    }
-    if writer.written + writer.failed + writer.left_out == 0 {
-        ctx.ui.warn("nothing was selected, nothing is exported");
     }
     if writer.failed > 0 {
         ctx.ui.warn(&format!("{} could not be exported", table::entries(writer.failed)));

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::object::{self, Reader};
-use super::{Ctx, open, ui};
+use super::{Ctx, nothing, open, ui};
 use crate::entry::Entry;
 use crate::report::{Format, table};
 use crate::resource::key::is_in;
@@ -133,7 +133,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if missing.is_empty() {
         return Ok(exit);
     }
-    Err(not_there(ctx, &missing, visit.revision))
+    let failure = not_there(ctx, &missing, visit.revision);
+    let near = |failure, key: &NamedKey| nothing::near(ctx, source.as_mut(), key, failure);
+    Err(missing.into_iter().fold(failure, near))
 }
 
 fn not_there(ctx: &Ctx, missing: &[&NamedKey], revision: i64) -> Failure {

@@ -7,13 +7,13 @@ use std::ops::ControlFlow;
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::object::{NotShown, Reader as Decoder};
-use super::{Ctx, open, ui};
+use super::{Ctx, nothing, open, ui};
 use crate::forensics::changes::Contents;
 use crate::report::causes::Causes;
 use crate::report::history::{Report, Revision};
 use crate::report::{Format, table};
 use crate::resource::key::is_in;
-use crate::resource::{Location, Scope};
+use crate::resource::{Location, NamedKey, Scope};
 use crate::scan::{Finding, Status};
 use crate::source::{KeyRange, Query, Record, Source, Visit};
 
@@ -38,6 +38,9 @@ pub struct Args {
     namespaces: args::Namespaces,
 
     #[command(flatten)]
+    allow_empty: args::AllowEmpty,
+
+    #[command(flatten)]
     revision: args::Revision,
 
     #[command(flatten)]
@@ -58,6 +61,7 @@ impl Args {
             &self.source,
             &self.prefix,
             &self.namespaces,
+            &self.allow_empty,
             &self.revision,
             &self.reading,
             &self.output,
@@ -86,7 +90,6 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         no_objects: Causes::default(),
     };
     let mut ranges = Vec::new();
-    let mut missing = None;
     for target in &targets {
         // A key that is there is not also the beginning of others.
         let exact = !target.is_prefix && reader.has(&target.singles())?;
@@ -94,7 +97,6 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             ranges.extend(target.singles());
         } else {
             ranges.extend(target.prefixes());
-            missing = missing.or((!target.is_prefix).then_some(target));
         }
     }
     let visit = reader.read(crate::resource::merge_ranges(ranges))?;
@@ -114,18 +116,13 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             ctx.ui.note(&format!("{what}; --encryption-config decrypts"));
         }
     }
-    if let (true, Some(target), true) = (revisions.is_empty(), missing, visit.damage.is_empty()) {
-        return Err(Failure::new(format!("no revision of {} is held", target.text)).hint(
-            "compaction forgets keys that were deleted; `atrest residue` looks for what is left in files",
-        ));
+    if let Some(failure) = not_there(ctx, source.as_mut(), &targets, &revisions) {
+        super::report_damage(ctx, &visit.damage);
+        return Err(failure);
     }
     let report = Report { source: &info, visit: &visit, revisions: &revisions };
     ui::print(|out| report.write(format, ctx.ui.color, out))?;
     super::report_damage(ctx, &visit.damage);
-    if revisions.is_empty() {
-        let names: Vec<_> = targets.iter().map(|t| table::visible(&t.text)).collect();
-        ctx.ui.note(&format!("no revision of {} is held", names.join(", ")));
-    }
     for line in no_objects.lines("unreadable:") {
         ctx.ui.warn(&line);
     }
@@ -134,6 +131,33 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     });
     let partial = unreadable || (with_keys && unread > 0) || !visit.damage.is_empty();
     Ok(if partial { Exit::Partial } else { Exit::Ok })
+}
+
+/// The KEYs of which nothing is held.
+fn not_there(
+    ctx: &Ctx,
+    source: &mut dyn Source,
+    targets: &[NamedKey],
+    revisions: &[Revision],
+) -> Option<Failure> {
+    let held = |target: &NamedKey| {
+        revisions.iter().any(|revision| {
+            let key = match revision {
+                Revision::Put { finding, .. } => &finding.key,
+                Revision::Delete { key, .. } => key,
+            };
+            target.keys.iter().any(|k| key.starts_with(k))
+        })
+    };
+    let missing: Vec<&NamedKey> = targets.iter().filter(|target| !held(target)).collect();
+    if missing.is_empty() || ctx.global.allow_empty {
+        return None;
+    }
+    let names: Vec<_> = missing.iter().map(|t| table::visible(&t.text)).collect();
+    let failure = Failure::new(format!("no revision of {} is held", names.join(", "))).hint(
+        "compaction forgets keys that were deleted; `atrest residue` looks for what is left in files",
+    );
+    Some(missing.into_iter().fold(failure, |failure, key| nothing::near(ctx, source, key, failure)))
 }
 
 struct Reader<'a> {

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::open::Selection;
-use super::{Ctx, open, ui};
+use super::{Ctx, nothing, open, ui};
 use crate::config::{ConfigSet, Provider as Configured};
 use crate::entry::EntryRef;
 use crate::envelope::{Provider, Version};
@@ -14,7 +14,7 @@ use crate::forensics::keys::{Census, KeyName, PluginKeys};
 use crate::kms::{Plugins, Unwrap as _};
 use crate::report::Format;
 use crate::report::keys::Report;
-use crate::resource::Selector;
+use crate::resource::{Selector, Sought};
 use crate::scan::{ByPrefix, Judge, Prefixes};
 use crate::source::{Query, Record, Source, SourceError, SourceKind, Visit};
 
@@ -26,6 +26,9 @@ pub struct Args {
 
     #[command(flatten)]
     selection: args::Selection,
+
+    #[command(flatten)]
+    allow_empty: args::AllowEmpty,
 
     #[command(flatten)]
     revision: args::Revision,
@@ -44,7 +47,14 @@ pub struct Args {
 impl Args {
     /// The options that are not this command's own.
     pub fn shared(&self) -> Shared {
-        Shared::of(&[&self.source, &self.selection, &self.revision, &self.reading, &self.output])
+        Shared::of(&[
+            &self.source,
+            &self.selection,
+            &self.allow_empty,
+            &self.revision,
+            &self.reading,
+            &self.output,
+        ])
     }
 }
 
@@ -67,8 +77,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         ordered: false,
     };
     let mut served = Served::new(configs.as_ref(), &selection);
-    let read = |source: &mut dyn Source, query: &Query, served: &mut Served<'_>| {
-        count(ctx, source, query, &selection, judge.as_ref(), served)
+    let mut sought = nothing::sought(ctx, &selection);
+    let mut read = |source: &mut dyn Source, query: &Query, served: &mut Served<'_>| {
+        count(ctx, source, query, &selection, judge.as_ref(), (served, &mut sought))
     };
     let mut all_read = true;
     let counted = match read(source.as_mut(), &query, &mut served) {
@@ -88,6 +99,10 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     visit.damage.extend(open::unexamined(ctx, &judged));
     for note in &visit.notes {
         ctx.ui.note(note);
+    }
+    if let Err(nothing) = nothing::check(ctx, source.as_mut(), &selection, &sought) {
+        super::report_damage(ctx, &visit.damage);
+        return Err(nothing);
     }
     let plugins = configs.as_ref().map(plugin_keys).unwrap_or_default();
     for (name, said) in &plugins {
@@ -130,7 +145,7 @@ fn count(
     query: &Query,
     selection: &Selection,
     judge: &dyn Judge,
-    served: &mut Served<'_>,
+    (served, sought): (&mut Served<'_>, &mut Sought),
 ) -> Result<Counted, SourceError> {
     let mut census = Census::default();
     let mut tell = |entry: EntryRef<'_>, add: &mut dyn FnMut(KeyName, bool)| {
@@ -145,6 +160,9 @@ fn count(
         }
     };
     let mut visit = source.visit(query, &mut |entry| {
+        if let Some(location) = selection.locate(entry.key).filter(|_| !sought.is_complete()) {
+            sought.saw(&location);
+        }
         tell(entry, &mut |name, selected| census.live(name, selected));
         ControlFlow::Continue(())
     })?;

@@ -13,7 +13,7 @@ use super::args::{self, Shared};
 use super::failure::{self, Exit, Failure};
 use super::open::{self, Selection};
 use super::progress::Progress;
-use super::{Ctx, apiserver, interrupt, ui};
+use super::{Ctx, apiserver, interrupt, nothing, ui};
 use crate::config::ConfigSet;
 use crate::entry::Entry;
 use crate::migrate::apply::{MAX_OPS, Outcome, Pace, Stop, apply};
@@ -92,6 +92,9 @@ pub struct Args {
     selection: args::Selection,
 
     #[command(flatten)]
+    allow_empty: args::AllowEmpty,
+
+    #[command(flatten)]
     reading: args::ReadingInside,
 
     /// Output format
@@ -108,7 +111,7 @@ pub struct Args {
 impl Args {
     /// The options that are not this command's own.
     pub fn shared(&self) -> Shared {
-        Shared::of(&[&self.source, &self.selection, &self.reading, &self.output])
+        Shared::of(&[&self.source, &self.selection, &self.allow_empty, &self.reading, &self.output])
     }
 }
 
@@ -139,6 +142,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let selection = open::selection(ctx, Some(configs.resources()))?;
     super::report_damage(ctx, &open::unexamined(ctx, &selection));
     let mut live = open::live(ctx)?;
+    nothing::look(ctx, &mut live, &selection)?;
     let servers = servers::known(ctx, args, &mut live, &selection, &transformers)?;
     let servers = servers::loaded(ctx, args, &configs, servers)?;
     // From here on the first signal ends the run in good order, the second at once.

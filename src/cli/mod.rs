@@ -7,6 +7,7 @@ pub mod duration;
 pub mod failure;
 pub mod inside;
 pub mod interrupt;
+pub mod nothing;
 pub mod observer;
 pub mod open;
 pub mod profile;

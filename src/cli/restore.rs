@@ -7,7 +7,7 @@ use super::failure::export_failure;
 use super::failure::{Exit, Failure};
 use super::object::Reader;
 use super::observer::Told;
-use super::{Ctx, open, ui};
+use super::{Ctx, nothing, open, ui};
 use crate::entry::EntryRef;
 use crate::export::Tree;
 use crate::jobs::restore::{self as job, Decoded, Outcome};
@@ -91,6 +91,9 @@ struct PlanArgs {
     selection: args::Selection,
 
     #[command(flatten)]
+    allow_empty: args::AllowEmpty,
+
+    #[command(flatten)]
     revision: args::Revision,
 
     #[command(flatten)]
@@ -108,7 +111,7 @@ impl Args {
     /// The options that are not this command's own.
     pub fn shared(&self) -> Shared {
         let Command::Plan(a) = &self.command;
-        Shared::of(&[&a.source, &a.selection, &a.revision, &a.reading, &a.output])
+        Shared::of(&[&a.source, &a.selection, &a.allow_empty, &a.revision, &a.reading, &a.output])
     }
 }
 
@@ -239,6 +242,7 @@ fn judge(
     };
     // A cluster is more than its Secrets: without a choice, it is all of it.
     let selection = open::selection(ctx, Some(vec![Selector::All]))?;
+    nothing::look(ctx, source, &selection)?;
     let options = job::Options { selection, revision: ctx.global.revision, rules };
     let mut read = |entry: EntryRef<'_>, location: &Location<'_>| reader.read(entry, location);
     job::run(source, &options, &mut read, write, &mut Told::new(&ctx.ui)).map_err(|e| match e {

@@ -8,13 +8,14 @@ use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::open::{self, Selection};
 use super::progress::Progress;
-use super::{Ctx, ui};
+use super::{Ctx, nothing, ui};
 use crate::config::ConfigSet;
 use crate::entry::{Entry, EntryRef};
 use crate::report::Format;
 use crate::report::causes::Causes;
 use crate::report::scan::{KeyReads, Report};
 use crate::report::table;
+use crate::resource::Sought;
 use crate::scan::place::look;
 use crate::scan::{ByPrefix, ByReading, Counts, Finding, Judge, Judged, Prefixes, Status, Totals};
 use crate::source::{Census, Query, Source, Visit};
@@ -57,6 +58,9 @@ pub struct Args {
     selection: args::Selection,
 
     #[command(flatten)]
+    allow_empty: args::AllowEmpty,
+
+    #[command(flatten)]
     revision: args::Revision,
 
     #[command(flatten)]
@@ -73,7 +77,14 @@ pub struct Args {
 impl Args {
     /// The options that are not this command's own.
     pub fn shared(&self) -> Shared {
-        Shared::of(&[&self.source, &self.selection, &self.revision, &self.reading, &self.output])
+        Shared::of(&[
+            &self.source,
+            &self.selection,
+            &self.allow_empty,
+            &self.revision,
+            &self.reading,
+            &self.output,
+        ])
     }
 }
 
@@ -142,7 +153,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         (Some(t), false) => Box::new(ByPrefix(t)),
         (Some(t), true) => Box::new(ByReading::new(t)),
     };
-    let mut folder = Folder::new(&selection, judge.as_ref(), list);
+    let mut folder =
+        Folder::new(&selection, judge.as_ref(), list, nothing::sought(ctx, &selection));
     let progress = Progress::entries(&ctx.ui, || source.estimate(&query));
     let mut visit = folder.visit(source.as_mut(), &query, args.verify, &progress)?;
     visit.damage.extend(open::unexamined(ctx, &selection));
@@ -150,12 +162,27 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if let Some(transformers) = &transformers {
         folder.look(source.as_mut(), visit.revision, transformers)?;
     }
-    let Folder { counts, entries, unreadable, unknown, misplaced, .. } = folder;
-    drop(source);
-
+    let Folder { counts, entries, unreadable, unknown, misplaced, mut sought, .. } = folder;
     for note in &visit.notes {
         ctx.ui.note(note);
     }
+    let totals = counts.totals();
+    if ctx.global.namespace.is_empty() {
+        counts.groups().iter().for_each(|(group, _)| sought.saw_resource(&group.resource));
+    }
+    if let Err(nothing) = nothing::check(ctx, source.as_mut(), &selection, &sought) {
+        super::report_damage(ctx, &visit.damage);
+        return Err(nothing);
+    }
+    drop(source);
+    if totals.entries == 0 && !args.fail_on.is_empty() && !ctx.global.allow_empty {
+        return Err(Failure::new(format!(
+            "no entry of {} was examined, so --fail-on has nothing to say",
+            selection.words()
+        ))
+        .hint("name what is there with --resource; or --allow-empty, if empty is fine"));
+    }
+
     let report = Report {
         source: &info,
         visit: &visit,
@@ -171,10 +198,6 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     };
     ui::print(|out| report.write(format, ctx.ui.color, out))?;
 
-    let totals = counts.totals();
-    if totals.entries == 0 {
-        ctx.ui.note(&nothing_found(&selection));
-    }
     name_causes(ctx, "unreadable:", &unreadable, list);
     if unreadable.any(open::is_other_name) {
         ctx.ui.note(open::TRY_KEYS);
@@ -233,14 +256,6 @@ pub(super) fn verify_needs_keys() -> Failure {
         .hint("give the API server's file with --encryption-config")
 }
 
-fn nothing_found(selection: &Selection) -> String {
-    format!(
-        "no entries of {} under {}; another cluster may use another --prefix (OpenShift: /kubernetes.io/)",
-        selection.names(),
-        selection.scope.base()
-    )
-}
-
 /// A judge that may also know which key read how many entries.
 trait CountingJudge: Judge {
     /// Which file's which key read how many entries.
@@ -274,6 +289,8 @@ const BATCH_ENTRIES: usize = 4096;
 const BATCH_BYTES: usize = 16 << 20;
 
 struct Folder<'a> {
+    /// Whether what was asked for by name is there.
+    sought: Sought,
     selection: &'a Selection,
     judge: &'a dyn CountingJudge,
     counts: Counts,
@@ -290,8 +307,14 @@ struct Folder<'a> {
 }
 
 impl<'a> Folder<'a> {
-    fn new(selection: &'a Selection, judge: &'a dyn CountingJudge, list: bool) -> Self {
+    fn new(
+        selection: &'a Selection,
+        judge: &'a dyn CountingJudge,
+        list: bool,
+        sought: Sought,
+    ) -> Self {
         Self {
+            sought,
             selection,
             judge,
             counts: Counts::default(),
@@ -374,11 +397,19 @@ impl<'a> Folder<'a> {
         let Some(location) = self.selection.locate(entry.key) else { return };
         if location.internal {
             self.counts.internal += 1;
+            self.saw_internal(&location);
             return;
         }
         let judged = self.judge.judge(&location.resource, entry.key, entry.stored());
         self.fold(entry, &location, judged);
         self.remember(entry.key, location);
+    }
+
+    /// What lies below another prefix is nothing of this one.
+    fn saw_internal(&mut self, location: &crate::resource::Location<'_>) {
+        if !location.resource.is_empty() {
+            self.sought.saw(location);
+        }
     }
 
     /// Keys that begin alike belong to the same resource.
@@ -402,9 +433,11 @@ impl<'a> Folder<'a> {
             })
             .collect();
         for (entry, location, judged) in judged.into_iter().flatten() {
-            match judged {
-                Some(judged) => self.fold(entry.as_ref(), &location, judged),
-                None => self.counts.internal += 1,
+            if let Some(judged) = judged {
+                self.fold(entry.as_ref(), &location, judged);
+            } else {
+                self.counts.internal += 1;
+                self.saw_internal(&location);
             }
         }
     }
@@ -416,6 +449,9 @@ impl<'a> Folder<'a> {
         judged: Judged<'_>,
     ) {
         self.counts.add(&location.resource, &judged, entry.stored().len() as u64);
+        if !self.selection.namespaces.is_empty() {
+            self.sought.saw(location);
+        }
         let causes = match judged.status {
             Some(Status::Unreadable) => Some(&mut self.unreadable),
             Some(Status::Unknown) => Some(&mut self.unknown),

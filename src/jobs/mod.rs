@@ -10,6 +10,7 @@ pub mod confirm;
 pub mod diff;
 #[cfg(feature = "cli")]
 pub mod exporter;
+pub mod holdings;
 pub mod restore;
 mod select;
 

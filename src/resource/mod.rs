@@ -7,6 +7,7 @@
 //! | [`scope`] | which of an etcd's keys are the API server's |
 //! | [`location`] | key → resource, namespace, name |
 //! | [`selector`], [`selection`] | which resources and namespaces are wanted |
+//! | [`sought`] | whether what was asked for by name is there |
 //! | [`key`] | a KEY as somebody writes it → the keys that it can mean |
 //! | [`kind`] | which kinds a resource has |
 //!
@@ -22,6 +23,7 @@ mod location;
 mod scope;
 mod selection;
 mod selector;
+mod sought;
 
 pub use crate::range::merge_ranges;
 
@@ -31,6 +33,7 @@ pub use location::{Location, base_of, locate};
 pub use scope::{DEFAULT_PREFIX, Scope, joined};
 pub use selection::Selection;
 pub use selector::{Selector, group_of};
+pub use sought::Sought;
 
 #[cfg(test)]
 mod tests;

@@ -181,7 +181,7 @@ fn a_live_etcd_has_the_history_of_its_snapshot() {
 #[test]
 fn an_empty_etcd_has_no_history() {
     let etcd = Etcd::plain(Version::V35);
-    let done = bin().words("history -w jsonl /registry/").args(etcd.args()).run().ok();
+    let done = bin().words("history -w jsonl /registry/").args(etcd.args()).run().code(1);
     assert_eq!(done.says("no revision of /registry/ is held").text(), "");
     etcd.put("/registry/secrets/a/b", br#"{"apiVersion":"v1","kind":"Secret"}"#);
     etcd.ctl(&["del", "/registry/secrets/a/b"]);

@@ -96,15 +96,6 @@ fn no_size_of_values_stops_a_scan() {
 }
 
 #[test]
-fn nothing_stored_is_a_result_too() {
-    let etcd = Etcd::plain(Version::V35);
-    let done = bin().words("scan -w json").args(etcd.args()).run().ok();
-    assert_eq!(done.json()["totals"]["entries"], 0);
-    assert_eq!(done.json()["source"]["revision"], 1);
-    assert!(done.stderr.contains("--prefix"), "{done}");
-}
-
-#[test]
 fn guessed_pages_hold_every_key_once_and_in_order() {
     let etcd = Etcd::plain(Version::V35);
     let random = |i: u64| i.wrapping_mul(0x9E37_79B9_7F4A_7C15);

@@ -27,6 +27,7 @@ mod kine;
 mod kms;
 mod live;
 mod migrate;
+mod nothing;
 mod numbers;
 mod options;
 mod past;

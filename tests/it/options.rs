@@ -8,6 +8,8 @@ use crate::support::corpus;
 const CONNECTION: &str = "cacert cert key user password insecure-skip-tls-verify \
     insecure-transport dial-timeout command-timeout keepalive-time keepalive-timeout";
 const PROFILE: &str = "profile manifest root";
+/// What opens a configuration inside the source.
+const INSIDE: &str = "token token-file";
 const OUTPUT: &str = "quiet no-progress color";
 const ANY_SOURCE: &str = "endpoints snapshot data-dir kine skip-hash-check salvage";
 const SELECTION: &str = "prefix proxy-namespace resource all-resources namespace";
@@ -17,8 +19,8 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
     let all = |parts: &[&str]| parts.join(" ");
     let read = [ANY_SOURCE, CONNECTION, PROFILE, "encryption-config", OUTPUT].join(" ");
     vec![
-        ("scan", "", all(&[&read, SELECTION, "revision write-out"])),
-        ("get", "x", all(&[&read, "prefix proxy-namespace namespace revision write-out"])),
+        ("scan", "", all(&[&read, INSIDE, SELECTION, "allow-empty revision write-out"])),
+        ("get", "x", all(&[&read, INSIDE, "prefix proxy-namespace namespace revision write-out"])),
         (
             "decode",
             "",
@@ -29,28 +31,56 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
             "",
             all(&[PROFILE, OUTPUT, "key prefix proxy-namespace namespace encryption-config"]),
         ),
-        ("export", "", all(&[&read, SELECTION, "revision write-out"])),
+        ("export", "", all(&[&read, INSIDE, SELECTION, "allow-empty revision write-out"])),
+        (
+            "diff",
+            "x y",
+            all(&[CONNECTION, PROFILE, OUTPUT, SELECTION, "endpoints encryption-config write-out"]),
+        ),
+        ("restore plan", "", all(&[&read, SELECTION, "allow-empty revision write-out"])),
         (
             "rewrite",
             "--out x --write-config x",
             all(&[
                 PROFILE,
                 OUTPUT,
+                INSIDE,
                 "snapshot skip-hash-check prefix proxy-namespace encryption-config write-out",
             ]),
         ),
-        ("history", "x", all(&[&read, "prefix proxy-namespace namespace revision write-out"])),
-        ("keys", "", all(&[&read, SELECTION, "revision write-out"])),
+        (
+            "history",
+            "x",
+            all(&[
+                &read,
+                INSIDE,
+                "allow-empty prefix proxy-namespace namespace revision write-out",
+            ]),
+        ),
+        ("keys", "", all(&[&read, INSIDE, SELECTION, "allow-empty revision write-out"])),
         (
             "migrate",
             "",
-            all(&[CONNECTION, PROFILE, OUTPUT, SELECTION, "endpoints encryption-config write-out"]),
+            all(&[
+                CONNECTION,
+                PROFILE,
+                OUTPUT,
+                SELECTION,
+                INSIDE,
+                "allow-empty endpoints encryption-config write-out",
+            ]),
         ),
-        ("residue", "", all(&[&read, SELECTION, "write-out"])),
+        (
+            "exporter",
+            "",
+            all(&[CONNECTION, PROFILE, OUTPUT, SELECTION, "endpoints encryption-config"]),
+        ),
+        ("residue", "", all(&[&read, INSIDE, SELECTION, "allow-empty write-out"])),
         ("config check", "", all(&[PROFILE, OUTPUT, "encryption-config write-out"])),
         ("config explain", "x", all(&[PROFILE, OUTPUT, "encryption-config write-out"])),
         ("config new", "--provider aesgcm", all(&[OUTPUT, "resource all-resources write-out"])),
         ("config rotate", "--step add", all(&[&read, "prefix proxy-namespace resource"])),
+        ("profile", "", all(&[PROFILE, OUTPUT, "write-out"])),
         ("completion", "bash", String::new()),
         ("man", "", String::new()),
         ("version", "", String::new()),
@@ -64,6 +94,7 @@ fn give(option: &str) -> String {
         | "no-progress"
         | "skip-hash-check"
         | "salvage"
+        | "allow-empty"
         | "all-resources"
         | "insecure-skip-tls-verify"
         | "insecure-transport" => format!("--{option}"),
@@ -93,7 +124,7 @@ fn every_command_refuses_what_it_does_not_honour() {
         .collect();
     options.sort();
     options.dedup();
-    assert_eq!(options.len(), 31);
+    assert_eq!(options.len(), 34);
     for (command, needs, honoured) in table() {
         let honoured: Vec<&str> = honoured.split(' ').collect();
         let words: Vec<&str> = command.split(' ').chain(needs.split(' ')).collect();
@@ -136,6 +167,27 @@ fn every_command_refuses_what_it_does_not_honour() {
             }
         }
     }
+}
+
+/// No command is left out of the table.
+#[test]
+fn every_command_is_in_the_table() {
+    fn leaves(command: &clap::Command, path: &str, all: &mut Vec<String>) {
+        for sub in command.get_subcommands() {
+            let path = format!("{path} {}", sub.get_name());
+            if sub.has_subcommands() {
+                leaves(sub, &path, all);
+            } else {
+                all.push(path.trim_start().to_owned());
+            }
+        }
+    }
+    let mut all = Vec::new();
+    leaves(&atrest::cli::command(), "", &mut all);
+    let mut told: Vec<_> = table().iter().map(|(command, ..)| (*command).to_owned()).collect();
+    all.sort();
+    told.sort();
+    assert_eq!(told, all);
 }
 
 #[test]

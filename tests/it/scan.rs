@@ -221,8 +221,6 @@ fn resources_add_up_in_every_form() {
         ("--resource endpoints", &["endpoints"]),
         ("--resource ingresses.networking.k8s.io", &["ingresses.networking.k8s.io"]),
         ("--resource *.apiextensions.k8s.io", &["customresourcedefinitions.apiextensions.k8s.io"]),
-        ("--resource nosuch.example.com", &[]),
-        ("--resource secrets.apps", &[]),
     ] {
         assert_eq!(groups(&scan("p6-mixed", options)), resources(names), "{options}");
     }
@@ -249,7 +247,6 @@ fn namespaces_narrow() {
         ("--namespace team-a", &["team-a"]),
         ("-n team-a -n team-b", &["team-a", "team-b"]),
         ("-n team-a,team-b", &["team-a", "team-b"]),
-        ("-n team", &[]),
     ] {
         assert_eq!(groups(&scan("p6-mixed", options)), within(namespaces), "{options}");
     }
@@ -263,9 +260,8 @@ fn a_prefix_is_the_api_servers() {
     }
     for elsewhere in ["/kubernetes.io/", "/other", "/registry2/"] {
         let options = ["scan", "-w", "json", "--prefix", elsewhere, "--snapshot"];
-        let done = bin().args(options).arg(corpus::db("p6-mixed")).run().ok();
-        assert_eq!(done.json()["totals"]["entries"], 0, "{elsewhere}");
-        done.says("note: no entries of secrets under");
+        let done = bin().args(options).arg(corpus::db("p6-mixed")).run().code(1);
+        done.says("the source holds entries under /registry/");
     }
 }
 

@@ -54,7 +54,6 @@ fn fail_on_every_status() {
         (half, None, "--fail-on plaintext", 3),
         (half, None, "--fail-on encrypted", 3),
         (half, None, "--fail-on plaintext -n team-a", 0),
-        (half, None, "--fail-on encrypted -n kube-system", 0),
         (half, sb1, "--fail-on stale", 3),
         (half, sb1, "--fail-on current", 3),
         (half, sb1, "--fail-on unreadable", 0),

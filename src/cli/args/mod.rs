@@ -15,7 +15,7 @@ pub use connection::{Connection, Hidden};
 pub use order::{Arranged, arrange, known};
 pub use output::{ColorWhen, Output, formats};
 pub use reading::{Reading, ReadingInside};
-pub use selection::{Namespaces, Prefix, Resources, Revision, Selection};
+pub use selection::{AllowEmpty, Namespaces, Prefix, Resources, Revision, Selection};
 pub use source::{Distribution, Etcd, Profile, SnapshotFile, Source};
 
 use std::path::PathBuf;
@@ -77,6 +77,8 @@ pub struct Shared {
     pub resource: Vec<String>,
     /// `--all-resources`
     pub all_resources: bool,
+    /// `--allow-empty`
+    pub allow_empty: bool,
     /// `--namespace`
     pub namespace: Vec<String>,
     /// `--revision`

@@ -69,6 +69,20 @@ impl Group for Namespaces {
     }
 }
 
+/// Whether nothing is an answer.
+#[derive(Clone, Debug, Args)]
+pub struct AllowEmpty {
+    /// What is asked for may be missing; otherwise that is an error (exit 1)
+    #[arg(long, help_heading = "Selection")]
+    allow_empty: bool,
+}
+
+impl Group for AllowEmpty {
+    fn put(&self, shared: &mut Shared) {
+        shared.allow_empty = self.allow_empty;
+    }
+}
+
 /// Which state is read.
 #[derive(Clone, Debug, Args)]
 pub struct Revision {

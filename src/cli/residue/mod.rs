@@ -3,6 +3,7 @@
 mod recover;
 mod search;
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -10,7 +11,7 @@ use clap::ValueEnum;
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::open::Selection;
-use super::{Ctx, open, ui};
+use super::{Ctx, nothing, open, ui};
 use crate::config::ConfigSet;
 use crate::forensics::Targets;
 use crate::forensics::residue::{self, Bytes, Finding, Totals};
@@ -49,6 +50,9 @@ pub struct Args {
     selection: args::Selection,
 
     #[command(flatten)]
+    allow_empty: args::AllowEmpty,
+
+    #[command(flatten)]
     reading: args::ReadingInside,
 
     /// Output format
@@ -62,7 +66,7 @@ pub struct Args {
 impl Args {
     /// The options that are not this command's own.
     pub fn shared(&self) -> Shared {
-        Shared::of(&[&self.source, &self.selection, &self.reading, &self.output])
+        Shared::of(&[&self.source, &self.selection, &self.allow_empty, &self.reading, &self.output])
     }
 }
 
@@ -108,7 +112,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let selection = open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?;
     let judged = selection.judged(configs.as_ref().map(ConfigSet::resources));
     let elsewhere = open::unexamined(ctx, &judged);
-    let (targets, resources) = targets(ctx, configs.as_ref(), selection);
+    let (targets, resources) = targets(ctx, configs.as_ref(), selection.clone());
 
     let mut recovery = match &args.recover {
         Some(dir) => Some(recovery(ctx, dir, args, &targets)?),
@@ -131,6 +135,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     for note in &searched.visit.notes {
         ctx.ui.note(note);
     }
+    is_there(ctx, &selection, &searched, &findings)?;
     let remedy =
         residue::remedy(searched.head.sum(), &all, searched.visit.revision, searched.examined);
     let report = Report {
@@ -160,6 +165,32 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         return Ok(Exit::Partial);
     }
     Ok(Exit::Ok)
+}
+
+/// Whether what was asked for is there, live or as a finding.
+fn is_there(
+    ctx: &Ctx,
+    selection: &Selection,
+    searched: &search::Searched,
+    findings: &[Finding],
+) -> Result<(), Failure> {
+    let mut sought = nothing::sought(ctx, selection);
+    for key in findings.iter().filter_map(|f| f.key.as_deref()) {
+        if let Some(location) = selection.locate(key) {
+            sought.saw(&location);
+        }
+    }
+    if ctx.global.allow_empty || sought.is_complete() || !searched.visit.damage.is_empty() {
+        return Ok(());
+    }
+    let mut source = open::source(ctx)?;
+    source.visit(&selection.query(None, false), &mut |entry| {
+        if let Some(location) = selection.locate(entry.key) {
+            sought.saw(&location);
+        }
+        if sought.is_complete() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    nothing::check(ctx, source.as_mut(), selection, &sought)
 }
 
 /// What is looked for, and in words what is listed: without `--resource`, what the configuration
