@@ -14,6 +14,9 @@ const FAST: Duration = Duration::from_millis(50);
 const SLOW: u32 = 8;
 /// At most one step back in this time: the requests in flight all tell the same story.
 const STEP: Duration = Duration::from_millis(500);
+/// How much of the time that nobody used is made up for with a rate: a pause of a thread is easily
+/// longer than an entry's share of a second.
+const CREDIT: Duration = Duration::from_millis(50);
 /// Shortest pause before another look at what is free.
 const SOON: Duration = Duration::from_millis(1);
 /// How long one look at the stop flag may be apart from the next.
@@ -80,7 +83,9 @@ impl Throttle {
             if let Some(qps) = qps {
                 #[allow(clippy::cast_precision_loss)] // a batch has at most 128
                 let gap = Duration::from_secs_f64(entries as f64 / qps);
-                state.due = now.max(state.due) + gap;
+                // Whoever wakes up late makes up for it, but never by a burst.
+                let earliest = now.checked_sub(CREDIT).unwrap_or(now);
+                state.due = earliest.max(state.due) + gap;
             }
             return Ok(());
         }
@@ -205,6 +210,28 @@ mod tests {
         }
         // The fifth may begin once the four before it have had their time.
         assert!(start.elapsed() >= Duration::from_millis(80));
+    }
+
+    #[test]
+    fn a_rate_is_reached_by_those_who_wake_up_late_too() {
+        let throttle = Throttle::new(4, Some(2000.0));
+        let at = |ago: u64| Instant::now().checked_sub(Duration::from_millis(ago)).unwrap();
+        let admitted = |throttle: &Throttle| {
+            let mut n = 0;
+            while throttle.admit(1).is_ok() {
+                throttle.answered(Duration::from_millis(1));
+                n += 1;
+            }
+            n
+        };
+        // 20 ms late: 40 entries were due meanwhile.
+        throttle.lock().due = at(20);
+        let n = admitted(&throttle);
+        assert!((40..80).contains(&n), "{n}");
+        // After a long silence it is no more than what 50 ms hold.
+        throttle.lock().due = at(5000);
+        let n = admitted(&throttle);
+        assert!((100..180).contains(&n), "{n}");
     }
 
     #[test]
