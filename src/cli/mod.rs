@@ -19,6 +19,7 @@ mod apiserver;
 mod completion;
 mod decode;
 mod diff;
+mod doctor;
 mod encode;
 mod export;
 mod exporter;
@@ -101,6 +102,8 @@ enum Command {
     Exporter(exporter::Args),
     /// Validate, explain, create and rotate encryption configurations
     Config(config::Args),
+    /// Check every layer of a control-plane node that encryption at rest rests on
+    Doctor(doctor::Args),
     /// Show what --profile finds, and where each value comes from
     Profile(profile::Args),
     /// Write a completion script for a shell
@@ -196,6 +199,7 @@ impl Command {
             Self::Exporter(args) => args.shared(),
             Self::Config(args) => args.shared(),
             Self::Profile(args) => args.shared(),
+            Self::Doctor(args) => args.shared(),
             // What is only generated has nothing to do with this machine.
             Self::Completion(_) | Self::Man(_) | Self::Version => Shared::default(),
         }
@@ -220,6 +224,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Exporter(args) => exporter::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
         Command::Profile(args) => profile::run(ctx, &args),
+        Command::Doctor(args) => doctor::run(ctx, &args),
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Version => {

@@ -38,19 +38,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     args.distribution.put(&mut wanted);
     let host = |profile| Host { root: wanted.root.clone(), profile, source: true };
     let manifest = wanted.manifest.as_deref();
-    let all: Vec<(&'static str, Distribution)> = match wanted.profile {
-        Some(profile) => vec![(profile.word(), profile.distribution())],
-        None if manifest.is_some() => vec![("kubeadm", Distribution::Kubeadm)],
-        None => present(&host("")).into_iter().map(|d| (d.as_str(), d)).collect(),
-    };
-    if let Some(profile) = wanted.profile {
-        takes_manifest(profile, manifest)?;
-    }
-    if all.is_empty() {
-        return Err(Failure::new("no Kubernetes control plane is known here").hint(
-            "run on a control-plane node, or give --root DIR for the disk of one, or name the distribution with --profile",
-        ));
-    }
+    let all = candidates(&wanted)?;
     let mut found = Vec::new();
     for (word, distribution) in all {
         match find(&host(word), distribution, manifest) {
@@ -71,6 +59,55 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let report = Report { found: &found };
     ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
     Ok(Exit::Ok)
+}
+
+/// The distribution that was named, or all that left something on the machine.
+fn candidates(wanted: &Shared) -> Result<Vec<(&'static str, Distribution)>, Failure> {
+    let manifest = wanted.manifest.as_deref();
+    let host = Host { root: wanted.root.clone(), profile: "", source: true };
+    if let Some(profile) = wanted.profile {
+        takes_manifest(profile, manifest)?;
+        return Ok(vec![(profile.word(), profile.distribution())]);
+    }
+    let all: Vec<_> = if manifest.is_some() {
+        vec![("kubeadm", Distribution::Kubeadm)]
+    } else {
+        present(&host).into_iter().map(|d| (d.as_str(), d)).collect()
+    };
+    if all.is_empty() {
+        return Err(Failure::new("no Kubernetes control plane is known here").hint(
+            "run on a control-plane node, or give --root DIR for the disk of one, or name the distribution with --profile",
+        ));
+    }
+    Ok(all)
+}
+
+/// The one distribution that a command is about.
+///
+/// # Errors
+/// When there is none, or several and none is named.
+pub fn chosen(wanted: &Shared) -> Result<(&'static str, Distribution), Failure> {
+    match candidates(wanted)?.as_slice() {
+        [one] => Ok(*one),
+        all => {
+            let names: Vec<_> = all.iter().map(|(name, _)| *name).collect();
+            let names = names.join(", ");
+            Err(Failure::usage(format!("several distributions left something here: {names}"))
+                .hint("name one with --profile"))
+        }
+    }
+}
+
+/// As [`find`], in words for a person.
+///
+/// # Errors
+/// As there.
+pub fn find_for(
+    host: &Host,
+    distribution: Distribution,
+    manifest: Option<&Path>,
+) -> Result<Found, Failure> {
+    find(host, distribution, manifest).map_err(|e| failure(&e, manifest))
 }
 
 /// Fills in what `--profile` says and no option on the command line does. Variables of the

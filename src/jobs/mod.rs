@@ -8,6 +8,7 @@
 #[cfg(feature = "live")]
 pub mod confirm;
 pub mod diff;
+pub mod doctor;
 #[cfg(feature = "cli")]
 pub mod exporter;
 pub mod holdings;

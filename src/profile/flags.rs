@@ -58,6 +58,15 @@ impl Flags {
         self.last(name).map(|v| matches!(v, "1" | "t" | "T" | "true" | "TRUE" | "True"))
     }
 
+    /// The names of flags that differ in another command line of the same program.
+    #[must_use]
+    pub fn differing(&self, other: &Self) -> Vec<String> {
+        let mut names: Vec<&String> = self.0.iter().chain(&other.0).map(|(n, _)| n).collect();
+        names.sort();
+        names.dedup();
+        names.into_iter().filter(|n| self.all(n) != other.all(n)).cloned().collect()
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

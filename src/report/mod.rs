@@ -1,8 +1,10 @@
 //! Findings → table, JSON, CSV, Prometheus, HTML. Wire types of its own, so that the domain types can
-//! change without changing what users script against. Never holds plaintext.
+//! change without changing what users script against. Holds no plaintext but the values that
+//! `history --reveal` asks for.
 
 pub mod causes;
 pub mod diff;
+pub mod doctor;
 pub mod history;
 pub mod keys;
 #[cfg(feature = "live")]
@@ -33,6 +35,8 @@ pub enum Format {
     Prometheus,
     /// One page to keep, print or send.
     Html,
+    /// What code scanners write.
+    Sarif,
     /// YAML documents.
     Yaml,
     /// One `path: value` line per field.
@@ -51,6 +55,7 @@ impl Format {
             Self::Csv => "csv",
             Self::Prometheus => "prometheus",
             Self::Html => "html",
+            Self::Sarif => "sarif",
             Self::Yaml => "yaml",
             Self::Fields => "fields",
         }

@@ -10,6 +10,7 @@ mod support;
 mod data_dir_property;
 mod decode;
 mod diff;
+mod doctor;
 mod documentation;
 mod encode;
 mod export;

@@ -1,0 +1,169 @@
+//! `atrest doctor`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use super::args::{self, Group, Output, Shared};
+use super::failure::{Exit, Failure, chain};
+use super::observer::Told;
+use super::{Ctx, profile, ui};
+use crate::jobs::doctor::{self, Attempt, Check, Options, Outcome, Probe};
+use crate::profile::{Found, Host, Place};
+use crate::report::Format;
+use crate::report::doctor::Report;
+use crate::source::data_dir::DataDir;
+use crate::source::kine::Kine;
+use crate::source::live::{Live, LiveOptions};
+use crate::source::snapshot::SnapshotOptions;
+use crate::source::{EtcdError, KeyRange, Query, Source, SourceError, Story, TlsStory};
+
+/// Options of `doctor`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Run as root on a control-plane node, or with --root on its mounted disk. Nothing is written.")]
+pub struct Args {
+    #[command(flatten)]
+    distribution: args::Distribution,
+    #[command(flatten)]
+    output: Output,
+
+    /// Exit 3 when a check ends so: `warn` also matches `fail`
+    #[arg(long, value_name = "RESULT")]
+    fail_on: Option<FailOn>,
+
+    /// The configuration of another API server, which must be byte for byte the same (repeatable)
+    #[arg(long, value_name = "FILE")]
+    confirm_config: Vec<PathBuf>,
+
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", default_value = "table", value_parser = args::formats(&[Format::Table, Format::Json, Format::Html, Format::Sarif]), help_heading = "Output")]
+    write_out: Format,
+}
+
+/// What `--fail-on` knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// A check failed
+    Fail,
+    /// A check failed or warned
+    Warn,
+}
+
+impl Args {
+    /// The options that commands share. The distribution is what this command is about, and
+    /// fills in nothing.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[&self.output])
+    }
+}
+
+/// Runs the command.
+pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+    let mut wanted = Shared::default();
+    args.distribution.put(&mut wanted);
+    let (word, distribution) = profile::chosen(&wanted)?;
+    let mut host = Host { root: wanted.root.clone(), profile: word, source: true };
+    let manifest = wanted.manifest.as_deref();
+    // A machine whose datastore is out of reach has other layers all the same.
+    let (found, missing) = match profile::find_for(&host, distribution, manifest) {
+        Ok(found) => (found, None),
+        Err(why) => {
+            host.source = false;
+            let found = profile::find_for(&host, distribution, manifest)?;
+            (found, Some(why.message))
+        }
+    };
+    for warning in &found.warnings {
+        ctx.ui.warn(warning);
+    }
+    let mut opened = match missing {
+        Some(why) => Err(why),
+        None => open(&found).map_err(|e| chain(&e)),
+    };
+    let source = opened.as_mut().map(|s| &mut **s as &mut dyn Source).map_err(|e| e.clone());
+    let options =
+        Options { host: &host, distribution, found: &found, confirm: &args.confirm_config };
+    let mut probe = |endpoint: &str, attempt: Attempt| probe(&found, endpoint, attempt);
+    let checks = doctor::run(&options, source, Some(&mut probe), &mut Told::new(&ctx.ui));
+    let report = Report { profile: word, checks: &checks };
+    ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
+    let matched = |worst: Outcome| checks.iter().any(|c: &Check| c.result >= worst);
+    let found = match args.fail_on {
+        None => false,
+        Some(FailOn::Fail) => matched(Outcome::Fail),
+        Some(FailOn::Warn) => matched(Outcome::Warn),
+    };
+    Ok(if found { Exit::Found } else { Exit::Ok })
+}
+
+/// How to connect with what was found.
+fn connection(found: &Found, endpoints: Vec<String>) -> LiveOptions {
+    let path = |p: &Option<crate::profile::Sourced<PathBuf>>| p.as_ref().map(|s| s.value.clone());
+    LiveOptions {
+        endpoints,
+        cacert: path(&found.cacert),
+        cert: path(&found.cert),
+        key: path(&found.key),
+        credentials: None,
+        insecure_skip_tls_verify: false,
+        insecure_transport: true,
+        dial_timeout: Duration::from_secs(2),
+        command_timeout: Duration::from_secs(5),
+        keepalive_time: Duration::from_secs(10),
+        keepalive_timeout: Duration::from_secs(6),
+    }
+}
+
+fn open(found: &Found) -> Result<Box<dyn Source>, SourceError> {
+    let options = SnapshotOptions { skip_hash_check: false, salvage: false };
+    match found.source.as_ref().map(|s| &s.value) {
+        Some(Place::DataDir(dir)) => Ok(Box::new(DataDir::open(dir, &options)?)),
+        Some(Place::Kine(path)) => Ok(Box::new(Kine::open(path)?)),
+        Some(Place::Endpoints(all)) => {
+            Ok(Box::new(Live::connect(&connection(found, all.clone()))?))
+        }
+        None => Err(EtcdError::NoEndpoint.into()),
+    }
+}
+
+/// Tries to read without what etcd should demand.
+fn probe(found: &Found, endpoint: &str, attempt: Attempt) -> Probe {
+    let bare = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
+    let scheme = if attempt == Attempt::WithoutTls { "http" } else { "https" };
+    if attempt == Attempt::WithoutCertificate && endpoint.starts_with("http://") {
+        return Probe::NoAnswer("it is reached without TLS".to_owned());
+    }
+    let mut options = connection(found, vec![format!("{scheme}://{bare}")]);
+    (options.cert, options.key) = (None, None);
+    if attempt == Attempt::WithoutTls {
+        options.cacert = None;
+    }
+    let key = KeyRange::single(b"/atrest/doctor");
+    let query = Query { ranges: vec![key], revision: None, ordered: false };
+    let read = Live::connect(&options)
+        .and_then(|mut live| live.visit(&query, &mut |_| std::ops::ControlFlow::Break(())));
+    match read {
+        Ok(_) => Probe::Served,
+        Err(e) => {
+            let why = chain(&e);
+            let demanded = match &e {
+                SourceError::Etcd(EtcdError::Member(told)) => matches!(
+                    told.story,
+                    Story::Tls(TlsStory::ClientDemanded | TlsStory::Alert(_))
+                        | Story::ClosedAfterHandshake
+                        | Story::SpeaksTls
+                        | Story::Mute
+                        | Story::NotGrpc
+                        | Story::UserDemanded
+                        | Story::Denied(_)
+                        | Story::Lost(_)
+                ),
+                SourceError::Etcd(EtcdError::Denied { .. }) => true,
+                _ => false,
+            };
+            if demanded { Probe::Refused(why) } else { Probe::NoAnswer(why) }
+        }
+    }
+}
