@@ -15,7 +15,7 @@ pub fn apply_script(steps: &[Step], target: Minor) -> String {
 #
 # Made for Kubernetes {target}. Arguments go to every kubectl; KUBECONFIG is honoured. A step that
 # fails is named at the end, the others are still done, and the exit code is 1 then. It can be run
-# again: what is there already stays as it is.
+# again: it sets once more what the backup says, and leaves alone what it does not speak of.
 set -u
 dir=$(dirname -- "$0")
 failed=
