@@ -34,7 +34,7 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
         ("export", "", all(&[&read, INSIDE, SELECTION, "allow-empty revision write-out"])),
         (
             "diff",
-            "x y",
+            "snapshot:x snapshot:y",
             all(&[CONNECTION, PROFILE, OUTPUT, SELECTION, "endpoints encryption-config write-out"]),
         ),
         ("restore plan", "", all(&[&read, SELECTION, "allow-empty revision write-out"])),

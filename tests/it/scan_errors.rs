@@ -130,7 +130,6 @@ fn files_that_are_no_snapshots() {
         file("empty", b""),
         file("text", b"apiVersion: v1\nkind: Secret\n"),
         file("zeros", &vec![0; 65536]),
-        file("zstd", &fs::read(corpus::fixtures("corpus").join("p0-plaintext.db.zst")).unwrap()),
         file("flipped", &flipped),
         file("no-trailer", &whole[..whole.len() - 33]),
         file("json", br#"{"kind":"List"}"#),
