@@ -16,6 +16,7 @@ pub mod stdin;
 pub mod ui;
 
 mod apiserver;
+mod backups;
 mod completion;
 mod decode;
 mod diff;
@@ -96,6 +97,8 @@ enum Command {
     Keys(keys::Args),
     /// Re-encrypt what is not stored as the configuration says; without --apply, only a plan
     Migrate(migrate::Args),
+    /// Judge every backup below a directory: readable, plaintext, keys that it needs
+    Backups(backups::Args),
     /// Find plaintext that still lies outside the live state, and say what removes it
     Residue(residue::Args),
     /// Publish the counts for Prometheus, for as long as it runs
@@ -195,6 +198,7 @@ impl Command {
             Self::History(args) => args.shared(),
             Self::Keys(args) => args.shared(),
             Self::Migrate(args) => args.shared(),
+            Self::Backups(args) => args.shared(),
             Self::Residue(args) => args.shared(),
             Self::Exporter(args) => args.shared(),
             Self::Config(args) => args.shared(),
@@ -220,6 +224,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::History(args) => history::run(ctx, &args),
         Command::Keys(args) => keys::run(ctx, &args),
         Command::Migrate(args) => migrate::run(ctx, &args),
+        Command::Backups(args) => backups::run(ctx, &args),
         Command::Residue(args) => residue::run(ctx, &args),
         Command::Exporter(args) => exporter::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),

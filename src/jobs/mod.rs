@@ -5,6 +5,8 @@
 //! [`Observer`] what happens meanwhile, and returns what it found. `report` writes an outcome
 //! down; `cli` alone turns arguments into options and errors into words.
 
+#[cfg(feature = "cli")]
+pub mod backups;
 #[cfg(feature = "live")]
 pub mod confirm;
 pub mod diff;

@@ -2,6 +2,8 @@
 //! change without changing what users script against. Holds no plaintext but the values that
 //! `history --reveal` asks for.
 
+#[cfg(feature = "cli")]
+pub mod backups;
 pub mod causes;
 pub mod diff;
 pub mod doctor;

@@ -7,6 +7,7 @@
 
 mod support;
 
+mod backups;
 mod data_dir_property;
 mod decode;
 mod diff;

@@ -1,0 +1,74 @@
+//! `atrest backups`.
+
+use std::path::PathBuf;
+
+use super::args::{self, Shared};
+use super::failure::{Exit, Failure};
+use super::observer::Told;
+use super::{Ctx, open, ui};
+use crate::config::ConfigSet;
+use crate::jobs::backups::{self as job, Kind, Options};
+use crate::report::Format;
+use crate::report::backups::Report;
+
+/// Options of `backups`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Snapshots, packed or not, data directories and kine databases are found by their content.
+With --encryption-config every value is decrypted, and what no key reads is counted.")]
+pub struct Args {
+    /// Directories with backups, or single ones
+    #[arg(required = true, value_name = "LOCATION")]
+    locations: Vec<PathBuf>,
+
+    #[command(flatten)]
+    selection: args::Selection,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json, Format::Jsonl]), default_value = "table", help_heading = "Output")]
+    write_out: Format,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[&self.selection, &self.reading, &self.output])
+    }
+}
+
+/// Runs the command.
+pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+    if let Some(remote) = args.locations.iter().find(|l| l.to_string_lossy().contains("://")) {
+        return Err(Failure::usage(format!("{} is not a directory", remote.display()))
+            .hint("this version reads directories: copy the backups into one"));
+    }
+    let configs = super::inside::configs(ctx)?;
+    let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
+    let options = Options {
+        locations: args.locations.clone(),
+        selection: open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?,
+        transformers: transformers.as_ref(),
+    };
+    let outcome = job::run(&options, &mut Told::new(&ctx.ui)).map_err(|(path, e)| {
+        Failure::new(format!("cannot list {}", path.display())).because(&e).hint("check the path")
+    })?;
+    if outcome.backups.iter().all(|b| b.kind == Kind::NotABackup && b.error.is_none()) {
+        return Err(Failure::new(format!(
+            "no backup among {}",
+            crate::report::table::counted(outcome.backups.len() as u64, "file", "files")
+        ))
+        .hint("give the directory that etcd snapshots are saved to"));
+    }
+    let report = Report { outcome: &outcome, verified: transformers.is_some() };
+    ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
+    let bad = |b: &job::Backup| {
+        b.error.is_some() || b.totals.is_some_and(|t| t.unreadable > 0 || t.misplaced > 0)
+    };
+    Ok(if outcome.backups.iter().any(bad) { Exit::Partial } else { Exit::Ok })
+}

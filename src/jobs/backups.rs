@@ -1,0 +1,341 @@
+//! Every backup below some directories: what it is, whether it can be read, which keys it needs.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rayon::prelude::*;
+
+use super::Observer;
+use crate::bolt::Db;
+use crate::envelope::Provider;
+use crate::forensics::{Targets, residue};
+use crate::resource::{Selection, Selector};
+use crate::scan::{ByReading, Counts, Judge, Prefixes, Totals};
+use crate::source::data_dir::DataDir;
+use crate::source::kine::Kine;
+use crate::source::snapshot::{Snapshot, SnapshotOptions};
+use crate::source::{FileError, Foreign, KineError, Query, Source, SourceError};
+use crate::transform::Transformers;
+
+/// Deepest directory that is looked into, so that a loop of links ends.
+const DEEPEST: usize = 32;
+
+/// What to do.
+pub struct Options<'a> {
+    /// Directories and files.
+    pub locations: Vec<PathBuf>,
+    /// Which entries `totals` and `residue` count. Keys are counted over everything.
+    pub selection: Selection,
+    /// Decrypt every value with these, and say what is readable.
+    pub transformers: Option<&'a Transformers>,
+}
+
+/// What a file or directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A database, as `etcdctl snapshot save` or a copy leaves it, packed or not.
+    Snapshot,
+    /// The data directory of a member.
+    DataDir,
+    /// kine's database.
+    Kine,
+    /// Objects that Velero saved.
+    Velero,
+    /// Objects that rancher-backup saved.
+    Rancher,
+    /// A snapshot of Gardener's etcd-backup-restore.
+    Gardener,
+    /// Nothing of these.
+    NotABackup,
+}
+
+impl Kind {
+    /// The word in reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::DataDir => "data-dir",
+            Self::Kine => "kine",
+            Self::Velero => "velero",
+            Self::Rancher => "rancher",
+            Self::Gardener => "gardener",
+            Self::NotABackup => "not-a-backup",
+        }
+    }
+}
+
+/// A provider and the name of its key or KMS plugin.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// The provider.
+    pub provider: Provider,
+    /// `None` where the value names none.
+    pub name: Option<String>,
+}
+
+/// What was found out about one file or directory.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    /// Where it is.
+    pub location: PathBuf,
+    /// What it is.
+    pub kind: Kind,
+    /// The time in its name if there is one in seconds since 1970, else when it was last written.
+    pub taken: Option<jiff::Timestamp>,
+    /// etcd's revision.
+    pub revision: Option<i64>,
+    /// Of what was selected; `None` where it could not be read.
+    pub totals: Option<Totals>,
+    /// Encrypted entries by key, those that were not selected included.
+    pub keys: BTreeMap<Key, u64>,
+    /// Places with plaintext outside the live state; `None` where nobody looked.
+    pub residue: Option<u64>,
+    /// Why it, or a part of it, could not be read.
+    pub error: Option<String>,
+}
+
+/// Which backups a key is needed for.
+#[derive(Clone, Debug)]
+pub struct Needed {
+    /// The key.
+    pub key: Key,
+    /// How many.
+    pub backups: u64,
+    /// The time of the first.
+    pub oldest: Option<jiff::Timestamp>,
+    /// The time of the last: until it is destroyed, the key is needed.
+    pub newest: Option<jiff::Timestamp>,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// In the order of their paths.
+    pub backups: Vec<Backup>,
+    /// In the order of their names.
+    pub keys: Vec<Needed>,
+}
+
+/// Finds and judges them, several at once.
+///
+/// # Errors
+/// When a location cannot be listed, with its path.
+pub fn run(
+    options: &Options<'_>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, (PathBuf, std::io::Error)> {
+    let mut found = Vec::new();
+    for location in &options.locations {
+        find(location, 0, &mut found).map_err(|e| (location.clone(), e))?;
+    }
+    found.sort();
+    found.dedup();
+    observer.begin("backups", Some(found.len() as u64));
+    let mut backups = Vec::with_capacity(found.len());
+    // A part at a time, so that somebody can be told.
+    for part in found.chunks(2 * rayon::current_num_threads()) {
+        backups.par_extend(part.par_iter().map(|path| judge(path, options)));
+        observer.advance(part.len() as u64);
+    }
+    observer.end();
+    let mut needed: BTreeMap<Key, Needed> = BTreeMap::new();
+    for backup in &backups {
+        for key in backup.keys.keys() {
+            let entry = needed.entry(key.clone()).or_insert_with(|| Needed {
+                key: key.clone(),
+                backups: 0,
+                oldest: backup.taken,
+                newest: backup.taken,
+            });
+            entry.backups += 1;
+            entry.oldest = entry.oldest.min(backup.taken);
+            entry.newest = entry.newest.max(backup.taken);
+        }
+    }
+    Ok(Outcome { backups, keys: needed.into_values().collect() })
+}
+
+/// Files and data directories below `path`.
+fn find(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    if !std::fs::metadata(path)?.is_dir() || path.join("member/snap/db").is_file() {
+        found.push(path.to_owned());
+        return Ok(());
+    }
+    if depth >= DEEPEST {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path)? {
+        let path = entry?.path();
+        let name = path.to_string_lossy();
+        // SQLite's own files beside a database are part of it.
+        let of_database = ["-wal", "-shm", "-journal"].iter().any(|end| {
+            name.strip_suffix(end).is_some_and(|database| Path::new(database).is_file())
+        });
+        // What is neither file nor directory, and links that lead nowhere, are no backups.
+        if !of_database && std::fs::metadata(&path).is_ok_and(|m| m.is_file() || m.is_dir()) {
+            find(&path, depth + 1, found)?;
+        }
+    }
+    Ok(())
+}
+
+fn judge(path: &Path, options: &Options<'_>) -> Backup {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut backup = Backup {
+        location: path.to_owned(),
+        kind: Kind::Snapshot,
+        taken: time_in(&name).or_else(|| modified(path)),
+        revision: None,
+        totals: None,
+        keys: BTreeMap::new(),
+        residue: None,
+        error: None,
+    };
+    if path.is_dir() {
+        backup.kind = Kind::DataDir;
+        match DataDir::open(path, &SnapshotOptions::default()) {
+            Ok(mut dir) => count(&mut dir, options, &mut backup),
+            Err(e) => backup.error = Some(words(&e)),
+        }
+        return backup;
+    }
+    match Snapshot::open(path, &SnapshotOptions::default()) {
+        Ok(mut file) => {
+            // gardener/etcd-backup-restore `pkg/types/snapstore.go`: `Full-<first>-<last>-<time>`.
+            if name.starts_with("Full-") {
+                backup.kind = Kind::Gardener;
+            }
+            if let Err(e) = file.verify() {
+                backup.error = Some(words(&e));
+                let tolerant = SnapshotOptions { skip_hash_check: true, salvage: false };
+                match Snapshot::open(path, &tolerant) {
+                    Ok(again) => file = again,
+                    Err(_) => return backup,
+                }
+            }
+            count(&mut file, options, &mut backup);
+            backup.residue = remains(&file, options);
+        }
+        Err(SourceError::File(FileError::Foreign { what: Foreign::Sqlite, .. })) => {
+            backup.kind = Kind::Kine;
+            match Kine::open(path) {
+                Ok(mut kine) => count(&mut kine, options, &mut backup),
+                Err(SourceError::Kine(KineError::NotKine { .. } | KineError::NoColumn { .. })) => {
+                    backup.kind = Kind::NotABackup;
+                }
+                Err(e) => backup.error = Some(words(&e)),
+            }
+        }
+        Err(e) => unread(&e, &mut backup),
+    }
+    backup
+}
+
+/// Says what a file is that is not read.
+fn unread(error: &SourceError, backup: &mut Backup) {
+    let SourceError::File(error) = error else {
+        backup.error = Some(words(error));
+        return;
+    };
+    match error {
+        FileError::Foreign { what: Foreign::Value, .. }
+        | FileError::NotSnapshot { .. }
+        | FileError::NotEtcd { .. }
+        | FileError::NoDatabase { .. } => backup.kind = Kind::NotABackup,
+        FileError::Objects { what, .. } => {
+            let velero = what.contains("Velero");
+            backup.kind = if velero { Kind::Velero } else { Kind::Rancher };
+            backup.error = Some("objects are not judged, only databases".to_owned());
+        }
+        FileError::Foreign { what: Foreign::Incremental, .. } => {
+            backup.kind = Kind::Gardener;
+            backup.error = Some(words(error));
+        }
+        _ => backup.error = Some(words(error)),
+    }
+}
+
+/// Counts what is live: the selected entries, and the keys of all.
+fn count(source: &mut dyn Source, options: &Options<'_>, backup: &mut Backup) {
+    let selection = &options.selection;
+    let query =
+        Query { ranges: selection.scope.ranges(&[Selector::All]), revision: None, ordered: false };
+    let judge: Box<dyn Judge + '_> = match options.transformers {
+        None => Box::new(Prefixes),
+        Some(transformers) => Box::new(ByReading::new(transformers)),
+    };
+    let mut counts = Counts::default();
+    let mut keys: BTreeMap<Key, u64> = BTreeMap::new();
+    let visit = source.visit(&query, &mut |entry| {
+        let value = entry.stored();
+        let location = selection.scope.locate(entry.key);
+        let selected = !location.internal && selection.locate(entry.key).is_some();
+        let judged = if selected {
+            judge.judge_at(&location, entry.key, value)
+        } else {
+            Prefixes.judge(&location.resource, entry.key, value)
+        };
+        if judged.provider != Provider::Identity {
+            let name = judged.key_name.as_deref().map(str::to_owned);
+            *keys.entry(Key { provider: judged.provider, name }).or_default() += 1;
+        }
+        if selected {
+            counts.add(&location.resource, &judged, value.len() as u64);
+        }
+        ControlFlow::Continue(())
+    });
+    match visit {
+        Ok(visit) => {
+            backup.revision = Some(visit.revision);
+            backup.totals = Some(counts.totals());
+            backup.keys = keys;
+            if let Some(damage) = visit.damage.first() {
+                backup.error.get_or_insert(format!("{}: {}", damage.location, damage.what));
+            }
+        }
+        Err(e) => {
+            backup.error.get_or_insert(words(&e));
+        }
+    }
+}
+
+/// Places with plaintext outside the live state.
+fn remains(file: &Snapshot, options: &Options<'_>) -> Option<u64> {
+    let Selection { scope, resources, namespaces } = options.selection.clone();
+    let targets = Targets::new(scope, resources, namespaces);
+    let bytes = file.bytes();
+    let db = Db::open(bytes).ok()?;
+    let mut found = 0;
+    residue::examine(&db, &targets, &|_| None, &|part| bytes.forget(part), &mut |_, _| found += 1);
+    Some(found)
+}
+
+/// Ten digits that stand alone in a name, as k3s and Gardener write the time.
+fn time_in(name: &str) -> Option<jiff::Timestamp> {
+    let digits = name.split(|c: char| !c.is_ascii_digit()).rfind(|part| part.len() == 10)?;
+    jiff::Timestamp::from_second(digits.parse().ok()?).ok()
+}
+
+fn modified(path: &Path) -> Option<jiff::Timestamp> {
+    let since = std::fs::metadata(path).ok()?.modified().ok()?;
+    let since = since.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    jiff::Timestamp::from_second(i64::try_from(since.as_secs()).ok()?).ok()
+}
+
+/// An error with its causes.
+fn words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_words = cause.to_string();
+        if !text.contains(&cause_words) {
+            text.push_str(": ");
+            text.push_str(&cause_words);
+        }
+        next = cause.source();
+    }
+    text
+}
