@@ -227,7 +227,9 @@ fn the_right_to_a_range_is_enough_for_its_past() {
             etcd.ctl(&words);
         };
         root("put /registry/secrets/default/a k8s:enc:secretbox:v1:k:sealed");
-        root("put /registry/secrets/default/b first");
+        root(
+            r#"put /registry/secrets/default/b {"apiVersion":"v1","kind":"Secret","metadata":{"name":"b","namespace":"default"}}"#,
+        );
         root("del /registry/secrets/default/b");
         root("put /registry/configmaps/default/b other");
         let run = |user: &str, words: &str| {
