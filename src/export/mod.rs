@@ -1,4 +1,4 @@
-//! The only room that writes plaintext to disk.
+//! Decrypted objects → manifests on disk.
 //!
 //! Directories are 0700 and files 0600 from the moment they exist. No symlink is followed below
 //! the chosen directory, nothing is overwritten unless asked, and each file appears whole or not

@@ -1,5 +1,6 @@
 //! A whole snapshot → a new snapshot with other envelopes. Revisions, versions, leases and every
-//! bucket but `key` stay as they were.
+//! bucket but `key` stay as they were. Values that are stored unencrypted, or are to be, lie in the
+//! new file as plaintext.
 
 use std::io::{Seek, Write};
 use std::ops::ControlFlow;

@@ -205,3 +205,77 @@ fn configurations_that_differ_are_a_finding() {
     let done = check(&[&a, &copy]).code(3);
     assert!(done.text().contains("byte by byte"), "{done}");
 }
+
+/// What the README guarantees: of a Secret's data nothing comes out that was not asked for.
+#[test]
+fn secret_data_leave_only_where_that_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let phase = "p1b-partial-migration";
+    let config = corpus::private_config("p1-secretbox");
+    let run = |line: &str| {
+        let run = bin().words(line).arg("--snapshot").arg(corpus::db(phase));
+        run.arg("--encryption-config").arg(&config).run()
+    };
+    let shown = run("get -w json --reveal secrets/default/login2").ok().json();
+    let data: Vec<String> = shown["data"]
+        .as_object()
+        .unwrap()
+        .values()
+        .map(|v| v.as_str().unwrap().trim_end_matches('=').to_owned())
+        .collect();
+    assert!(data.len() >= 2 && data.iter().all(|d| d.len() > 6));
+    let plain: Vec<String> = data
+        .iter()
+        .map(|d| {
+            use base64::Engine as _;
+            let bytes = base64::engine::general_purpose::STANDARD_NO_PAD.decode(d).unwrap();
+            String::from_utf8(bytes).unwrap()
+        })
+        .collect();
+    let holds = |bytes: &[u8]| {
+        let has = |d: &String| memchr::memmem::find(bytes, d.as_bytes()).is_some();
+        data.iter().any(has) || plain.iter().any(has)
+    };
+    for line in [
+        "scan --verify --list -w table",
+        "scan --verify -w jsonl",
+        "scan --list -w csv",
+        "scan -w html",
+        "scan -w prometheus",
+        "get secrets/default/login2",
+        "get secrets/default/login2 -w json",
+        "history secrets/default/login2",
+        "history secrets/default/login2 -w jsonl",
+        "history secrets/default/login2 -w csv",
+        "keys -w json",
+        "residue --list",
+        "residue -w jsonl",
+        "config explain secrets",
+    ] {
+        let done = run(line);
+        assert!(matches!(done.code, Some(0 | 2)), "{line}: {done}");
+        assert!(!holds(&done.stdout) && !holds(done.stderr.as_bytes()), "{line}");
+    }
+    // And the ways out that the page names are ways out.
+    let exported = run("export -w json -n default").ok();
+    assert!(holds(&exported.stdout));
+    let identity = dir.path().join("identity.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replacen("providers:\n", "providers:\n      - identity: {}\n", 1);
+    std::fs::write(&identity, text).unwrap();
+    for (to, comes_out) in [(&config, false), (&identity, true)] {
+        let out = dir.path().join(format!("{comes_out}.db"));
+        let done = bin()
+            .words("rewrite --drop-history --snapshot")
+            .arg(corpus::db(phase))
+            .arg("--encryption-config")
+            .arg(&config)
+            .arg("--write-config")
+            .arg(to)
+            .arg("--out")
+            .arg(&out)
+            .run();
+        done.ok();
+        assert_eq!(holds(&std::fs::read(&out).unwrap()), comes_out);
+    }
+}
