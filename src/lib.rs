@@ -60,6 +60,7 @@ pub mod jobs;
 pub mod kms;
 pub mod migrate;
 pub mod mvcc;
+pub mod objects;
 pub mod pasted;
 pub mod profile;
 pub mod proto;
@@ -70,6 +71,8 @@ pub mod resource;
 pub mod restore;
 pub mod scan;
 pub mod secret;
+#[cfg(feature = "cli")]
+pub mod serve;
 pub mod source;
 pub mod storage;
 pub mod temporary;

@@ -34,6 +34,7 @@ mod residue;
 mod restore;
 mod rewrite;
 mod scan;
+mod serve;
 mod watch;
 
 use std::io::Write as _;
@@ -103,6 +104,8 @@ enum Command {
     Residue(residue::Args),
     /// Publish the counts for Prometheus, for as long as it runs
     Exporter(exporter::Args),
+    /// Serve a source as a read-only Kubernetes API, for kubectl and other clients
+    Serve(serve::Args),
     /// Validate, explain, create and rotate encryption configurations
     Config(config::Args),
     /// Check every layer of a control-plane node that encryption at rest rests on
@@ -201,6 +204,7 @@ impl Command {
             Self::Backups(args) => args.shared(),
             Self::Residue(args) => args.shared(),
             Self::Exporter(args) => args.shared(),
+            Self::Serve(args) => args.shared(),
             Self::Config(args) => args.shared(),
             Self::Profile(args) => args.shared(),
             Self::Doctor(args) => args.shared(),
@@ -227,6 +231,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Backups(args) => backups::run(ctx, &args),
         Command::Residue(args) => residue::run(ctx, &args),
         Command::Exporter(args) => exporter::run(ctx, &args),
+        Command::Serve(args) => serve::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
         Command::Profile(args) => profile::run(ctx, &args),
         Command::Doctor(args) => doctor::run(ctx, &args),

@@ -5,6 +5,7 @@ mod files;
 mod held;
 mod replayed;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -13,11 +14,12 @@ use files::{member_dir, open_segments};
 
 use super::file::{Bytes, InUse, read};
 use super::fold::fold;
+use super::pieces::{Pieces, Place, Positions};
 use super::snapshot::{SnapshotOptions, checked, open_store, records, revision};
 use super::trail::Trail;
 use super::{
-    DataDirError, EntrySink, FileError, HeldSink, Query, Record, RecordSink, Source, SourceError,
-    SourceInfo, SourceKind, Visit,
+    DataDirError, EntrySink, FileError, HeldSink, KeyRange, Query, Record, RecordSink, Source,
+    SourceError, SourceInfo, SourceKind, Visit,
 };
 use crate::entry::{EntryRef, Value};
 use crate::mvcc::Store;
@@ -139,6 +141,40 @@ impl DataDir {
         Ok(visit)
     }
 
+    /// Where the live entries lie. What the log adds is kept: it is what etcd had not yet written
+    /// to its database, a fraction of a second's changes.
+    fn positions(&self, revision: Option<i64>) -> Result<Positions, SourceError> {
+        let query = Query { ranges: vec![KeyRange::prefix(b"")], revision, ordered: true };
+        let mut replayed = self.replayed()?;
+        let mut visit = std::mem::take(&mut replayed.visit);
+        let trail = Trail::new(&self.db);
+        let (state, newest) =
+            fold(&replayed.store, &query, self.salvage, trail, &mut visit, &mut |_| ());
+        let (newest, compacted) = replayed.bounds(newest);
+        visit.revision = self::revision(&self.dir, &query, newest, compacted)?;
+        let mut places: Vec<(&[u8], Place)> = Vec::new();
+        let mut changed: BTreeMap<&[u8], Option<Place>> = BTreeMap::new();
+        let mut beside = Vec::new();
+        for change in replayed.changes(&query) {
+            let place = change.live.as_ref().map(|live| {
+                let index = u32::try_from(beside.len()).unwrap_or(u32::MAX);
+                beside.push(entry(change.key, live).to_entry());
+                Place::Beside(index)
+            });
+            changed.insert(change.key, place);
+        }
+        for held in state.into_records(false) {
+            let Some(entry) = checked(&held, &mut visit.damage) else { continue };
+            if !changed.contains_key(entry.key) {
+                places.extend(Positions::place(&self.db, held.record).map(|p| (entry.key, p)));
+            }
+        }
+        places.extend(changed.into_iter().filter_map(|(key, place)| Some((key, place?))));
+        places.sort_unstable_by_key(|(key, _)| *key);
+        let places = places.into_iter().map(|(_, place)| place).collect();
+        Ok(Positions { info: self.info(), visit, bytes: self.db.clone(), places, beside })
+    }
+
     /// What the log adds to the database: the newest revision of each key that it changes, and
     /// whether that is a deletion.
     ///
@@ -186,6 +222,10 @@ impl Source for DataDir {
 
     fn visit(&mut self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
         self.entries(query, sink)
+    }
+
+    fn pieces(&mut self, revision: Option<i64>) -> Result<Option<Box<dyn Pieces>>, SourceError> {
+        self.positions(revision).map(|positions| Some(Box::new(positions) as Box<dyn Pieces>))
     }
 
     fn history(&mut self, query: &Query, sink: &mut RecordSink<'_>) -> Result<Visit, SourceError> {

@@ -11,6 +11,7 @@ pub mod kine;
 pub mod live;
 pub mod map;
 mod packed;
+pub mod pieces;
 pub mod snapshot;
 mod trail;
 
@@ -138,7 +139,7 @@ pub trait Census {
 /// A place that entries come from.
 ///
 /// The interface is synchronous; the live source drives its own runtime.
-pub trait Source {
+pub trait Source: Send {
     /// Which source this is.
     fn info(&self) -> SourceInfo;
 
@@ -166,6 +167,19 @@ pub trait Source {
             census.entry(entry);
             ControlFlow::Continue(())
         })
+    }
+
+    /// The state at `revision`, to be read piece by piece by what is noted of where entries lie;
+    /// `None` where the source is better asked for each piece. Use [`pieces::of`].
+    ///
+    /// # Errors
+    /// As [`Source::visit`].
+    fn pieces(
+        &mut self,
+        revision: Option<i64>,
+    ) -> Result<Option<Box<dyn pieces::Pieces>>, SourceError> {
+        let _ = revision;
+        Ok(None)
     }
 
     /// Calls `sink` for every revision that is still held of every key in the query's ranges

@@ -10,10 +10,11 @@ use ring::digest::{Context, SHA256};
 pub use super::file::Bytes;
 use super::file::{InUse, not_a_database, read};
 use super::fold::{broken_record, damages, fold, limit, swept};
+use super::pieces::{Pieces, Positions};
 use super::trail::{Pace, Trail};
 use super::{
-    Census, Damage, EntrySink, FileError, Query, Record, RecordSink, RevisionError, Source,
-    SourceError, SourceInfo, SourceKind, Visit,
+    Census, Damage, EntrySink, FileError, KeyRange, Query, Record, RecordSink, RevisionError,
+    Source, SourceError, SourceInfo, SourceKind, Visit,
 };
 use crate::bolt::Db;
 use crate::entry::EntryRef;
@@ -174,6 +175,28 @@ impl Source for Snapshot {
         note_metas(store.db(), &mut notes);
         visit.notes = notes;
         Ok(visit)
+    }
+
+    fn pieces(&mut self, revision: Option<i64>) -> Result<Option<Box<dyn Pieces>>, SourceError> {
+        let query = Query { ranges: vec![KeyRange::prefix(b"")], revision, ordered: true };
+        let bytes = self.bytes.clone();
+        let store = open_store(&self.path, &bytes, self.options.salvage)?;
+        let trail = Trail::beside(&bytes, &self.hashed);
+        let mut visit = Visit::default();
+        let compacted = store.bookkeeping.compacted();
+        let (state, newest) =
+            fold(&store, &query, self.options.salvage, trail, &mut visit, &mut |_| ());
+        visit.revision = self::revision(&self.path, &query, newest, compacted)?;
+        self.verified(&mut visit.notes)?;
+        note_metas(store.db(), &mut visit.notes);
+        let mut places = Vec::new();
+        for held in state.into_records(true) {
+            if checked(&held, &mut visit.damage).is_some() {
+                places.extend(Positions::place(&bytes, held.record));
+            }
+        }
+        let (info, bytes) = (self.info(), bytes.clone());
+        Ok(Some(Box::new(Positions { info, visit, bytes, places, beside: Vec::new() })))
     }
 
     fn history(&mut self, query: &Query, sink: &mut RecordSink<'_>) -> Result<Visit, SourceError> {

@@ -18,6 +18,7 @@ mod protobuf;
 mod raw;
 mod redact;
 mod schema;
+pub mod shape;
 pub mod yaml;
 
 pub use encode::{EncodeError, encode};

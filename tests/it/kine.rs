@@ -40,7 +40,7 @@ fn entries(phase: &str) -> Vec<Entry> {
 
 /// The entries of a phase, each at its own revision, in kine's table. Two entries of one revision
 /// (one transaction of etcd's) do not occur there.
-fn kine(dir: &Path, phase: &str) -> (PathBuf, Connection) {
+pub fn kine(dir: &Path, phase: &str) -> (PathBuf, Connection) {
     let path = dir.join("state.db");
     let c = Connection::open(&path).unwrap();
     c.execute_batch(SCHEMA).unwrap();

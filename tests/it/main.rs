@@ -44,6 +44,8 @@ mod scan;
 mod scan_errors;
 mod scan_formats;
 mod scan_verify;
+mod serve;
+mod serve_truth;
 mod transform_corpus;
 mod try_keys;
 mod wrong_objects;

@@ -6,6 +6,7 @@
 
 mod held;
 mod open;
+mod pieces;
 mod rows;
 
 use std::ops::ControlFlow;
@@ -15,6 +16,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use self::open::{Opened, Stamp, beside, unreadable};
 use self::rows::State;
+use super::pieces::Pieces;
 use super::snapshot::revision;
 use super::{
     EntrySink, HeldSink, KineError, Query, Record, RecordSink, Source, SourceError, SourceInfo,
@@ -171,6 +173,12 @@ impl Source for Kine {
             let live = live.into_live(query.ordered);
             Ok(rows::give(c, &live, &mut visit.damage, sink).map_err(broken)?)
         })
+    }
+
+    fn pieces(&mut self, revision: Option<i64>) -> Result<Option<Box<dyn Pieces>>, SourceError> {
+        // One of its own: it outlives this one.
+        pieces::Rows::new(Self::open(&self.path)?, revision)
+            .map(|rows| Some(Box::new(rows) as Box<dyn Pieces>))
     }
 
     fn history(&mut self, query: &Query, sink: &mut RecordSink<'_>) -> Result<Visit, SourceError> {

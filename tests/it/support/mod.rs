@@ -14,6 +14,7 @@ pub mod pages;
 pub mod plugs;
 pub mod proxy;
 pub mod random;
+pub mod served;
 pub mod snapshot;
 pub mod tools;
 
