@@ -62,6 +62,8 @@ pub mod migrate;
 pub mod mvcc;
 pub mod objects;
 pub mod pasted;
+#[cfg(feature = "cli")]
+pub mod posture;
 pub mod profile;
 pub mod proto;
 mod random;

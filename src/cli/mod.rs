@@ -30,6 +30,7 @@ mod keys;
 mod man;
 mod migrate;
 mod object;
+mod posture;
 mod residue;
 mod restore;
 mod rewrite;
@@ -104,6 +105,8 @@ enum Command {
     Residue(residue::Args),
     /// Publish the counts for Prometheus, for as long as it runs
     Exporter(exporter::Args),
+    /// Say where each Secret came from, who uses and who reads it, and what is wrong with that
+    Posture(posture::Args),
     /// Serve a source as a read-only Kubernetes API, for kubectl and other clients
     Serve(serve::Args),
     /// Validate, explain, create and rotate encryption configurations
@@ -204,6 +207,7 @@ impl Command {
             Self::Backups(args) => args.shared(),
             Self::Residue(args) => args.shared(),
             Self::Exporter(args) => args.shared(),
+            Self::Posture(args) => args.shared(),
             Self::Serve(args) => args.shared(),
             Self::Config(args) => args.shared(),
             Self::Profile(args) => args.shared(),
@@ -231,6 +235,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Backups(args) => backups::run(ctx, &args),
         Command::Residue(args) => residue::run(ctx, &args),
         Command::Exporter(args) => exporter::run(ctx, &args),
+        Command::Posture(args) => posture::run(ctx, &args),
         Command::Serve(args) => serve::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
         Command::Profile(args) => profile::run(ctx, &args),

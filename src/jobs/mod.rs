@@ -14,6 +14,8 @@ pub mod doctor;
 #[cfg(feature = "cli")]
 pub mod exporter;
 pub mod holdings;
+#[cfg(feature = "cli")]
+pub mod posture;
 pub mod restore;
 mod select;
 

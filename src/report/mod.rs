@@ -12,6 +12,8 @@ pub mod keys;
 #[cfg(feature = "live")]
 pub mod migrate;
 mod page;
+#[cfg(feature = "cli")]
+pub mod posture;
 pub mod profile;
 pub mod residue;
 pub mod restore;

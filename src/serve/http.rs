@@ -20,9 +20,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::api::{Answer, Api, Watch};
+use super::api::{Answer, Api, Chunks, Listing, Watch};
 use super::identity::Identity;
-use super::listing::{Chunks, Listing};
 use super::request::Request;
 use super::status::Status;
 

@@ -15,12 +15,10 @@
 mod access;
 mod api;
 mod catalogue;
-mod custom;
 mod discovery;
 mod http;
 mod identity;
 mod jsonpath;
-mod listing;
 mod openapi;
 mod redact;
 mod request;

@@ -33,6 +33,7 @@ mod nothing;
 mod numbers;
 mod options;
 mod past;
+mod posture;
 mod prefix;
 mod profile;
 mod residue;

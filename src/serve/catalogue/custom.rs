@@ -6,10 +6,10 @@ use std::ops::ControlFlow;
 
 use serde_json::Value;
 
-use super::catalogue::{Column, Printer, Resource};
-use super::jsonpath::JsonPath;
+use super::{Column, Printer, Resource};
 use crate::objects::Objects;
 use crate::resource::{Scope, Selector};
+use crate::serve::jsonpath::JsonPath;
 use crate::source::SourceError;
 use crate::source::pieces::Pieces;
 use crate::storage::Object;

@@ -1,12 +1,13 @@
 //! What can be asked for: the built-in resources, those of the source's
 //! `CustomResourceDefinition`s, and whatever else the source holds.
 
+mod custom;
+
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use serde_json::Value;
 
-use super::custom;
 use super::jsonpath::JsonPath;
 use crate::entry::Entry;
 use crate::objects::Objects;
@@ -130,7 +131,7 @@ impl Catalogue {
         scope: &Scope,
     ) -> Result<Self, SourceError> {
         let mut catalogue = Self::default();
-        let table = include_str!("builtin.txt");
+        let table = include_str!("../builtin.txt");
         let resources = builtin(table);
         for group in table.lines().filter_map(|line| line.strip_prefix("G ")) {
             let group = if group == "-" { "" } else { group };
@@ -241,7 +242,7 @@ fn builtin(text: &str) -> Vec<Resource> {
                     custom: false,
                     same_at_all_versions: false,
                     schema: None,
-                    selectable: super::selector::fields_of(&group, plural)
+                    selectable: crate::serve::selector::fields_of(&group, plural)
                         .iter()
                         .map(ToString::to_string)
                         .collect(),
@@ -306,7 +307,7 @@ mod tests {
 
     #[test]
     fn every_line_of_the_table_is_understood() {
-        let text = include_str!("builtin.txt");
+        let text = include_str!("../builtin.txt");
         let resources = builtin(text);
         assert_eq!(resources.len(), text.lines().filter(|l| l.starts_with("R ")).count());
         for resource in &resources {
@@ -317,7 +318,7 @@ mod tests {
 
     #[test]
     fn ranges_of_namespaces() {
-        let all = builtin(include_str!("builtin.txt"));
+        let all = builtin(include_str!("../builtin.txt"));
         let find = |plural: &str| all.iter().find(|r| r.plural == plural).unwrap();
         let start = |plural, scope: &str, namespace| {
             let ranges = find(plural).ranges(&Scope::new(scope), namespace);

@@ -1,11 +1,14 @@
 //! One request → one answer, without a network.
 
+mod listing;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+pub(super) use listing::{Chunks, Listing};
+
 use super::catalogue::Catalogue;
-use super::listing::Listing;
 use super::request::{Form, Request};
 use super::status::Status;
 use super::{access, discovery, openapi};
@@ -16,14 +19,14 @@ use crate::source::{KeyRange, SourceError};
 
 /// What is served, and how.
 pub struct Api {
-    pub(super) pieces: Box<dyn Pieces>,
-    pub(super) objects: Objects,
-    pub(super) scope: Scope,
-    pub(super) catalogue: Catalogue,
+    pieces: Box<dyn Pieces>,
+    objects: Objects,
+    scope: Scope,
+    catalogue: Catalogue,
     /// Secret data are shown.
-    pub(super) reveal: bool,
+    reveal: bool,
     /// The revision that is served, if not the newest of a live source.
-    pub(super) revision: Option<i64>,
+    revision: Option<i64>,
 }
 
 /// What a client gets.

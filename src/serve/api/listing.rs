@@ -9,12 +9,13 @@ use jiff::Timestamp;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::catalogue::Resource;
-use super::request::{Form, Request};
-use super::selector::{Fields, Labels};
-use super::status::Status;
-use super::{Api, redact, table};
+use super::Api;
 use crate::entry::{Entry, EntryRef};
+use crate::serve::catalogue::Resource;
+use crate::serve::request::{Form, Request};
+use crate::serve::selector::{Fields, Labels};
+use crate::serve::status::Status;
+use crate::serve::{redact, table};
 use crate::source::{KeyRange, RevisionError, SourceError};
 use crate::storage;
 
@@ -197,7 +198,7 @@ impl Api {
     ///
     /// # Errors
     /// When nothing can be read at all, or nothing at that revision any more.
-    pub(super) fn list(
+    pub(in crate::serve) fn list(
         &self,
         listing: &Listing,
         out: &mut Chunks<'_>,
@@ -373,7 +374,7 @@ impl Api {
         {
             return Err("its value is of another object than its key says".to_owned());
         }
-        let mut json = super::version::at(resource, object);
+        let mut json = crate::serve::version::at(resource, object);
         if !self.reveal {
             redact::redact(&mut json, resource.storage == "secrets");
         }
@@ -419,7 +420,7 @@ impl Api {
     ///
     /// # Errors
     /// 404 without it, 500 when it cannot be read.
-    pub(super) fn get(&self, listing: &Listing) -> Result<Vec<u8>, Status> {
+    pub(in crate::serve) fn get(&self, listing: &Listing) -> Result<Vec<u8>, Status> {
         let resource = &listing.resource;
         let mut found = None;
         for range in listing.ranges(self) {
@@ -469,7 +470,7 @@ impl Api {
     ///
     /// # Errors
     /// As [`Api::list`].
-    pub(super) fn added(
+    pub(in crate::serve) fn added(
         &self,
         listing: &Listing,
         out: &mut Chunks<'_>,

@@ -1,0 +1,113 @@
+//! `atrest posture`.
+
+use std::io::Write as _;
+
+use jiff::Timestamp;
+
+use super::args::{self, Shared};
+use super::failure::{Exit, Failure};
+use super::observer::Told;
+use super::{Ctx, open, ui};
+use crate::jobs::posture::{self as job, Options};
+use crate::objects::Objects;
+use crate::posture::FINDINGS;
+use crate::report::posture::Report;
+use crate::report::{Format, table};
+use crate::resource::Selector;
+
+/// Options of `posture`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// One row for each Secret after the summary
+    #[arg(long)]
+    pub list: bool,
+
+    /// Exit with 3 when there is one of these findings; `any` stands for all of them
+    #[arg(long, value_name = "FINDING[,…]", value_delimiter = ',', value_parser = finding)]
+    pub fail_on: Vec<String>,
+
+    #[command(flatten)]
+    source: args::Source,
+
+    #[command(flatten)]
+    prefix: args::Prefix,
+
+    #[command(flatten)]
+    revision: args::Revision,
+
+    #[command(flatten)]
+    reading: args::Reading,
+
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json, Format::Csv, Format::Html]), default_value = "table", help_heading = "Output")]
+    pub write_out: Format,
+
+    #[command(flatten)]
+    output: args::Output,
+}
+
+impl Args {
+    /// The options that are not this command's own.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&[&self.source, &self.prefix, &self.revision, &self.reading, &self.output])
+    }
+}
+
+/// A finding's word.
+fn finding(text: &str) -> Result<String, String> {
+    if text == "any" || FINDINGS.iter().any(|(id, ..)| *id == text) {
+        return Ok(text.to_owned());
+    }
+    let words: Vec<&str> = FINDINGS.iter().map(|(id, ..)| *id).collect();
+    Err(format!("there is no such finding; there are any, {}", words.join(", ")))
+}
+
+/// Runs the command.
+pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+    let configs = super::inside::configs(ctx)?;
+    if configs.is_none()
+        && let Err(error) = crate::secret::harden()
+    {
+        ctx.ui.warn(&format!("core dumps cannot be disabled: {error}"));
+    }
+    let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
+    let objects = Objects::new(transformers);
+    let mut source = open::source(ctx)?;
+    let info = source.info();
+    let scope = open::scope(ctx);
+    let options = Options {
+        ranges: scope.ranges(&[Selector::All]),
+        scope,
+        revision: ctx.global.revision,
+        now: Timestamp::now(),
+    };
+    let outcome = job::run(source.as_mut(), &objects, &options, &mut Told::new(&ctx.ui))?;
+    outcome.visit.notes.iter().for_each(|note| ctx.ui.note(note));
+    super::report_damage(ctx, &outcome.visit.damage);
+    if outcome.entries == 0 {
+        return Err(Failure::new("there is nothing of a cluster in the source")
+            .hint("atrest scan --all-resources shows what it holds"));
+    }
+    let named = outcome.unread.iter().filter(|(key, _)| !key.is_empty());
+    for (key, why) in named.clone().take(NAMED) {
+        ctx.ui.warn(&format!("unreadable: {}: {why}", table::visible(key)));
+    }
+    if outcome.unread.len() > NAMED {
+        let more = table::entries((outcome.unread.len() - NAMED) as u64);
+        ctx.ui.warn(&format!("{more} more cannot be read; what they would have said is unknown"));
+    }
+    let report = Report { source: &info, outcome: &outcome, list: args.list };
+    ui::print(|out| {
+        report.write(args.write_out, ctx.ui.color, out)?;
+        out.flush()
+    })?;
+    let found = |id: &str| args.fail_on.iter().any(|word| word == "any" || word == id);
+    if outcome.posture.findings.iter().any(|f| found(f.id)) {
+        return Ok(Exit::Found);
+    }
+    let whole = outcome.unread.is_empty() && outcome.visit.damage.is_empty();
+    Ok(if whole { Exit::Ok } else { Exit::Partial })
+}
+
+/// Unreadable entries that are named.
+const NAMED: usize = 10;
