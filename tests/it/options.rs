@@ -35,7 +35,13 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
         (
             "diff",
             "snapshot:x snapshot:y",
-            all(&[CONNECTION, PROFILE, OUTPUT, SELECTION, "endpoints encryption-config write-out"]),
+            all(&[
+                CONNECTION,
+                PROFILE,
+                OUTPUT,
+                SELECTION,
+                "endpoints skip-hash-check encryption-config write-out",
+            ]),
         ),
         ("restore plan", "", all(&[&read, SELECTION, "allow-empty revision write-out"])),
         (
@@ -81,6 +87,7 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
         ("config new", "--provider aesgcm", all(&[OUTPUT, "resource all-resources write-out"])),
         ("config rotate", "--step add", all(&[&read, "prefix proxy-namespace resource"])),
         ("profile", "", all(&[PROFILE, OUTPUT, "write-out"])),
+        ("doctor", "", all(&[PROFILE, OUTPUT, "write-out"])),
         ("completion", "bash", String::new()),
         ("man", "", String::new()),
         ("version", "", String::new()),
