@@ -179,11 +179,12 @@ impl Tree {
         directory: rustix::fd::BorrowedFd<'_>,
         file: &str,
         content: &[u8],
+        mode: Mode,
     ) -> Option<Result<(), rustix::io::Errno>> {
         use rustix::fd::AsRawFd as _;
         use rustix::io::Errno;
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-        let fd = openat(directory, ".", flags, Mode::RUSR | Mode::WUSR).ok()?;
+        let fd = openat(directory, ".", flags, mode).ok()?;
         let from = format!("/proc/self/fd/{}", fd.as_raw_fd());
         std::fs::metadata(&from).ok()?;
         let mut handle = std::fs::File::from(fd);
@@ -213,6 +214,7 @@ impl Tree {
         _: rustix::fd::BorrowedFd<'_>,
         _: &str,
         _: &[u8],
+        _: Mode,
     ) -> Option<Result<(), rustix::io::Errno>> {
         None
     }
@@ -226,7 +228,7 @@ impl Tree {
         content: &[u8],
         mode: Mode,
     ) -> Result<(), rustix::io::Errno> {
-        if let Some(placed) = self.place_unnamed(directory, file, content) {
+        if let Some(placed) = self.place_unnamed(directory, file, content, mode) {
             return placed;
         }
         let temporary = format!(".atrest-{}.tmp", std::process::id());

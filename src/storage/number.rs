@@ -104,7 +104,8 @@ mod tests {
             assert_eq!(value.to_string(), format!("[{printed}]"), "{stored}");
             assert_eq!(
                 whole(value[0].as_number().unwrap()).is_some(),
-                !printed.contains(['.', 'e'])
+                !printed.contains(['.', 'e']) && printed != "-0",
+                "{stored}"
             );
         }
         for beyond in ["1e309", "-1e400"] {

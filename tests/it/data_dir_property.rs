@@ -170,7 +170,11 @@ async fn compare(client: &Client, offline: &Offline, expiring: bool) -> Result<(
 
 /// The binary's listing of the same directory.
 fn check_binary(dir: &Path, offline: &Offline) -> Result<(), String> {
-    let done = bin().words("scan --all-resources --list -w json --data-dir").arg(dir).run().ok();
+    let done = bin()
+        .words("scan --all-resources --allow-empty --list -w json --data-dir")
+        .arg(dir)
+        .run()
+        .ok();
     let report = done.json();
     let listed: BTreeMap<String, [i64; 4]> = report["entries"]
         .as_array()

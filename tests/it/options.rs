@@ -43,6 +43,9 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
                 "endpoints skip-hash-check encryption-config write-out",
             ]),
         ),
+        ("backups", "x", all(&[OUTPUT, SELECTION, "encryption-config write-out"])),
+        ("posture", "", all(&[&read, "prefix proxy-namespace revision write-out"])),
+        ("serve", "", all(&[&read, "prefix proxy-namespace revision"])),
         ("restore plan", "", all(&[&read, SELECTION, "allow-empty revision write-out"])),
         (
             "rewrite",

@@ -138,7 +138,8 @@ fn a_learner_serves_its_own_state() {
             .arg(format!("--initial-advertise-peer-urls={peer}"))
     };
     let voter = member("m0", &peers[0]).arg(format!("--initial-cluster=m0={}", peers[0])).start();
-    voter.put("/registry/secrets/a/b", b"k8s\0x");
+    let secret = br#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"b","namespace":"a"}}"#;
+    voter.put("/registry/secrets/a/b", secret);
     voter.ctl(&["member", "add", "m1", "--learner", &format!("--peer-urls={}", peers[1])]);
     let learner = member("m1", &peers[1]).arg(cluster).arg("--initial-cluster-state=existing");
     let learner = learner.start();
