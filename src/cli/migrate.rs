@@ -150,6 +150,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
 
     let job = Job { ctx, selection: &selection, transformers: &transformers, interrupted };
     let (plan, visit) = job.plan(&mut live, &HashSet::new()).map_err(checks::no_plan)?;
+    if let Some(warning) = checks::elsewhere(&mut live, &selection, &configs, &transformers)? {
+        ctx.ui.warn(&warning);
+    }
     let alarms = checks::alarms(ctx, &live, args.apply)?;
     for note in &visit.notes {
         ctx.ui.note(note);

@@ -3,7 +3,7 @@
 
 use crate::support::kms_plugin::{Behaviour, Listen, Running};
 use crate::support::snapshot::Crafted;
-use crate::support::{bin, corpus};
+use crate::support::{Etcd, Version, bin, corpus};
 use serde_json::Value;
 
 /// Live Secrets that are stored unencrypted, and how many of them are in kube-system.
@@ -278,4 +278,23 @@ fn secret_data_leave_only_where_that_is_asked_for() {
         done.ok();
         assert_eq!(holds(&std::fs::read(&out).unwrap()), comes_out);
     }
+}
+
+#[test]
+fn nothing_to_rewrite_here_is_not_nothing_to_rewrite() {
+    let phase = "p1b-partial-migration";
+    let (all, there) = plaintext_secrets(phase);
+    let etcd = Etcd::restored(Version::V35, &corpus::db(phase));
+    let config = corpus::private_config("p1-secretbox");
+    let plan = |more: &str| {
+        let run = bin().words("migrate").words(more).args(etcd.args());
+        run.arg("--encryption-config").arg(&config).run().ok()
+    };
+    // Everything of team-a was rewritten; everything that is left lies elsewhere.
+    let narrow = plan("-n team-a");
+    assert!(narrow.text().contains("nothing to rewrite"), "{narrow}");
+    narrow.says(&format!("{all} entries not asked for and not current either"));
+    let system = plan("-n kube-system");
+    system.says(&format!("{} entries not asked for and not current either", all - there));
+    assert!(!plan("").stderr.contains("not asked for"));
 }

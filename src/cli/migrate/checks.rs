@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write as _};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Args, ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, Stop, table};
+use super::{
+    Args, ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, Selection, Stop, Transformers, table,
+};
 use crate::cli::configuration;
 use crate::envelope::Provider;
 use crate::migrate::plan::Written;
+use crate::scan::{ByPrefix, Judge as _, Status};
+use crate::source::Source as _;
 use crate::source::live::NO_SPACE;
 use crate::temporary::Unplaced;
 
@@ -22,6 +27,33 @@ const REQUEST: u64 = 3 << 19;
 /// Writes after which an AES-GCM key with random nonces is to be replaced (Kubernetes
 /// documentation, "Encrypting Confidential Data at Rest").
 const GCM_WRITES: u64 = 200_000;
+
+/// What is left of what the configuration serves and nobody asked for: `-n` and `--resource` narrow
+/// what is rewritten, not whether something is left.
+pub fn elsewhere(
+    live: &mut Live,
+    selection: &Selection,
+    configs: &ConfigSet,
+    transformers: &Transformers,
+) -> Result<Option<String>, Failure> {
+    let judged = selection.judged(Some(configs.resources()));
+    let whole = judged.resources.iter().all(|r| selection.resources.contains(r));
+    if whole && selection.namespaces.is_empty() {
+        return Ok(None);
+    }
+    let judge = ByPrefix(transformers);
+    let mut left = 0;
+    live.visit(&judged.query(None, false), &mut |entry| {
+        if selection.locate(entry.key).is_none()
+            && let Some(location) = judged.locate(entry.key).filter(|l| !l.internal)
+        {
+            let stored = judge.judge(&location.resource, entry.key, entry.stored());
+            left += u64::from(stored.status != Some(Status::Current));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok((left > 0).then(|| format!("{} not asked for and not current either", table::entries(left))))
+}
 
 /// Options that do not go together.
 pub fn options(args: &Args) -> Result<(), Failure> {
