@@ -7,4 +7,5 @@ pub mod rewrite;
 pub mod servers;
 #[cfg(feature = "live")]
 pub mod throttle;
+#[cfg(feature = "live")]
 pub mod via_api;
