@@ -10,6 +10,7 @@ mod support;
 mod backups;
 mod data_dir_property;
 mod decode;
+mod deploy;
 mod diff;
 mod doctor;
 mod documentation;
