@@ -7,7 +7,7 @@ use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::object::Reader;
 use super::observer::Told;
-use super::{Ctx, open, ui};
+use super::{Ctx, ending, open, ui};
 use crate::entry::EntryRef;
 use crate::jobs::diff::{self as job, Form, Look, Side};
 use crate::jobs::restore::Decoded;
@@ -175,21 +175,16 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         },
         &mut Told::new(&ctx.ui),
     )?;
-    finish(ctx, args, &outcome, &looked_for)
+    let visits = outcome.sides.iter().map(|(_, visit)| visit);
+    ending::end(ctx, visits, || report(ctx, args, &outcome, &looked_for))
 }
 
-fn finish(
+fn report(
     ctx: &Ctx,
     args: &Args,
     outcome: &job::Outcome,
     looked_for: &str,
 ) -> Result<Exit, Failure> {
-    for (_, visit) in &outcome.sides {
-        for note in &visit.notes {
-            ctx.ui.note(note);
-        }
-        super::report_damage(ctx, &visit.damage);
-    }
     if outcome.objects() == 0 && outcome.is_whole() {
         return Err(Failure::new(format!("nothing to compare: neither source has {looked_for}"))
             .hint("atrest scan --all-resources tells what a source holds"));

@@ -4,6 +4,7 @@ pub mod args;
 pub mod config;
 pub mod configuration;
 pub mod duration;
+mod ending;
 pub mod failure;
 pub mod inside;
 pub mod interrupt;
@@ -280,9 +281,7 @@ fn one_source(ctx: &Ctx) -> Result<(), Failure> {
 
 /// Every part of a source that could not be read, on stderr.
 fn report_damage(ctx: &Ctx, damage: &[crate::source::Damage]) {
-    for d in damage {
-        ctx.ui.warn(&format!("cannot read {}: {}", d.location, d.what));
-    }
+    ending::damage(ctx, damage);
 }
 
 /// clap prints `error: …` itself and exits 2; help and version exit 0, if anyone gets them.

@@ -7,13 +7,14 @@ use jiff::Timestamp;
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::observer::Told;
-use super::{Ctx, open, ui};
-use crate::jobs::posture::{self as job, Options};
+use super::{Ctx, ending, open, ui};
+use crate::jobs::posture::{self as job, Options, Outcome};
 use crate::objects::Objects;
 use crate::posture::FINDINGS;
 use crate::report::posture::Report;
 use crate::report::{Format, table};
 use crate::resource::Selector;
+use crate::source::SourceInfo;
 
 /// Options of `posture`.
 #[derive(Debug, clap::Args)]
@@ -82,8 +83,10 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         now: Timestamp::now(),
     };
     let outcome = job::run(source.as_mut(), &objects, &options, &mut Told::new(&ctx.ui))?;
-    outcome.visit.notes.iter().for_each(|note| ctx.ui.note(note));
-    super::report_damage(ctx, &outcome.visit.damage);
+    ending::end(ctx, [&outcome.visit], || report(ctx, args, &info, &outcome))
+}
+
+fn report(ctx: &Ctx, args: &Args, info: &SourceInfo, outcome: &Outcome) -> Result<Exit, Failure> {
     if outcome.entries == 0 {
         return Err(Failure::new("there is nothing of a cluster in the source")
             .hint("atrest scan --all-resources shows what it holds"));
@@ -96,7 +99,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         let more = table::entries((outcome.unread.len() - NAMED) as u64);
         ctx.ui.warn(&format!("{more} more cannot be read; what they would have said is unknown"));
     }
-    let report = Report { source: &info, outcome: &outcome, list: args.list };
+    let report = Report { source: info, outcome, list: args.list };
     ui::print(|out| {
         report.write(args.write_out, ctx.ui.color, out)?;
         out.flush()
@@ -105,8 +108,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if outcome.posture.findings.iter().any(|f| found(f.id)) {
         return Ok(Exit::Found);
     }
-    let whole = outcome.unread.is_empty() && outcome.visit.damage.is_empty();
-    Ok(if whole { Exit::Ok } else { Exit::Partial })
+    Ok(if outcome.unread.is_empty() { Exit::Ok } else { Exit::Partial })
 }
 
 /// Unreadable entries that are named.

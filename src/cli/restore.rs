@@ -7,7 +7,7 @@ use super::failure::export_failure;
 use super::failure::{Exit, Failure};
 use super::object::Reader;
 use super::observer::Told;
-use super::{Ctx, nothing, open, ui};
+use super::{Ctx, ending, nothing, open, ui};
 use crate::entry::EntryRef;
 use crate::export::Tree;
 use crate::jobs::restore::{self as job, Decoded, Outcome};
@@ -262,10 +262,8 @@ fn named(name: &job::Name) -> String {
 /// What must be known whatever the report says.
 fn tell(ctx: &Ctx, choices: &Choices, outcome: &Outcome) {
     let target = choices.target();
-    for note in &outcome.visit.notes {
-        ctx.ui.note(note);
-    }
-    super::report_damage(ctx, &outcome.visit.damage);
+    ending::notes(ctx, &outcome.visit);
+    ending::damage(ctx, &outcome.visit.damage);
     for (name, why) in &outcome.impossible {
         ctx.ui.warn(&format!("{} cannot be converted: {why}", named(name)));
     }

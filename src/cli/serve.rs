@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
-use super::{Ctx, open};
+use super::{Ctx, ending, open};
 use crate::objects::Objects;
 use crate::serve::{Api, Identity, KubeconfigError, Server};
 use crate::source::pieces;
@@ -70,8 +70,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let revision = ctx.global.revision;
     let pieces = pieces::of(open::source(ctx)?, revision)?;
     if let Some(visit) = pieces.opened() {
-        visit.notes.iter().for_each(|note| ctx.ui.note(note));
-        super::report_damage(ctx, &visit.damage);
+        ending::notes(ctx, visit);
+        ending::damage(ctx, &visit.damage);
     }
     let location = pieces.info().location;
     let at = pieces.opened().map(|visit| visit.revision).or(revision);
