@@ -3,7 +3,7 @@
 //!
 //! A hit is an `mvccpb.KeyValue` (etcd `api/mvccpb/kv.proto`) or an `etcdserverpb.PutRequest`
 //! (etcd `api/etcdserverpb/rpc.proto`) whose key is one of those looked for and whose value is
-//! an unencrypted Kubernetes object. The search is for the beginning of the key; the message
+//! an unencrypted Kubernetes object, or encrypted where that is asked for. The search is for the beginning of the key; the message
 //! around it is then checked backwards and forwards.
 
 use std::ops::Range;
@@ -53,6 +53,8 @@ pub struct Hit<'a> {
     pub pieces: Vec<Range<usize>>,
     /// Where the value begins.
     pub value_at: usize,
+    /// The value is encrypted.
+    pub encrypted: bool,
 }
 
 impl Hit<'_> {
@@ -214,14 +216,14 @@ impl<'t> Carver<'t> {
                 return None;
             }
             self.targets.locate(key)?;
-            let body = body(data, key_at + len)?;
+            let body = body(data, key_at + len, self.targets)?;
             let end = body.value_at.checked_add(body.value_len)?;
             let mut pieces = terrain.pieces(at, end);
             // Key, revisions and the value's beginning must be the record's own.
             let first = pieces.first_mut().filter(|p| p.start == at && p.end > body.value_at)?;
             first.start = body.value_at;
-            let Body { shape, revision, value_at, value_len } = body;
-            Some(Hit { at, shape, key, revision, value_len, pieces, value_at })
+            let Body { shape, revision, value_at, value_len, encrypted } = body;
+            Some(Hit { at, shape, key, revision, value_len, pieces, value_at, encrypted })
         })
     }
 }
@@ -231,10 +233,11 @@ struct Body {
     revision: Option<i64>,
     value_at: usize,
     value_len: usize,
+    encrypted: bool,
 }
 
 /// Reads what follows the key: fields in the order in which etcd writes them.
-fn body(data: &[u8], mut at: usize) -> Option<Body> {
+fn body(data: &[u8], mut at: usize, targets: &Targets) -> Option<Body> {
     const PUT_VALUE: u8 = 0x12;
     const CREATE: u8 = 0x10;
     const KV_VALUE: u8 = 0x2A;
@@ -269,12 +272,8 @@ fn body(data: &[u8], mut at: usize) -> Option<Body> {
     let value_len = usize::try_from(number(&mut at)?).ok().filter(|l| (2..=LONGEST).contains(l))?;
     let value = data.get(at..)?;
     // A look at the beginning is enough, however much white space is claimed to follow.
-    is_plain_object(&value[..value.len().min(value_len).min(64)]).then_some(Body {
-        shape,
-        revision,
-        value_at: at,
-        value_len,
-    })
+    let encrypted = targets.sees(&value[..value.len().min(value_len).min(64)])?;
+    Some(Body { shape, revision, value_at: at, value_len, encrypted })
 }
 
 /// Whether bytes begin as the API server's serializers write objects: protobuf
@@ -399,6 +398,19 @@ mod tests {
         for (what, data) in none {
             assert_eq!(carve(&data).len(), 0, "{what}");
         }
+    }
+
+    #[test]
+    fn encrypted_values_are_found_where_they_are_asked_for() {
+        let targets = secrets().with_encrypted();
+        let data = [
+            key_value(KEY, b"k8s:enc:aescbc:v1:k:0123456789abcdef"),
+            key_value(KEY, b"k8s\0abc"),
+            key_value(KEY, b"k8s:en"),
+        ]
+        .concat();
+        let hits = Carver::new(&targets).search(&data, &[0..data.len()], &Flat { len: data.len() });
+        assert_eq!(hits.iter().map(|h| h.encrypted).collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]

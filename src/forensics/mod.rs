@@ -13,6 +13,8 @@ pub mod keys;
 pub mod residue;
 
 use crate::config::EncryptionConfig;
+use crate::envelope::ENCRYPTED_PREFIX;
+use crate::range::KeyRange;
 use crate::resource::{Location, Scope, Selector};
 use crate::source::Query;
 
@@ -28,6 +30,10 @@ pub struct Targets {
     /// Resources of the configuration, of which only those that it writes encrypted.
     configured: Option<(Vec<Selector>, EncryptionConfig)>,
     query: Query,
+    /// Encrypted values are looked for, too.
+    encrypted: bool,
+    /// Every key of the query is looked for, whatever its resource.
+    any_resource: bool,
 }
 
 impl Targets {
@@ -36,7 +42,45 @@ impl Targets {
     #[must_use]
     pub fn new(scope: Scope, named: Vec<Selector>, namespaces: Vec<String>) -> Self {
         let query = Query { ranges: scope.ranges(&named), revision: None, ordered: false };
-        Self { scope, named, namespaces, configured: None, query }
+        Self {
+            scope,
+            named,
+            namespaces,
+            configured: None,
+            query,
+            encrypted: false,
+            any_resource: false,
+        }
+    }
+
+    /// Everything that lies in `ranges`.
+    #[must_use]
+    pub fn within(scope: Scope, ranges: Vec<KeyRange>) -> Self {
+        let query = Query { ranges, revision: None, ordered: false };
+        Self { query, any_resource: true, ..Self::new(scope, Vec::new(), Vec::new()) }
+    }
+
+    /// Looks for encrypted values as well: they are no residue, but what was lost can be read
+    /// from them.
+    #[must_use]
+    pub fn with_encrypted(mut self) -> Self {
+        self.encrypted = true;
+        self
+    }
+
+    /// Whether encrypted values are looked for.
+    #[must_use]
+    pub fn wants_encrypted(&self) -> bool {
+        self.encrypted
+    }
+
+    /// Whether a value that begins so is one of those looked for: `Some(true)` when encrypted.
+    #[must_use]
+    pub fn sees(&self, value: &[u8]) -> Option<bool> {
+        if carve::is_plain_object(value) {
+            return Some(false);
+        }
+        (self.encrypted && value.starts_with(ENCRYPTED_PREFIX)).then_some(true)
     }
 
     /// Looks for those of `resources` too that `config` writes encrypted: plaintext of the others
@@ -70,7 +114,7 @@ impl Targets {
                     && !config.serving(resource).writes_plaintext()
             })
         };
-        self.is_named(resource) || encrypted()
+        self.any_resource || self.is_named(resource) || encrypted()
     }
 
     fn is_named(&self, resource: &str) -> bool {

@@ -235,3 +235,21 @@ fn large_values_are_followed_from_page_to_page() {
         assert!(whole >= if journal == "WAL" { 60 } else { 30 }, "{journal}: {whole} are whole");
     }
 }
+
+/// kine's copy of an encrypted value whose own row is gone.
+#[test]
+fn encrypted_old_values_are_seen_by_recovery() {
+    let db = Database::new("DELETE");
+    let first = db.put(&key(1), b"k8s:enc:secretbox:v1:key1:first");
+    db.put(&key(1), b"k8s:enc:secretbox:v1:key1:second");
+    db.c.execute("DELETE FROM kine WHERE id = ?", [first]).unwrap();
+    assert_eq!(db.residue()["verdict"], "clean");
+    let out = tempfile::tempdir().unwrap();
+    let done = bin()
+        .words("residue -w json --recover")
+        .arg(out.path().join("recovered"))
+        .arg("--kine")
+        .arg(db.path())
+        .run();
+    done.code(4).says("not recovered: ").says(&key(1));
+}

@@ -15,9 +15,9 @@ use super::{Ctx, nothing, open, ui};
 use crate::config::ConfigSet;
 use crate::forensics::Targets;
 use crate::forensics::residue::{self, Bytes, Finding, Totals};
-use crate::report::Format;
 use crate::report::residue::Report;
-use crate::resource::Selector;
+use crate::report::{Format, table};
+use crate::resource::{Selector, Sought};
 use recover::Recovery;
 
 /// Options of `residue`.
@@ -87,11 +87,28 @@ struct Found<'r> {
     totals: Totals,
     /// Of everything.
     all: Totals,
+    /// Encrypted values, which are no residue.
+    encrypted: u64,
+    /// Keys of encrypted values: they are there, and were examined.
+    keys: std::collections::BTreeSet<Vec<u8>>,
     recovery: Option<&'r mut Recovery>,
 }
 
 impl Found<'_> {
     fn take(&mut self, finding: Finding, bytes: Bytes<'_>) {
+        if finding.encrypted {
+            let Some(key) = finding.key.as_deref().filter(|key| self.targets.lists(key)) else {
+                return;
+            };
+            self.encrypted += 1;
+            if !self.keys.contains(key) {
+                self.keys.insert(key.to_vec());
+            }
+            if let Some(recovery) = &mut self.recovery {
+                recovery.take(&finding, bytes);
+            }
+            return;
+        }
         self.all.add(finding.place);
         // What has lost its key may be anybody's.
         if !finding.key.as_deref().is_none_or(|key| self.targets.lists(key)) {
@@ -112,30 +129,33 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let selection = open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?;
     let judged = selection.judged(configs.as_ref().map(ConfigSet::resources));
     let elsewhere = open::unexamined(ctx, &judged);
-    let (targets, resources) = targets(ctx, configs.as_ref(), selection.clone());
-
-    let mut recovery = match &args.recover {
-        Some(dir) => Some(recovery(ctx, dir, args, &targets)?),
-        None => None,
-    };
+    let (mut targets, resources) = targets(ctx, configs.as_ref(), selection.clone());
+    let mut recovery = None;
+    if let Some(dir) = &args.recover {
+        targets = targets.with_encrypted();
+        recovery = Some(self::recovery(ctx, dir, args, &targets, configs.as_ref())?);
+    }
     let mut found = Found {
         targets: &targets,
         findings: Vec::new(),
         totals: Totals::default(),
         all: Totals::default(),
+        encrypted: 0,
+        keys: std::collections::BTreeSet::new(),
         recovery: recovery.as_mut(),
     };
     let mut searched = search::search(ctx, &targets, &mut found)?;
     searched.visit.damage.extend(elsewhere);
-    let Found { findings, totals, all, .. } = found;
+    let Found { findings, totals, all, keys, .. } = found;
     if let (Some(recovery), Some(dir)) = (&mut recovery, &args.recover) {
         recovery.finish()?;
         ctx.ui.note(&recovery.summary(dir));
+        recovery.attribution().iter().for_each(|line| ctx.ui.note(line));
     }
     for note in &searched.visit.notes {
         ctx.ui.note(note);
     }
-    is_there(ctx, &selection, &searched, &findings)?;
+    is_there(ctx, &selection, &searched, &targets, &findings, &keys)?;
     let remedy =
         residue::remedy(searched.head.sum(), &all, searched.visit.revision, searched.examined);
     let report = Report {
@@ -161,10 +181,25 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if matched {
         return Ok(Exit::Found);
     }
-    if !searched.visit.damage.is_empty() {
+    let unread = recovery.as_ref().is_some_and(|recovery| tell_unread(ctx, recovery));
+    if unread || !searched.visit.damage.is_empty() {
         return Ok(Exit::Partial);
     }
     Ok(Exit::Ok)
+}
+
+/// Says which encrypted records could not be read, and whether that makes the recovery partial:
+/// without keys it is of plaintext, unless there was none.
+fn tell_unread(ctx: &Ctx, recovery: &Recovery) -> bool {
+    let partial = recovery.has_keys() || recovery.objects + recovery.parts == 0;
+    for line in recovery.unread().lines("not recovered:") {
+        if partial {
+            ctx.ui.warn(&line);
+        } else {
+            ctx.ui.note(&line);
+        }
+    }
+    partial && !recovery.unread().is_empty()
 }
 
 /// Whether what was asked for is there, live or as a finding.
@@ -172,10 +207,13 @@ fn is_there(
     ctx: &Ctx,
     selection: &Selection,
     searched: &search::Searched,
+    targets: &Targets,
     findings: &[Finding],
+    encrypted: &std::collections::BTreeSet<Vec<u8>>,
 ) -> Result<(), Failure> {
     let mut sought = nothing::sought(ctx, selection);
-    for key in findings.iter().filter_map(|f| f.key.as_deref()) {
+    let plain = findings.iter().filter_map(|f| f.key.as_deref());
+    for key in plain.chain(encrypted.iter().map(Vec::as_slice)) {
         if let Some(location) = selection.locate(key) {
             sought.saw(&location);
         }
@@ -190,7 +228,45 @@ fn is_there(
         }
         if sought.is_complete() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
+    if !sought.is_complete() && searched.examined.pages && !targets.wants_encrypted() {
+        drop(source);
+        return lies_encrypted(ctx, selection, sought, targets);
+    }
     nothing::check(ctx, source.as_mut(), selection, &sought)
+}
+
+/// Nothing of it is live, and no plaintext lies anywhere; but where encrypted records do, it was
+/// there, and what is asked can be answered.
+fn lies_encrypted(
+    ctx: &Ctx,
+    selection: &Selection,
+    mut sought: Sought,
+    targets: &Targets,
+) -> Result<(), Failure> {
+    let targets = targets.clone().with_encrypted();
+    let mut found = Found {
+        targets: &targets,
+        findings: Vec::new(),
+        totals: Totals::default(),
+        all: Totals::default(),
+        encrypted: 0,
+        keys: std::collections::BTreeSet::new(),
+        recovery: None,
+    };
+    search::search(ctx, &targets, &mut found)?;
+    for location in found.keys.iter().filter_map(|key| selection.locate(key)) {
+        sought.saw(&location);
+    }
+    if found.encrypted > 0 {
+        ctx.ui.note(&format!(
+            "{} of what is no longer live lie there; --recover DIR with --encryption-config decrypts them",
+            table::counted(found.encrypted, "encrypted record", "encrypted records")
+        ));
+    }
+    if sought.is_complete() {
+        return Ok(());
+    }
+    nothing::check(ctx, open::source(ctx)?.as_mut(), selection, &sought)
 }
 
 /// What is looked for, and in words what is listed: without `--resource`, what the configuration
@@ -232,8 +308,15 @@ fn recovery(
     dir: &std::path::Path,
     args: &Args,
     targets: &Targets,
+    configs: Option<&ConfigSet>,
 ) -> Result<Recovery, Failure> {
+    let transformers = configs.map(|set| open::transformers(ctx, set)).transpose()?;
     let recovery = Recovery::new(dir, args.force, args.clean, targets.scope().clone())?;
+    let mut recovery = recovery.decrypting(transformers);
+    open::source(ctx)?.visit(targets.query(), &mut |entry| {
+        recovery.lives(entry);
+        ControlFlow::Continue(())
+    })?;
     for remark in recovery.remarks() {
         ctx.ui.warn(&remark);
     }

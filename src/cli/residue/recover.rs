@@ -1,18 +1,22 @@
 //! `--recover`: what was found, as files.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::cli::failure::Failure;
-use crate::cli::failure::export_failure;
+use crate::cli::failure::{chain, export_failure};
+use crate::entry::EntryRef;
+use crate::envelope::Envelope;
 use crate::export::{Tree, clean, top};
 use crate::forensics::residue::{Bytes, Finding};
+use crate::report::causes::Causes;
 use crate::report::table;
 use crate::resource::Scope;
 use crate::storage;
+use crate::transform::Transformers;
 
 /// Writes findings below a directory: `GROUP/RESOURCE/NAMESPACE/NAME_rREVISION.yaml`, and what
 /// is no whole object as it lies, in `.partial` files.
@@ -21,7 +25,16 @@ pub struct Recovery {
     scope: Scope,
     clean: bool,
     /// Contents that were written, with their revisions, by key: copies are written once.
-    seen: HashMap<Option<Vec<u8>>, Vec<([u8; 32], Option<i64>)>>,
+    seen: HashMap<Option<Vec<u8>>, Seen>,
+    /// Encrypted values that are live, by digest: nothing of them is lost.
+    live: HashSet<[u8; 32]>,
+    transformers: Option<Transformers>,
+    /// Encrypted values that were decrypted, by what read them and where they lie.
+    decrypted: BTreeMap<(String, &'static str), u64>,
+    /// Encrypted values that no key reads.
+    unread: Causes,
+    /// Encrypted values of which parts are gone, which nothing can decrypt.
+    broken: u64,
     /// Whole objects.
     pub objects: u64,
     /// Parts, and what cannot be decoded.
@@ -29,11 +42,102 @@ pub struct Recovery {
     failure: Option<Failure>,
 }
 
+/// Contents of one key.
+#[derive(Default)]
+struct Seen {
+    contents: HashSet<[u8; 32]>,
+    revisions: HashSet<i64>,
+}
+
+fn digest(key: &[u8], value: &[u8]) -> [u8; 32] {
+    let mut sha = Sha256::new();
+    sha.update((key.len() as u64).to_be_bytes());
+    sha.update(key);
+    sha.update(value);
+    sha.finalize().into()
+}
+
 impl Recovery {
     /// Opens or makes the directory.
     pub fn new(dir: &Path, force: bool, clean: bool, scope: Scope) -> Result<Self, Failure> {
         let tree = Tree::open(dir, force).map_err(|e| export_failure(&e))?;
-        Ok(Self { tree, scope, clean, seen: HashMap::new(), objects: 0, parts: 0, failure: None })
+        Ok(Self {
+            tree,
+            scope,
+            clean,
+            seen: HashMap::new(),
+            live: HashSet::new(),
+            transformers: None,
+            decrypted: BTreeMap::new(),
+            unread: Causes::default(),
+            broken: 0,
+            objects: 0,
+            parts: 0,
+            failure: None,
+        })
+    }
+
+    /// Decrypts what is encrypted.
+    pub fn decrypting(mut self, transformers: Option<Transformers>) -> Self {
+        self.transformers = transformers;
+        self
+    }
+
+    /// An entry that is live.
+    pub fn lives(&mut self, entry: EntryRef<'_>) {
+        if !Envelope::of(entry.stored()).is_plaintext() {
+            self.live.insert(digest(entry.key, entry.stored()));
+        }
+    }
+
+    /// What could not be decrypted, by cause: nothing where no keys were given and something was
+    /// recovered all the same.
+    pub fn unread(&self) -> &Causes {
+        &self.unread
+    }
+
+    /// Whether keys were given.
+    pub fn has_keys(&self) -> bool {
+        self.transformers.is_some()
+    }
+
+    /// What was decrypted, and with what, in words.
+    pub fn attribution(&self) -> Vec<String> {
+        let one = |((by, place), n): (&(String, &'static str), &u64)| {
+            let records = table::counted(*n, "encrypted record", "encrypted records");
+            format!("{records} from {place} decrypted with {by}")
+        };
+        let mut lines: Vec<_> = self.decrypted.iter().map(one).collect();
+        if self.broken > 0 {
+            let records =
+                table::counted(self.broken, "encrypted record is", "encrypted records are");
+            lines.push(format!("{records} overwritten in part, which no key can decrypt"));
+        }
+        lines
+    }
+
+    /// The plaintext of an encrypted finding, if it can be had.
+    fn decrypt(&mut self, finding: &Finding, value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let key = finding.key.as_deref().unwrap_or_default();
+        if finding.partial {
+            self.broken += 1;
+            return None;
+        }
+        let Some(transformers) = &self.transformers else {
+            self.unread.add(key, "encrypted, and no --encryption-config was given");
+            return None;
+        };
+        match transformers.for_resource(&finding.resource).read(key, value) {
+            Ok(opened) => {
+                let by = (opened.used.to_string(), finding.place.as_str());
+                *self.decrypted.entry(by).or_default() += 1;
+                Some(Zeroizing::new(opened.plaintext.expose().to_vec()))
+            }
+            Err(e) => {
+                self.unread.add(key, &chain(&e));
+                None
+            }
+        }
     }
 
     /// What must be known about the directory.
@@ -47,15 +151,24 @@ impl Recovery {
             return;
         }
         let value = bytes.value();
-        let digest: [u8; 32] = Sha256::digest(&*value).into();
-        let known = self.seen.entry(finding.key.clone()).or_default();
-        if known.iter().any(|(d, _)| *d == digest) {
+        let digest = digest(finding.key.as_deref().unwrap_or_default(), &value);
+        if finding.encrypted && self.live.contains(&digest) {
             return;
         }
+        let known = self.seen.entry(finding.key.clone()).or_default();
+        if !known.contents.insert(digest) {
+            return;
+        }
+        let value = if finding.encrypted {
+            let Some(plain) = self.decrypt(finding, &value) else { return };
+            plain
+        } else {
+            value
+        };
+        let known = self.seen.entry(finding.key.clone()).or_default();
         // A cluster that was restored from a backup gives revisions out again.
-        let again = finding.revision.is_some() && known.iter().any(|(_, r)| *r == finding.revision);
-        known.push((digest, finding.revision));
-        let copy = known.len();
+        let again = finding.revision.is_some_and(|r| !known.revisions.insert(r));
+        let copy = known.contents.len();
         if let Err(failure) = self.write(finding, &value, copy, again) {
             self.failure = Some(failure);
         }
@@ -134,6 +247,7 @@ mod tests {
             revision: Some(7),
             size: 0,
             partial,
+            encrypted: false,
         };
         let mut take = |text: &str, partial| {
             let value = format!(r#"{{"apiVersion":"v1","kind":"Widget","x":"{text}"}}"#);

@@ -232,6 +232,7 @@ fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Se
             revision: (revision > 0).then_some(revision),
             size: value.len() as u64,
             partial: false,
+            encrypted: !Envelope::of(value).is_plaintext(),
         };
         let whole = 0..value.len();
         found.take(finding, Bytes::new(value, 0, std::slice::from_ref(&whole)));
@@ -241,7 +242,9 @@ fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Se
             return ControlFlow::Continue(());
         }
         // An empty value is a deletion's, or no object at all.
-        let plain = |v: &[u8]| !v.is_empty() && Envelope::of(v).is_plaintext();
+        let plain = |v: &[u8]| {
+            !v.is_empty() && (targets.wants_encrypted() || Envelope::of(v).is_plaintext())
+        };
         let (value, old_value) = (row.value.0, row.old_value.0);
         if plain(value) || plain(old_value) {
             known.add(&row);
@@ -252,7 +255,7 @@ fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Se
         if plain(value) {
             if row.deleted || newest.get(row.name) != Some(&row.id) {
                 report(Place::SupersededRevision, row.id, row.id, row.name, value);
-            } else {
+            } else if Envelope::of(value).is_plaintext() {
                 head.add(row.name, targets);
             }
         }
@@ -291,6 +294,7 @@ fn held(
             revision: Some(entry.mod_revision),
             size: entry.value.len() as u64,
             partial: false,
+            encrypted: !Envelope::of(&entry.value).is_plaintext(),
         };
         let whole = 0..entry.value.len();
         found.take(finding, Bytes::new(&entry.value, 0, std::slice::from_ref(&whole)));
@@ -303,14 +307,16 @@ fn held(
         if let Some(old) = newest.remove(key) {
             superseded(old);
         }
-        let plain = |e: &EntryRef<'_>| Envelope::of(e.stored()).is_plaintext();
+        let plain =
+            |e: &EntryRef<'_>| targets.wants_encrypted() || Envelope::of(e.stored()).is_plaintext();
         if let Some(entry) = entry.filter(plain).filter(|e| targets.locate(e.key).is_some()) {
             newest.insert(key.to_vec(), entry.to_entry());
         }
         ControlFlow::Continue(())
     })?;
     let mut head = Head::default();
-    newest.keys().for_each(|key| head.add(key, targets));
+    let plain = newest.values().filter(|e| Envelope::of(&e.value).is_plaintext());
+    plain.for_each(|e| head.add(&e.key, targets));
     Ok(Searched {
         info: source.info(),
         visit,

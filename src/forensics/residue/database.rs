@@ -80,6 +80,7 @@ pub(super) fn finding(
         revision: hit.revision,
         size: hit.present() as u64,
         partial: hit.partial(),
+        encrypted: hit.encrypted,
     })
 }
 
@@ -90,13 +91,14 @@ fn report(db: &Db<'_>, place: Place, hit: &Hit<'_>, targets: &Targets, sink: &mu
     }
 }
 
-/// A record of the key space that is stored unencrypted.
+/// A record of the key space that is looked for.
 struct Plain<'a> {
     key: &'a [u8],
     revision: Revision,
     /// The message.
     record: &'a [u8],
     value: &'a [u8],
+    encrypted: bool,
 }
 
 /// Walks all buckets: reports superseded plaintext, and returns the pages in use.
@@ -147,13 +149,21 @@ fn live_tree(
             if !targets.query().wants(key) {
                 return ControlFlow::Continue(());
             }
+            let entry = key_value(element.value);
+            if entry.is_err() && !at.tombstone && targets.locate(key).is_some() {
+                unread.push(PageDamage {
+                    page: page.id,
+                    what: format!("the record of revision {} cannot be decoded", at.main),
+                });
+            }
             if !at.tombstone
-                && let Ok(entry) = key_value(element.value)
-                && Envelope::of(entry.stored()).is_plaintext()
+                && let Ok(entry) = entry
+                && (targets.wants_encrypted() || Envelope::of(entry.stored()).is_plaintext())
                 && targets.locate(key).is_some()
             {
                 let value = entry.stored();
-                plain.push(Plain { key, revision: at, record: element.value, value });
+                let encrypted = !Envelope::of(value).is_plaintext();
+                plain.push(Plain { key, revision: at, record: element.value, value, encrypted });
                 newest.insert(key, at);
             } else if let Some(known) = newest.get_mut(key) {
                 *known = at;
@@ -168,7 +178,9 @@ fn live_tree(
         let gone_later = newer(p.key).filter(|(main, _)| *main > p.revision.main);
         let head = gone_later.is_none() && newest.get(p.key) == Some(&p.revision);
         if head {
-            outcome.head.add(p.key, targets);
+            if !p.encrypted {
+                outcome.head.add(p.key, targets);
+            }
             continue;
         }
         let base = db.data().as_ptr().addr();
@@ -183,6 +195,7 @@ fn live_tree(
             revision: Some(p.revision.main),
             size: p.value.len() as u64,
             partial: false,
+            encrypted: p.encrypted,
         };
         let piece = value_at..value_at + p.value.len();
         sink(finding, Bytes::new(db.data(), value_at, std::slice::from_ref(&piece)));

@@ -84,6 +84,8 @@ pub struct Finding {
     pub size: u64,
     /// Parts of the value were overwritten or cut off.
     pub partial: bool,
+    /// The value is encrypted: no residue, but an object that was lost can be read from it.
+    pub encrypted: bool,
 }
 
 /// A finding's bytes, for recovery.

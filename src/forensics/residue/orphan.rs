@@ -73,6 +73,7 @@ pub(super) fn examine(
                 revision: None,
                 size: piece.pieces.iter().map(|p| p.len() as u64).sum(),
                 partial: piece.partial,
+                encrypted: false,
             };
             sink(finding, Bytes::new(db.data(), piece.at, &piece.pieces));
         }

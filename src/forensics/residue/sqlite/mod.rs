@@ -21,7 +21,6 @@ use record::Row;
 
 use super::{Bytes, Finding, Sink};
 use crate::forensics::Targets;
-use crate::forensics::carve::is_plain_object;
 
 /// Which file of a database it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +144,8 @@ fn look(
         return Ok(());
     }
     for (range, revision) in [(&row.value, None), (&row.old_value, Some(row.prev_revision))] {
-        let Some(bytes) = part(range).filter(|b| is_plain_object(b)) else { continue };
+        let Some(bytes) = part(range) else { continue };
+        let Some(encrypted) = targets.sees(bytes) else { continue };
         let finding = Finding {
             place,
             location: location.clone(),
@@ -154,6 +154,7 @@ fn look(
             revision: revision.filter(|r| *r > 0),
             size: bytes.len() as u64,
             partial: bytes.len() < range.len(),
+            encrypted,
         };
         let all = 0..bytes.len();
         sink(finding, Bytes::new(bytes, 0, std::slice::from_ref(&all)));
