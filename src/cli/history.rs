@@ -155,7 +155,7 @@ fn not_there(
     }
     let names: Vec<_> = missing.iter().map(|t| table::visible(&t.text)).collect();
     let failure = Failure::new(format!("no revision of {} is held", names.join(", "))).hint(
-        "compaction forgets keys that were deleted; `atrest residue` looks for what is left in files",
+        "compaction forgets keys that were deleted; `atrest residue --recover DIR` reads what is left of them in files, decrypted with --encryption-config",
     );
     Some(missing.into_iter().fold(failure, |failure, key| nothing::near(ctx, source, key, failure)))
 }

@@ -14,7 +14,6 @@ pub mod residue;
 
 use crate::config::EncryptionConfig;
 use crate::envelope::ENCRYPTED_PREFIX;
-use crate::range::KeyRange;
 use crate::resource::{Location, Scope, Selector};
 use crate::source::Query;
 
@@ -32,8 +31,6 @@ pub struct Targets {
     query: Query,
     /// Encrypted values are looked for, too.
     encrypted: bool,
-    /// Every key of the query is looked for, whatever its resource.
-    any_resource: bool,
 }
 
 impl Targets {
@@ -42,22 +39,7 @@ impl Targets {
     #[must_use]
     pub fn new(scope: Scope, named: Vec<Selector>, namespaces: Vec<String>) -> Self {
         let query = Query { ranges: scope.ranges(&named), revision: None, ordered: false };
-        Self {
-            scope,
-            named,
-            namespaces,
-            configured: None,
-            query,
-            encrypted: false,
-            any_resource: false,
-        }
-    }
-
-    /// Everything that lies in `ranges`.
-    #[must_use]
-    pub fn within(scope: Scope, ranges: Vec<KeyRange>) -> Self {
-        let query = Query { ranges, revision: None, ordered: false };
-        Self { query, any_resource: true, ..Self::new(scope, Vec::new(), Vec::new()) }
+        Self { scope, named, namespaces, configured: None, query, encrypted: false }
     }
 
     /// Looks for encrypted values as well: they are no residue, but what was lost can be read
@@ -114,7 +96,7 @@ impl Targets {
                     && !config.serving(resource).writes_plaintext()
             })
         };
-        self.any_resource || self.is_named(resource) || encrypted()
+        self.is_named(resource) || encrypted()
     }
 
     fn is_named(&self, resource: &str) -> bool {
