@@ -218,7 +218,7 @@ pub(super) fn unreadable(all: &ResourceTransformers, envelope: &Envelope<'_>) ->
 }
 
 /// A stored name, fit for a line of text.
-fn shown(name: &[u8]) -> String {
+pub(super) fn shown(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(name);
     let mut out: String = text.chars().take(NAME_SHOWN).flat_map(char::escape_debug).collect();
     if text.chars().count() > NAME_SHOWN {

@@ -137,7 +137,7 @@ impl Prepared {
         payload: &[u8],
         kms: &dyn Unwrap,
     ) -> Result<Opened, AttemptError> {
-        let missing = AttemptError::NoSuchKey;
+        let missing = AttemptError::NoSuchKey(None);
         match &self.engine {
             // The list handles identity before it asks for a payload.
             Engine::Identity => Err(missing),
@@ -182,7 +182,7 @@ impl Prepared {
         kms: &dyn Unwrap,
     ) -> Result<Vec<u8>, AttemptError> {
         let plain = plaintext.expose();
-        let missing = AttemptError::NoSuchKey;
+        let missing = AttemptError::NoSuchKey(None);
         // Prefix, nonces, tags and padding are small; a KMS message is not.
         let mut out = Vec::with_capacity(plain.len() + 512);
         if let (Some(version), Some(key)) = (self.version, self.keys.first()) {

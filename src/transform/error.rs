@@ -60,9 +60,10 @@ impl CipherError {
 /// Why one configured provider that matches a value's prefix did not read it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AttemptError {
-    /// The provider has no key of the name in the value.
-    #[error("has no key of this name")]
-    NoSuchKey,
+    /// The provider has no key of the name in the value: that name, fit for a line of text, where
+    /// the value holds one.
+    #[error("has no key {}", .0.as_ref().map_or_else(|| "of this name".to_owned(), |n| format!("`{n}`")))]
+    NoSuchKey(Option<String>),
     /// The cipher refused.
     #[error(transparent)]
     Cipher(#[from] CipherError),

@@ -120,7 +120,8 @@ impl ResourceTransformers {
             }
             // A KMS provider's name is part of its prefix: another name is no match at all.
             if !named && prepared.provider != Provider::Kms {
-                failed(None, AttemptError::NoSuchKey);
+                let name = envelope.split([]).map(|(name, _)| super::classify::shown(name));
+                failed(None, AttemptError::NoSuchKey(name));
             }
         }
         None
@@ -171,7 +172,7 @@ impl ResourceTransformers {
             match error {
                 AttemptError::Kms(error) => WriteError::Kms { by, error },
                 AttemptError::Cipher(error) => WriteError::Cipher { by, error },
-                AttemptError::NoSuchKey => {
+                AttemptError::NoSuchKey(_) => {
                     WriteError::Cipher { by, error: super::CipherError::Malformed("no key") }
                 }
             }

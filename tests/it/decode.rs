@@ -1,5 +1,6 @@
 //! `decode`: what `etcdctl get` prints, in its forms, is understood.
 
+use base64::Engine as _;
 use serde_json::Value;
 
 use crate::support::{Etcd, Version, bin, corpus};
@@ -192,7 +193,23 @@ fn what_people_paste() {
     let entry = format!(
         r#"{{"key":"L3JlZ2lzdHJ5L3NlY3JldHMvZGVmYXVsdC9kYg==","create_revision":5,"mod_revision":5,"version":1,"value":"{base64}"}}"#
     );
+    let bytes = base64::prelude::BASE64_STANDARD.decode(base64).unwrap();
+    let hex = corpus::hex(&bytes);
+    let lines = |line: usize| {
+        let text = |chunk: &[u8]| format!("{}\n", str::from_utf8(chunk).unwrap());
+        hex.as_bytes().chunks(line).map(text).collect::<String>()
+    };
+    let xxd = bytes.chunks(16).enumerate().map(|(i, row)| {
+        let pairs = row.chunks(2).map(corpus::hex);
+        let text = row.iter().map(|b| if b.is_ascii_graphic() { *b as char } else { '.' });
+        let pairs = pairs.collect::<Vec<String>>().join(" ");
+        format!("{:08x}: {pairs:<39}  {}\n", i * 16, text.collect::<String>())
+    });
     for (form, input) in [
+        ("xxd", xxd.collect::<String>().into_bytes()),
+        ("xxd -p", lines(60).into_bytes()),
+        ("select hex(value)", format!("{}\n", hex.to_uppercase()).into_bytes()),
+        ("select value", [&bytes[..], b"\n"].concat()),
         ("-w fields", fields.clone().into_bytes()),
         ("-w fields through a terminal", fields.replace('\n', "\r\n").into_bytes()),
         ("its Value line", line.as_bytes().to_vec()),

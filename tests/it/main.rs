@@ -8,6 +8,7 @@
 mod support;
 
 mod backups;
+mod cases;
 mod data_dir_property;
 mod decode;
 mod deploy;

@@ -52,6 +52,8 @@ pub struct Behaviour {
     pub delay: Duration,
     /// Encrypt refuses everything after so many calls.
     pub encrypts: usize,
+    /// v2: key IDs that Decrypt has no more.
+    pub destroyed: Vec<String>,
     /// v2: serve the package name of Kubernetes 1.25 instead.
     pub alpha: bool,
 }
@@ -67,6 +69,7 @@ impl Behaviour {
             v1_version: "v1beta1".to_owned(),
             delay: Duration::ZERO,
             encrypts: usize::MAX,
+            destroyed: Vec::new(),
             alpha: false,
         }
     }
@@ -197,6 +200,9 @@ impl v2::key_management_service_server::KeyManagementService for Service {
         }
         if request.annotations.get(ANNOTATION.0).map(Vec::as_slice) != Some(ANNOTATION.1) {
             return Err(Status::invalid_argument("the annotation is missing"));
+        }
+        if self.now().destroyed.contains(&request.key_id) {
+            return Err(Status::failed_precondition("the key version has been destroyed"));
         }
         let plaintext = self.work(|_| unwrap(&request.key_id, &request.ciphertext)).await?;
         Ok(Response::new(v2::DecryptResponse { plaintext }))

@@ -46,7 +46,7 @@ impl Plugs {
 }
 
 /// The configuration that reads everything of a phase, and the key ID of KMS v2 then.
-pub const PHASES: [(&str, &str, &str); 10] = [
+pub const PHASES: [(&str, &str, &str); 11] = [
     ("p0-plaintext", "p1-secretbox", "kek-2026-01"),
     ("p1-secretbox", "p1-secretbox", "kek-2026-01"),
     ("p1b-partial-migration", "p1-secretbox", "kek-2026-01"),
@@ -56,5 +56,6 @@ pub const PHASES: [(&str, &str, &str); 10] = [
     ("p5-kmsv2", "p5-kmsv2", "kek-2026-02"),
     ("p6-mixed", "p6-sb2", "kek-2026-02"),
     ("p7-migrated-uncompacted", "p6-sb2", "kek-2026-02"),
+    ("p8-compacted-not-defragged", "p6-sb2", "kek-2026-02"),
     ("p9-defragged", "p6-sb2", "kek-2026-02"),
 ];
