@@ -15,3 +15,26 @@ pub fn visible(text: &str) -> String {
     }
     out
 }
+
+/// A label's value in Prometheus' text formats, without its quotes: backslash, quote and line feed
+/// as these have them (prometheus/docs `content/docs/instrumenting/exposition_formats.md`), and
+/// what [`visible`] escapes as it does, since a terminal may show it.
+#[must_use]
+pub fn label(text: &str) -> String {
+    let lines: Vec<String> = text
+        .split('\n')
+        .map(|line| visible(line).replace('\\', "\\\\").replace('"', "\\\""))
+        .collect();
+    lines.join("\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_names_stay_inside_their_label() {
+        assert_eq!(label("a\"} 1\nevil 2\\"), r#"a\"} 1\nevil 2\\"#);
+        assert_eq!(label("\x1b[2J"), r"\\u{1b}[2J");
+    }
+}

@@ -8,9 +8,9 @@ use zeroize::Zeroizing;
 
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
-use super::object::Reader;
 use super::{Ctx, get, stdin};
 use crate::envelope::{Envelope, Provider};
+use crate::objects::Objects;
 use crate::pasted::{self, Form, Pasted};
 use crate::report::Format;
 
@@ -100,7 +100,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             "the value contains replacement characters, as a terminal leaves them: bytes were lost; pipe it instead of copying it, or use `etcdctl get -w json`",
         );
     }
-    let reader = Reader::new(ctx, args.show_managed_fields)?.try_keys(args.try_keys);
+    let reader = super::inside::objects(ctx)?
+        .managed_fields(args.show_managed_fields)
+        .try_keys(args.try_keys);
     let mut items = Vec::new();
     let mut exit = Exit::Ok;
     for one in &all {
@@ -129,7 +131,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
 /// The object of the first reading that is one.
 fn show(
     ctx: &Ctx,
-    reader: &Reader,
+    reader: &Objects,
     one: &Pasted,
     key: Option<&[u8]>,
     reveal: bool,

@@ -5,12 +5,12 @@ use std::str::FromStr;
 
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
-use super::object::Reader;
 use super::observer::Told;
 use super::{Ctx, ending, open, ui};
 use crate::entry::EntryRef;
 use crate::jobs::diff::{self as job, Form, Look, Side};
 use crate::jobs::restore::Decoded;
+use crate::objects::Objects;
 use crate::report::{self, Format, table};
 use crate::resource::{Location, Selector};
 use crate::restore::{Minor, Options as Rules};
@@ -151,7 +151,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             "--{name} says how to connect to an etcd, but files are compared"
         )));
     }
-    let reader = Reader::new(&a, true)?;
+    let reader = super::inside::objects(&a)?;
     // A part alone would prove nothing of the rest.
     let selection = open::selection(ctx, Some(vec![Selector::All]))?;
     let looked_for = selection.words();
@@ -205,14 +205,14 @@ fn report(
 
 /// How an entry is stored, and whether encrypted: what its prefix says, whatever a configuration
 /// would make of it.
-fn stored(reader: &Reader, entry: EntryRef<'_>, location: &Location<'_>) -> (String, bool) {
-    let mut judged = reader.judge(&location.resource, entry.key, entry.stored());
+fn stored(reader: &Objects, entry: EntryRef<'_>, location: &Location<'_>) -> (String, bool) {
+    let mut judged = reader.judge(&location.resource, entry);
     judged.status = None;
     let encrypted = judged.provider != crate::envelope::Provider::Identity;
-    (super::object::stored_as(&judged), encrypted)
+    (judged.stored_as(), encrypted)
 }
 
-fn read(reader: &Reader, entry: EntryRef<'_>, location: &Location<'_>) -> Result<Decoded, String> {
+fn read(reader: &Objects, entry: EntryRef<'_>, location: &Location<'_>) -> Result<Decoded, String> {
     let mut shown = reader.read(entry, location).map_err(|not| not.reason)?;
     if let Some(hollow) = &shown.hollow {
         return Err(hollow.reason.clone());

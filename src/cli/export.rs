@@ -8,16 +8,17 @@ use serde_json::Value;
 
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure, export_failure};
-use super::object::{self, Hollow, Reader, Shown};
 use super::open::{self, Selection};
 use super::progress::Progress;
 use super::restore::Exporting;
 use super::{Ctx, nothing, ui};
 use crate::entry::EntryRef;
 use crate::export::{Tree, clean, top};
-use crate::report::causes::Causes;
+use crate::objects::{Hollow, Objects, Shown};
+use crate::report::objects::fields;
 use crate::report::{Format, table};
 use crate::resource::{Location, Selector};
+use crate::scan::Causes;
 use crate::scan::place::Misplaced;
 use crate::source::{Query, Source};
 use crate::storage;
@@ -121,7 +122,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             .hint("atrest export --restore --out DIR, or atrest restore plan"));
     }
     let format = args.write_out;
-    let reader = Reader::new(ctx, args.show_managed_fields)?.try_keys(args.try_keys);
+    let reader = super::inside::objects(ctx)?
+        .managed_fields(args.show_managed_fields)
+        .try_keys(args.try_keys);
     let selection = open::selection(ctx, reader.resources())?;
     let mut source = open::source(ctx)?;
     nothing::look(ctx, source.as_mut(), &selection)?;
@@ -166,7 +169,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     progress.finish();
     writer.finish()?;
     let revision = query.revision.unwrap_or_default();
-    writer.tell(|found| reader.look(source.as_mut(), revision, &selection.scope, found));
+    writer.tell(|found| Ok(reader.look(source.as_mut(), revision, &selection.scope, found)?));
     for note in &notes {
         ctx.ui.note(note);
     }
@@ -242,7 +245,7 @@ impl<'c> Writer<'c> {
         &mut self,
         source: &mut dyn Source,
         query: &Query,
-        reader: &Reader,
+        reader: &Objects,
         progress: &Progress,
         wanted: impl Fn(&Location<'_>) -> bool,
         selection: &Selection,
@@ -271,15 +274,14 @@ impl<'c> Writer<'c> {
         &mut self,
         entry: EntryRef<'_>,
         location: &Location<'_>,
-        reader: &Reader,
+        reader: &Objects,
     ) -> Result<(), Failure> {
         let key = || table::visible(&String::from_utf8_lossy(entry.key));
         let mut shown = match reader.read(entry, location) {
             Ok(shown) => shown,
             Err(not) => {
                 self.failed += 1;
-                let how = super::object::stored_as(&not.judged);
-                self.causes.add(entry.key, &format!("{} ({how})", not.reason));
+                self.causes.add(entry.key, &not.words());
                 return Ok(());
             }
         };
@@ -299,7 +301,7 @@ impl<'c> Writer<'c> {
         let Shown { unknown, json, .. } = &mut shown;
         if !unknown.is_empty() {
             self.incomplete += 1;
-            self.ctx.ui.warn(&format!("{}: these are missing: {}", key(), object::fields(unknown)));
+            self.ctx.ui.warn(&format!("{}: these are missing: {}", key(), fields(unknown)));
         }
         if self.clean {
             clean(json);

@@ -9,9 +9,10 @@ use zeroize::Zeroizing;
 
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
-use super::object::{self, Reader};
 use super::{Ctx, nothing, open, ui};
 use crate::entry::Entry;
+use crate::objects::Objects;
+use crate::report::objects::{fields, list};
 use crate::report::{Format, table};
 use crate::resource::key::is_in;
 use crate::resource::{NamedKey, merge_ranges};
@@ -79,7 +80,9 @@ impl Args {
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out;
     let keys = open::keys(ctx, &args.keys)?;
-    let reader = Reader::new(ctx, args.show_managed_fields)?.try_keys(args.try_keys);
+    let reader = super::inside::objects(ctx)?
+        .managed_fields(args.show_managed_fields)
+        .try_keys(args.try_keys);
     let mut source = open::source(ctx)?;
     let query = Query {
         ranges: merge_ranges(keys.iter().flat_map(NamedKey::singles).collect()),
@@ -171,16 +174,14 @@ fn not_there(ctx: &Ctx, missing: &[&NamedKey], revision: i64) -> Failure {
 /// is where a misplaced object belongs.
 pub fn show(
     ctx: &Ctx,
-    reader: &Reader,
+    reader: &Objects,
     entry: &Entry,
     reveal: bool,
     look: &mut dyn FnMut(&mut Misplaced),
 ) -> Result<(Value, String, bool), String> {
     let scope = open::scope(ctx);
     let location = scope.locate_named(&entry.key);
-    let mut shown = reader
-        .read(entry.as_ref(), &location)
-        .map_err(|n| format!("{} ({})", n.reason, super::object::stored_as(&n.judged)))?;
+    let mut shown = reader.read(entry.as_ref(), &location).map_err(|not| not.words())?;
     // A value from stdin may come without its key and revision.
     let name = match entry.key.as_slice() {
         [] => "value".to_owned(),
@@ -193,13 +194,12 @@ pub fn show(
     if let Some(hollow) = &shown.hollow {
         ctx.ui.warn(&format!("{name}: {}", hollow.reason));
     } else if !shown.unknown.is_empty() {
-        ctx.ui.warn(&format!("{name}: not shown: {}", object::fields(&shown.unknown)));
+        ctx.ui.warn(&format!("{name}: not shown: {}", fields(&shown.unknown)));
     }
     if !reveal {
         storage::redact(&mut shown.json, location.resource == "secrets");
     }
-    let mut header =
-        format!("{name}: {}, {} bytes", super::object::stored_as(&shown.judged), entry.value.len());
+    let mut header = format!("{name}: {}, {} bytes", shown.judged.stored_as(), entry.value.len());
     if entry.mod_revision > 0 {
         let _ = write!(header, ", revision {}", entry.mod_revision);
     }
@@ -214,7 +214,7 @@ pub fn print(format: Format, items: Vec<(Value, String)>) -> Result<(), Failure>
         return Ok(());
     }
     if format == Format::Json && objects.len() > 1 {
-        objects = vec![object::list(objects)];
+        objects = vec![list(objects)];
     }
     let printed = ui::print(|out| {
         for (i, (json, header)) in objects.iter().zip(&headers).enumerate() {

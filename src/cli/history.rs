@@ -6,15 +6,14 @@ use std::ops::ControlFlow;
 
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
-use super::object::{NotShown, Reader as Decoder};
 use super::{Ctx, nothing, open, ui};
 use crate::forensics::changes::Contents;
-use crate::report::causes::Causes;
+use crate::objects::{NotShown, Objects};
 use crate::report::history::{Report, Revision};
 use crate::report::{Format, table};
 use crate::resource::key::is_in;
 use crate::resource::{Location, NamedKey, Scope};
-use crate::scan::{Finding, Status};
+use crate::scan::{Causes, Finding, Status};
 use crate::source::{KeyRange, Query, Record, Source, Visit};
 
 /// Options of `history`.
@@ -74,7 +73,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out;
     let scope = open::scope(ctx);
     let targets = open::keys(ctx, &args.keys)?;
-    let decoder = Decoder::new(ctx, false)?;
+    let decoder = super::inside::objects(ctx)?.managed_fields(false);
     let mut source = open::source(ctx)?;
     let info = source.info();
     let mut reader = Reader {
@@ -164,7 +163,7 @@ struct Reader<'a> {
     source: &'a mut dyn Source,
     scope: &'a Scope,
     namespaces: &'a [String],
-    decoder: &'a Decoder,
+    decoder: &'a Objects,
     reveal: bool,
     revision: Option<i64>,
     revisions: Vec<Revision>,
@@ -215,7 +214,7 @@ impl Reader<'_> {
             }
             revisions.push(match record {
                 Record::Put(entry) => {
-                    let judged = decoder.judge(&location.resource, entry.key, entry.stored());
+                    let judged = decoder.judge(&location.resource, entry);
                     let mut finding = Box::new(Finding::new(entry, &location, judged));
                     let mut note = |not: &NotShown| {
                         if not.judged.status == Some(Status::Unreadable) {

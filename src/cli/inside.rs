@@ -10,6 +10,7 @@ use super::{Ctx, configuration, open};
 use crate::config::{ConfigSet, Loaded};
 use crate::entry::Entry;
 use crate::kms::Plugins;
+use crate::objects::Objects;
 use crate::report::table;
 use crate::source::{KeyRange, Query};
 use crate::storage;
@@ -45,6 +46,19 @@ pub fn configs(ctx: &Ctx) -> Result<Option<ConfigSet>, Failure> {
         }
     }
     Ok(ConfigSet::new(all))
+}
+
+/// What is told of encrypted entries without any of them.
+pub const NO_KEYS: &str = "encrypted, and no --encryption-config was given";
+
+/// What reads objects, with the configurations that `--encryption-config` names, if any.
+///
+/// # Errors
+/// As [`configs`], and when a key does not fit its provider.
+pub fn objects(ctx: &Ctx) -> Result<Objects, Failure> {
+    let configs = configs(ctx)?;
+    let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
+    Ok(Objects::new(transformers.ok_or(NO_KEYS)))
 }
 
 /// The configurations at `place`, which is `NAMESPACE/NAME` of a Secret or config map, an etcd key,

@@ -30,7 +30,6 @@ mod history;
 mod keys;
 mod man;
 mod migrate;
-mod object;
 mod posture;
 mod residue;
 mod restore;

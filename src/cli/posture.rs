@@ -72,7 +72,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         ctx.ui.warn(&format!("core dumps cannot be disabled: {error}"));
     }
     let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
-    let objects = Objects::new(transformers);
+    let objects = Objects::new(transformers.ok_or(super::inside::NO_KEYS));
     let mut source = open::source(ctx)?;
     let info = source.info();
     let scope = open::scope(ctx);

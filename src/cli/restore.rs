@@ -5,12 +5,12 @@ use std::path::Path;
 use super::args::{self, Shared};
 use super::failure::export_failure;
 use super::failure::{Exit, Failure};
-use super::object::Reader;
 use super::observer::Told;
 use super::{Ctx, ending, nothing, open, ui};
 use crate::entry::EntryRef;
 use crate::export::Tree;
 use crate::jobs::restore::{self as job, Decoded, Outcome};
+use crate::objects::Objects;
 use crate::report::restore::{Report, explain};
 use crate::report::{Format, table};
 use crate::resource::{Location, Selector};
@@ -123,7 +123,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
 }
 
 fn plan(ctx: &Ctx, args: &PlanArgs) -> Result<Exit, Failure> {
-    let reader = Reads { reader: Reader::new(ctx, true)?, include_misplaced: false };
+    let reader = Reads { reader: super::inside::objects(ctx)?, include_misplaced: false };
     let mut source = open::source(ctx)?;
     let choices = &args.choices;
     let outcome = judge(ctx, choices, &reader, source.as_mut(), &mut |_, _, _, _| Ok(()))?;
@@ -136,17 +136,14 @@ fn plan(ctx: &Ctx, args: &PlanArgs) -> Result<Exit, Failure> {
 
 /// Reads entries for a restore.
 struct Reads {
-    reader: Reader,
+    reader: Objects,
     /// Objects that are not what their key says are taken for what they are.
     include_misplaced: bool,
 }
 
 impl Reads {
     fn read(&self, entry: EntryRef<'_>, location: &Location<'_>) -> Result<Decoded, String> {
-        let mut shown = self.reader.read(entry, location).map_err(|not| {
-            let how = super::object::stored_as(&not.judged);
-            format!("{} ({how})", not.reason)
-        })?;
+        let mut shown = self.reader.read(entry, location).map_err(|not| not.words())?;
         if let Some(found) = shown.judged.misplaced.as_ref().filter(|_| !self.include_misplaced) {
             return Err(format!("misplaced: {found}"));
         }
@@ -164,7 +161,7 @@ impl Reads {
 pub fn export(ctx: &Ctx, args: &Exporting<'_>, dir: &Path) -> Result<Exit, Failure> {
     let (choices, format) = (args.choices, args.format);
     let include_misplaced = args.include_misplaced;
-    let reader = Reads { reader: Reader::new(ctx, true)?, include_misplaced };
+    let reader = Reads { reader: super::inside::objects(ctx)?, include_misplaced };
     let mut source = open::source(ctx)?;
     let tree = empty_tree(ctx, dir, args.force)?;
     let extension = if format == Format::Json { ".json" } else { ".yaml" };

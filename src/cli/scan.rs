@@ -12,12 +12,13 @@ use super::{Ctx, nothing, ui};
 use crate::config::ConfigSet;
 use crate::entry::{Entry, EntryRef};
 use crate::report::Format;
-use crate::report::causes::Causes;
 use crate::report::scan::{KeyReads, Report};
 use crate::report::table;
 use crate::resource::Sought;
 use crate::scan::place::look;
-use crate::scan::{ByPrefix, ByReading, Counts, Finding, Judge, Judged, Prefixes, Status, Totals};
+use crate::scan::{
+    ByPrefix, ByReading, Causes, Counts, Finding, Judge, Judged, Prefixes, Status, Totals,
+};
 use crate::source::{Census, Query, Source, Visit};
 use crate::storage;
 use crate::transform::Transformers;

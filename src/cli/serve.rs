@@ -75,8 +75,13 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     }
     let location = pieces.info().location;
     let at = pieces.opened().map(|visit| visit.revision).or(revision);
-    let api =
-        Api::new(pieces, Objects::new(transformers), open::scope(ctx), args.reveal, revision)?;
+    let api = Api::new(
+        pieces,
+        Objects::new(transformers.ok_or(super::inside::NO_KEYS)),
+        open::scope(ctx),
+        args.reveal,
+        revision,
+    )?;
     api.catalogue().notes.iter().for_each(|note| ctx.ui.warn(note));
 
     let cannot = |e: &(dyn std::error::Error + 'static)| Failure::new("cannot serve").because(e);

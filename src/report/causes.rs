@@ -1,71 +1,21 @@
 //! Many entries with one cause make one line: how many, and the first by name.
 
-use std::collections::BTreeMap;
-
 use super::table;
+use crate::scan::{Cause, Causes};
 
-/// Names that a line gives; what lists everything names them all.
-const NAMED: usize = 3;
 /// Lines that are told.
 const TOLD: usize = 20;
-/// Different causes that are remembered. Causes that name one entry each are no cause of many.
-const REMEMBERED: usize = 1000;
-
-/// Entries by what is wrong with them.
-#[derive(Debug, Default)]
-pub struct Causes {
-    causes: BTreeMap<String, Cause>,
-    /// Entries of causes that are too many to remember.
-    others: u64,
-}
-
-#[derive(Debug, Default)]
-struct Cause {
-    entries: u64,
-    /// The first in the order of keys, whatever order they come in.
-    first: Vec<Vec<u8>>,
-}
 
 impl Causes {
-    /// Notes an entry.
-    pub fn add(&mut self, key: &[u8], cause: &str) {
-        if !self.causes.contains_key(cause) && self.causes.len() >= REMEMBERED {
-            self.others += 1;
-            return;
-        }
-        let found = match self.causes.get_mut(cause) {
-            Some(found) => found,
-            None => self.causes.entry(cause.to_owned()).or_default(),
-        };
-        found.entries += 1;
-        let place = found.first.partition_point(|k| k.as_slice() < key);
-        if place < NAMED {
-            found.first.insert(place, key.to_vec());
-            found.first.truncate(NAMED);
-        }
-    }
-
-    /// Whether nothing was noted.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.causes.is_empty()
-    }
-
-    /// Whether one of the causes is such a one.
-    #[must_use]
-    pub fn any(&self, is: impl Fn(&str) -> bool) -> bool {
-        self.causes.keys().any(|cause| is(cause))
-    }
-
     /// A sentence for each cause, by the first key that has it: `<what> <key>: <cause>`, or for
     /// several entries `<what> <n> entries: <cause>: <key>, …`.
     #[must_use]
     pub fn lines(&self, what: &str) -> Vec<String> {
-        let mut causes: Vec<_> = self.causes.iter().collect();
-        causes.sort_by(|a, b| a.1.first.cmp(&b.1.first));
+        let causes = self.sorted();
         let mut lines: Vec<String> =
             causes.iter().take(TOLD).map(|(text, cause)| line(what, text, cause)).collect();
-        let more: u64 = causes.iter().skip(TOLD).map(|(_, c)| c.entries).sum::<u64>() + self.others;
+        let more: u64 =
+            causes.iter().skip(TOLD).map(|(_, c)| c.entries).sum::<u64>() + self.others();
         if more > 0 {
             lines.push(format!("{what} {} more, for other reasons", table::entries(more)));
         }
@@ -116,6 +66,5 @@ mod tests {
         let lines = causes.lines("unreadable:");
         assert_eq!(lines.len(), 21);
         assert_eq!(lines[20], "unreadable: 2,980 entries more, for other reasons");
-        assert!(causes.causes.len() <= REMEMBERED);
     }
 }

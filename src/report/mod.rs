@@ -4,13 +4,14 @@
 
 #[cfg(feature = "cli")]
 pub mod backups;
-pub mod causes;
+mod causes;
 pub mod diff;
 pub mod doctor;
 pub mod history;
 pub mod keys;
 #[cfg(feature = "live")]
 pub mod migrate;
+pub mod objects;
 mod page;
 #[cfg(feature = "cli")]
 pub mod posture;

@@ -6,6 +6,7 @@ use super::place::Misplaced;
 use crate::envelope::{Envelope, Provider, Version};
 use crate::resource::Location;
 pub use crate::transform::Status;
+use crate::visible::visible;
 
 /// How one entry is stored and what that means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,30 @@ impl<'a> Judged<'a> {
             reason: self.reason.map(own),
             misplaced: self.misplaced,
         }
+    }
+
+    /// How it is stored, for people: `secretbox v1 key secret-key-1, stale`.
+    #[must_use]
+    pub fn stored_as(&self) -> String {
+        use std::fmt::Write as _;
+        let mut text = match self.provider {
+            Provider::Identity => "stored unencrypted".to_owned(),
+            provider => format!("encrypted by {provider}"),
+        };
+        // Writing to a String cannot fail.
+        if let Some(version) = self.version {
+            let _ = write!(text, " {}", version.as_str());
+        }
+        if let Some(name) = &self.key_name {
+            let _ = write!(text, " key {}", visible(name));
+        }
+        if let Some(id) = &self.kms_key_id {
+            let _ = write!(text, " (key ID {})", visible(id));
+        }
+        if let Some(status) = self.status {
+            let _ = write!(text, ", {}", status.as_str());
+        }
+        text
     }
 
     /// Why it is not simply current: where it belongs if it is misplaced, then what its status

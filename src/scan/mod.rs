@@ -1,11 +1,13 @@
 //! Folds entries into findings: how is every entry stored. Streams, prints nothing, and keeps
 //! only counts unless a list was asked for.
 
+mod causes;
 mod configured;
 mod follow;
 mod judge;
 pub mod place;
 
+pub use causes::{Cause, Causes};
 pub use configured::{ByPrefix, ByReading, Reads, how};
 pub use follow::Follower;
 pub use judge::{Judge, Judged, Prefixes};

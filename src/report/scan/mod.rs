@@ -12,6 +12,7 @@ use crate::report::text::cell;
 use crate::report::{Format, wire};
 use crate::scan::{Counts, Finding, GroupKey, Status, Tally};
 use crate::source::{SourceInfo, Visit};
+use crate::visible::label;
 
 /// A finished scan.
 pub struct Report<'a> {
@@ -427,9 +428,4 @@ fn group_table(groups: &[(&GroupKey, Tally)], with_status: bool, color: bool) ->
         t.row(row, mark);
     }
     t
-}
-
-/// Escapes a label value (Prometheus text format 0.0.4); control characters are shown as escapes.
-fn label(text: &str) -> String {
-    table::visible(text).replace('\\', "\\\\").replace('"', "\\\"")
 }
