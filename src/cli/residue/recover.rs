@@ -12,9 +12,9 @@ use crate::entry::EntryRef;
 use crate::envelope::Envelope;
 use crate::export::{Tree, clean, top};
 use crate::forensics::residue::{Bytes, Finding};
-use crate::report::causes::Causes;
 use crate::report::table;
 use crate::resource::Scope;
+use crate::scan::Causes;
 use crate::storage;
 use crate::transform::Transformers;
 
