@@ -21,6 +21,7 @@ mod exporter;
 mod fuzz;
 mod get;
 mod harness;
+mod hints;
 mod history;
 mod hostile;
 mod interrupt;
