@@ -11,11 +11,8 @@ use zeroize::Zeroizing;
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::{Ctx, open, stdin, ui};
+use crate::jobs::encode as job;
 use crate::report::table;
-use crate::resource::is_namespaced;
-use crate::resource::kind::builtin;
-use crate::secret::Plaintext;
-use crate::storage;
 
 /// Options of `encode`.
 #[derive(Debug, clap::Args)]
@@ -76,38 +73,17 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         return Err(Failure::usage("the bytes to store are not for a terminal")
             .hint("pipe them on, or write them to a file with --out"));
     }
-    let mut object = read(args)?;
-    let encoded = storage::encode(&object)
-        .map_err(|e| Failure::new("the object cannot be encoded").because(&e));
-    let key = key(ctx, args, &object);
-    storage::wipe(&mut object);
-    let plain = Plaintext::new(encoded?.to_vec());
-    let key = key?;
+    let given = args.key.as_ref().map(|key| key.as_bytes().to_vec());
+    let namespaces = ctx.global.namespace.clone();
+    let options = job::Options { scope: open::scope(ctx), namespaces, key: given };
+    let encoded = job::run(read(args)?, &options)?;
     let configs = crate::cli::inside::configs(ctx)?;
-    let value = match &configs {
-        None => Zeroizing::new(plain.expose().to_vec()),
-        Some(set) => {
-            let key = key.as_deref().ok_or_else(|| {
-                Failure::usage("the etcd key of this kind is not known")
-                    .hint("give it with --key: it is authenticated with the value")
-            })?;
-            let location = open::scope(ctx).locate_named(key);
-            let transformers = open::transformers(ctx, set)?;
-            let resource = transformers.for_resource(&location.resource);
-            let value = resource
-                .write(key, &plain)
-                .map_err(|e| Failure::new("the value cannot be encrypted").because(&e))?;
-            // A value that nobody can read again must never leave this program.
-            let back = resource
-                .read(key, &value)
-                .map_err(|e| Failure::new("the encrypted value cannot be read back").because(&e))?;
-            if !back.plaintext.same(&plain) {
-                return Err(Failure::new("the encrypted value reads back differently"));
-            }
-            Zeroizing::new(value)
-        }
+    let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
+    let value = match &transformers {
+        None => Zeroizing::new(encoded.plaintext.expose().to_vec()),
+        Some(transformers) => encoded.encrypt(transformers, &options)?,
     };
-    if let Some(key) = &key {
+    if let Some(key) = &encoded.key {
         ctx.ui.note(&format!("etcd key {}", table::visible(&String::from_utf8_lossy(key))));
     }
     if let Some(path) = &args.out {
@@ -148,42 +124,4 @@ fn read(args: &Args) -> Result<Value, Failure> {
             .map_or_else(String::new, |l| format!(" at line {} column {}", l.line(), l.column()));
         Failure::new(format!("{name} is neither YAML nor JSON of one object{place}"))
     })
-}
-
-/// The etcd key: `--key`, or where the API server keeps such an object.
-fn key(ctx: &Ctx, args: &Args, object: &Value) -> Result<Option<Vec<u8>>, Failure> {
-    let inside = object["metadata"]["namespace"].as_str();
-    let asked_for = &ctx.global.namespace;
-    if let Some(inside) = inside.filter(|_| !asked_for.is_empty())
-        && !asked_for.iter().any(|n| n == inside)
-    {
-        return Err(Failure::new(format!(
-            "the object is of namespace {inside}, not {}",
-            asked_for.join(", ")
-        )));
-    }
-    let text = if let Some(key) = &args.key {
-        let Some(text) = key.to_str() else { return Ok(Some(key.as_bytes().to_vec())) };
-        text.to_owned()
-    } else {
-        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let kind = builtin(&word(&object["apiVersion"]), &word(&object["kind"]));
-        let name = word(&object["metadata"]["name"]);
-        let Some(resource) = kind.filter(|_| !name.is_empty()) else { return Ok(None) };
-        let namespace = inside.map_or_else(String::new, |namespace| format!("{namespace}/"));
-        format!("{resource}/{namespace}{name}")
-    };
-    let named = open::keys(ctx, std::slice::from_ref(&text))?;
-    let key =
-        named.into_iter().filter(|key| !key.is_prefix).find_map(|k| k.keys.into_iter().next());
-    let key = key.ok_or_else(|| Failure::usage(format!("`{text}` is no key of an object")))?;
-    let location = open::scope(ctx).locate_named(&key);
-    if args.key.is_none()
-        && location.namespace.is_none()
-        && is_namespaced(&location.resource) == Some(true)
-    {
-        return Err(Failure::new(format!("the object of {} has no namespace", location.resource))
-            .hint("give it with -n NAMESPACE"));
-    }
-    Ok(Some(key))
 }

@@ -11,12 +11,15 @@ pub mod backups;
 pub mod confirm;
 pub mod diff;
 pub mod doctor;
+pub mod encode;
 #[cfg(feature = "cli")]
 pub mod exporter;
 pub mod holdings;
 #[cfg(feature = "cli")]
 pub mod posture;
 pub mod restore;
+pub mod rewrite;
+pub mod rotate;
 mod select;
 
 /// Is told what a job meets while it runs.

@@ -1,8 +1,6 @@
 //! `atrest config rotate`.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -13,10 +11,10 @@ use crate::cli::Ctx;
 use crate::cli::args::{self, Shared};
 use crate::cli::configuration;
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::open::{self, Selection};
+use crate::cli::open;
 use crate::config::{self, EncryptionConfig, LoadError, RotateError, Rotated, Step, Which};
-use crate::envelope::{Envelope, Provider};
-use crate::resource::Selector;
+use crate::envelope::Provider;
+use crate::jobs::rotate as job;
 
 /// Options of `config rotate`. The configuration is that of `--encryption-config`.
 #[derive(Debug, clap::Args)]
@@ -199,12 +197,15 @@ fn check_unused(
         return Err(Failure::new(format!("cannot tell whether something is stored under {what}"))
             .hint("give the source (--endpoints, --snapshot, …), or --force if you know that nothing is"));
     }
-    let usage = usage(ctx, old, rotated)?;
-    if !usage.damage.is_empty() && !args.force {
+    let mut source = open::source(ctx)?;
+    let options = job::Options { scope: open::scope(ctx), old, rotated };
+    let usage = job::run(source.as_mut(), &options)?;
+    let damage = &usage.visit.damage;
+    if !damage.is_empty() && !args.force {
         let mut failure = Failure::new(format!(
             "parts of the source cannot be read, so something may still be stored under {what}"
         ));
-        failure.causes = usage.damage;
+        failure.causes = damage.iter().map(|d| format!("{}: {}", d.location, d.what)).collect();
         return Err(failure);
     }
     if !usage.entries.is_empty() {
@@ -222,66 +223,10 @@ fn check_unused(
     }
     ctx.ui.note(&format!(
         "nothing is stored under {what} at revision {} of {}",
-        usage.revision, usage.location
+        usage.visit.revision,
+        source.info().location
     ));
     Ok(())
-}
-
-struct Usage {
-    /// Entries by resource.
-    entries: BTreeMap<String, u64>,
-    damage: Vec<String>,
-    revision: i64,
-    location: String,
-}
-
-/// What is stored under the key that goes. Every key below the prefix is looked at, whatever
-/// `--resource` says: a resource that left the configuration may still be stored under it.
-fn usage(ctx: &Ctx, old: &EncryptionConfig, rotated: &Rotated) -> Result<Usage, Failure> {
-    let selection = Selection {
-        resources: vec![Selector::All],
-        namespaces: Vec::new(),
-        ..open::selection(ctx, None)?
-    };
-    let mut source = open::source(ctx)?;
-    let mut entries: BTreeMap<String, u64> = BTreeMap::new();
-    let mut concerned: HashMap<String, bool> = HashMap::new();
-    let visit = source.visit(&selection.query(None, false), &mut |entry| {
-        let Some(location) = selection.locate(entry.key) else { return ControlFlow::Continue(()) };
-        let resource = location.resource.as_ref();
-        if location.internal || !is_under(entry.stored(), old, rotated) {
-            return ControlFlow::Continue(());
-        }
-        // The same name elsewhere in the file may be another key.
-        let concerns = *concerned.entry(resource.to_owned()).or_insert_with(|| {
-            let serving = old.serving(resource);
-            let changed = serving.providers.iter().any(|s| rotated.entries.contains(&s.entry));
-            // What no entry serves any more cannot be read without the key either. Plaintext can.
-            changed || (serving.is_implied_identity() && rotated.provider != Provider::Identity)
-        });
-        if concerns {
-            *entries.entry(resource.to_owned()).or_default() += 1;
-        }
-        ControlFlow::Continue(())
-    })?;
-    Ok(Usage {
-        entries,
-        damage: visit.damage.iter().map(|d| format!("{}: {}", d.location, d.what)).collect(),
-        revision: visit.revision,
-        location: source.info().location,
-    })
-}
-
-/// Whether a stored value was written by the provider and key that goes.
-fn is_under(value: &[u8], old: &EncryptionConfig, rotated: &Rotated) -> bool {
-    let envelope = Envelope::of(value);
-    if envelope.provider != rotated.provider {
-        return false;
-    }
-    let Some(name) = &rotated.name else { return true };
-    let of_this = old.providers().filter(|s| s.provider.provider() == envelope.provider);
-    let known: Vec<&str> = of_this.flat_map(|s| s.provider.names()).collect();
-    envelope.split(known).is_some_and(|(n, _)| n == name.as_bytes())
 }
 
 fn words(provider: Provider, name: Option<&str>) -> String {

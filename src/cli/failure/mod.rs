@@ -1,6 +1,7 @@
 //! The one place where errors become words, hints and exit codes; a file for each family of
 //! errors.
 
+mod encode;
 mod etcd;
 mod export;
 mod file;
