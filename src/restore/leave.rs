@@ -88,7 +88,7 @@ fn made_with_the_cluster(
         }
         ("services" | "endpoints" | "endpointslices.discovery.k8s.io", "default", "kubernetes")
         | ("servicecidrs.networking.k8s.io", _, "kubernetes")
-        | ("configmaps", _, "kube-root-ca.crt")
+        | ("configmaps", _, "kube-root-ca.crt" | "openshift-service-ca.crt")
         | (
             "configmaps",
             "kube-system",
