@@ -16,6 +16,16 @@ pub fn visible(text: &str) -> String {
     out
 }
 
+/// The first `most` characters of foreign words, fit for a line of text.
+#[must_use]
+pub fn shortened(text: &str, most: usize) -> String {
+    let mut out: String = text.chars().take(most).flat_map(char::escape_debug).collect();
+    if text.chars().count() > most {
+        out.push('…');
+    }
+    out
+}
+
 /// A label's value in Prometheus' text formats, without its quotes: backslash, quote and line feed
 /// as these have them (prometheus/docs `content/docs/instrumenting/exposition_formats.md`), and
 /// what [`visible`] escapes as it does, since a terminal may show it.

@@ -198,14 +198,14 @@ fn prefix(ctx: &Ctx, selection: &Selection, holdings: &Holdings) -> Failure {
         (Some(held), _) => format!(
             "--prefix is the API server's --etcd-prefix, here {held}; -n and --resource narrow"
         ),
-        // No API server's prefix has two slashes: a proxy's namespace that ends with one was put
-        // before it.
-        (None, Some(first)) if namespace.is_empty() && first.contains("//") => {
-            let before = first.find("//").map_or("", |at| &first[..=at]);
-            format!("name it: --proxy-namespace {before}; or --allow-empty, if empty is fine")
-        }
         (None, Some(first)) if namespace.is_empty() => {
-            format!("name it: --prefix {first}; or --allow-empty, if empty is fine")
+            // No API server's prefix has two slashes: a proxy's namespace that ends with one was
+            // put before it.
+            let (option, name) = match first.find("//") {
+                Some(at) => ("--proxy-namespace", &first[..=at]),
+                None => ("--prefix", first.as_str()),
+            };
+            format!("name it: {option} {name}; or --allow-empty, if empty is fine")
         }
         _ => "--allow-empty says that empty is fine".to_owned(),
     })

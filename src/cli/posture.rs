@@ -9,7 +9,6 @@ use super::failure::{Exit, Failure};
 use super::observer::Told;
 use super::{Ctx, ending, open, ui};
 use crate::jobs::posture::{self as job, Options, Outcome};
-use crate::objects::Objects;
 use crate::posture::FINDINGS;
 use crate::report::posture::Report;
 use crate::report::{Format, table};
@@ -65,14 +64,7 @@ fn finding(text: &str) -> Result<String, String> {
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let configs = super::inside::configs(ctx)?;
-    if configs.is_none()
-        && let Err(error) = crate::secret::harden()
-    {
-        ctx.ui.warn(&format!("core dumps cannot be disabled: {error}"));
-    }
-    let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
-    let objects = Objects::new(transformers.ok_or(super::inside::NO_KEYS));
+    let objects = super::inside::objects(ctx)?;
     let mut source = open::source(ctx)?;
     let info = source.info();
     let scope = open::scope(ctx);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::{Ctx, ending, open};
-use crate::objects::Objects;
 use crate::serve::{Api, Identity, KubeconfigError, Server};
 use crate::source::pieces;
 
@@ -60,13 +59,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("{listen} can be reached by other machines"))
             .hint("listen on 127.0.0.1, or add --allow-remote"));
     }
-    let configs = super::inside::configs(ctx)?;
-    if configs.is_none()
-        && let Err(error) = crate::secret::harden()
-    {
-        ctx.ui.warn(&format!("core dumps cannot be disabled: {error}"));
-    }
-    let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
+    let objects = super::inside::objects(ctx)?;
     let revision = ctx.global.revision;
     let pieces = pieces::of(open::source(ctx)?, revision)?;
     if let Some(visit) = pieces.opened() {
@@ -75,13 +68,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     }
     let location = pieces.info().location;
     let at = pieces.opened().map(|visit| visit.revision).or(revision);
-    let api = Api::new(
-        pieces,
-        Objects::new(transformers.ok_or(super::inside::NO_KEYS)),
-        open::scope(ctx),
-        args.reveal,
-        revision,
-    )?;
+    let api = Api::new(pieces, objects, open::scope(ctx), args.reveal, revision)?;
     api.catalogue().notes.iter().for_each(|note| ctx.ui.warn(note));
 
     let cannot = |e: &(dyn std::error::Error + 'static)| Failure::new("cannot serve").because(e);

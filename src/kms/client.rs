@@ -17,6 +17,7 @@ use super::{KmsError, Sealed};
 use crate::config::{Kms, Socket};
 use crate::envelope::Version;
 use crate::secret::KeyMaterial;
+use crate::visible::shortened;
 
 /// Calls in flight to one plugin. An HSM behind it will not take more kindly.
 const CONCURRENT: usize = 16;
@@ -254,9 +255,5 @@ fn deepest(error: &dyn std::error::Error) -> String {
 
 /// A plugin's words, fit for a line of text.
 fn shown(text: &str) -> String {
-    let mut out: String = text.chars().take(MESSAGE_SHOWN).flat_map(char::escape_debug).collect();
-    if text.chars().count() > MESSAGE_SHOWN {
-        out.push('…');
-    }
-    out
+    shortened(text, MESSAGE_SHOWN)
 }

@@ -8,6 +8,7 @@ use super::kms_v2::{Object, SourceType};
 use super::list::{List, Place, ResourceTransformers, Status, Verdict};
 use crate::envelope::{Envelope, Provider, Version};
 use crate::kms::KmsError;
+use crate::visible::shortened;
 
 /// Characters of a stored name that a reason repeats. A damaged value may name anything.
 const NAME_SHOWN: usize = 80;
@@ -219,10 +220,5 @@ pub(super) fn unreadable(all: &ResourceTransformers, envelope: &Envelope<'_>) ->
 
 /// A stored name, fit for a line of text.
 pub(super) fn shown(name: &[u8]) -> String {
-    let text = String::from_utf8_lossy(name);
-    let mut out: String = text.chars().take(NAME_SHOWN).flat_map(char::escape_debug).collect();
-    if text.chars().count() > NAME_SHOWN {
-        out.push('…');
-    }
-    out
+    shortened(&String::from_utf8_lossy(name), NAME_SHOWN)
 }
