@@ -11,7 +11,7 @@ use super::failure::{Exit, Failure, export_failure};
 use super::open::{self, Selection};
 use super::progress::Progress;
 use super::restore::Exporting;
-use super::{Ctx, nothing, ui};
+use super::{Ctx, ending, nothing, ui};
 use crate::entry::EntryRef;
 use crate::export::{Tree, clean, top};
 use crate::objects::{Hollow, Objects, Shown};
@@ -173,7 +173,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     for note in &notes {
         ctx.ui.note(note);
     }
-    super::report_damage(ctx, &damage);
+    ending::damage(ctx, &damage);
     if let Some(dir) = &args.out {
         ctx.ui.note(&format!(
             "{} written to {}",

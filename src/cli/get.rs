@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
-use super::{Ctx, nothing, open, ui};
+use super::{Ctx, ending, nothing, open, ui};
 use crate::entry::Entry;
 use crate::objects::Objects;
 use crate::report::objects::{fields, list};
@@ -94,10 +94,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         found.push(entry.to_entry());
         ControlFlow::Continue(())
     })?;
-    for note in &visit.notes {
-        ctx.ui.note(note);
-    }
-    super::report_damage(ctx, &visit.damage);
+    ending::notes(ctx, &visit);
+    ending::damage(ctx, &visit.damage);
 
     let mut exit = if visit.damage.is_empty() { Exit::Ok } else { Exit::Partial };
     let mut items = Vec::new();

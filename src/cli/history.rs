@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
-use super::{Ctx, nothing, open, ui};
+use super::{Ctx, ending, nothing, open, ui};
 use crate::forensics::changes::Contents;
 use crate::objects::{NotShown, Objects};
 use crate::report::history::{Report, Revision};
@@ -100,9 +100,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     }
     let visit = reader.read(crate::resource::merge_ranges(ranges))?;
     let Reader { revisions, unread, no_objects, .. } = reader;
-    for note in &visit.notes {
-        ctx.ui.note(note);
-    }
+    ending::notes(ctx, &visit);
     let with_keys = !ctx.global.encryption_config.is_empty();
     if unread > 0 {
         let what = format!(
@@ -116,12 +114,12 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         }
     }
     if let Some(failure) = not_there(ctx, source.as_mut(), &targets, &revisions) {
-        super::report_damage(ctx, &visit.damage);
+        ending::damage(ctx, &visit.damage);
         return Err(failure);
     }
     let report = Report { source: &info, visit: &visit, revisions: &revisions };
     ui::print(|out| report.write(format, ctx.ui.color, out))?;
-    super::report_damage(ctx, &visit.damage);
+    ending::damage(ctx, &visit.damage);
     for line in no_objects.lines("unreadable:") {
         ctx.ui.warn(&line);
     }

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::open::Selection;
-use super::{Ctx, nothing, open, ui};
+use super::{Ctx, ending, nothing, open, ui};
 use crate::config::{ConfigSet, Provider as Configured};
 use crate::entry::EntryRef;
 use crate::envelope::{Provider, Version};
@@ -97,11 +97,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let Counted { census, mut visit, with_history } = counted;
     let judged = selection.judged(configs.as_ref().map(ConfigSet::resources));
     visit.damage.extend(open::unexamined(ctx, &judged));
-    for note in &visit.notes {
-        ctx.ui.note(note);
-    }
+    ending::notes(ctx, &visit);
     if let Err(nothing) = nothing::check(ctx, source.as_mut(), &selection, &sought) {
-        super::report_damage(ctx, &visit.damage);
+        ending::damage(ctx, &visit.damage);
         return Err(nothing);
     }
     let plugins = configs.as_ref().map(plugin_keys).unwrap_or_default();
@@ -123,7 +121,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         keys: &keys,
     };
     ui::print(|out| report.write(format, ctx.ui.color, out))?;
-    super::report_damage(ctx, &visit.damage);
+    ending::damage(ctx, &visit.damage);
     let safe = keys.iter().any(|k| k.safe_to_remove && k.configured == Some(true));
     if safe || keys.iter().any(|k| k.key_id_needed == Some(false)) {
         ctx.ui.note("what nothing needs here, backups taken earlier may still need");

@@ -13,7 +13,7 @@ use super::args::{self, Shared};
 use super::failure::{self, Exit, Failure};
 use super::open::{self, Selection};
 use super::progress::Progress;
-use super::{Ctx, apiserver, interrupt, nothing, ui};
+use super::{Ctx, apiserver, ending, interrupt, nothing, ui};
 use crate::config::ConfigSet;
 use crate::entry::Entry;
 use crate::migrate::apply::{MAX_OPS, Outcome, Pace, Stop, apply};
@@ -140,7 +140,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     checks::confirm(&configs, &args.confirm_config)?;
     let transformers = open::transformers(ctx, &configs)?.try_keys(args.try_keys);
     let selection = open::selection(ctx, Some(configs.resources()))?;
-    super::report_damage(ctx, &open::unexamined(ctx, &selection));
+    ending::damage(ctx, &open::unexamined(ctx, &selection));
     let mut live = open::live(ctx)?;
     nothing::look(ctx, &mut live, &selection)?;
     let servers = servers::known(ctx, args, &mut live, &selection, &transformers)?;
@@ -154,9 +154,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         ctx.ui.warn(&warning);
     }
     let alarms = checks::alarms(ctx, &live, args.apply)?;
-    for note in &visit.notes {
-        ctx.ui.note(note);
-    }
+    ending::notes(ctx, &visit);
     let written_by = plan
         .self_test()
         .map_err(|e| Failure::new(format!("the write provider cannot be used: {e}")))?;

@@ -278,11 +278,6 @@ fn one_source(ctx: &Ctx) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Every part of a source that could not be read, on stderr.
-fn report_damage(ctx: &Ctx, damage: &[crate::source::Damage]) {
-    ending::damage(ctx, damage);
-}
-
 /// clap prints `error: …` itself and exits 2; help and version exit 0, if anyone gets them.
 fn usage(e: &clap::Error, program: &clap::Command, command: &[String]) -> ExitCode {
     if let Some(failure) = not_taken(e, program, command) {

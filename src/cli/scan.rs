@@ -8,7 +8,7 @@ use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::open::{self, Selection};
 use super::progress::Progress;
-use super::{Ctx, nothing, ui};
+use super::{Ctx, ending, nothing, ui};
 use crate::config::ConfigSet;
 use crate::entry::{Entry, EntryRef};
 use crate::report::Format;
@@ -164,15 +164,13 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         folder.look(source.as_mut(), visit.revision, transformers)?;
     }
     let Folder { counts, entries, unreadable, unknown, misplaced, mut sought, .. } = folder;
-    for note in &visit.notes {
-        ctx.ui.note(note);
-    }
+    ending::notes(ctx, &visit);
     let totals = counts.totals();
     if ctx.global.namespace.is_empty() {
         counts.groups().iter().for_each(|(group, _)| sought.saw_resource(&group.resource));
     }
     if let Err(nothing) = nothing::check(ctx, source.as_mut(), &selection, &sought) {
-        super::report_damage(ctx, &visit.damage);
+        ending::damage(ctx, &visit.damage);
         return Err(nothing);
     }
     drop(source);
@@ -205,7 +203,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     }
     name_causes(ctx, "current or stale, unknown:", &unknown, list);
     name_misplaced(ctx, &misplaced, totals.misplaced);
-    super::report_damage(ctx, &visit.damage);
+    ending::damage(ctx, &visit.damage);
     if args.fail_on.iter().any(|f| f.count(&totals) > 0) {
         return Ok(Exit::Found);
     }

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::failure::{Exit, Failure};
 use super::open::{self, Selection};
 use super::progress::Progress;
-use super::{Ctx, interrupt, nothing, scan, ui};
+use super::{Ctx, ending, interrupt, nothing, scan, ui};
 use crate::config::ConfigSet;
 use crate::entry::EntryRef;
 use crate::report::Format;
@@ -72,7 +72,7 @@ pub fn run(ctx: &Ctx, args: &scan::Args) -> Result<Exit, Failure> {
         );
     }
     let unexamined = open::unexamined(ctx, &judged);
-    super::report_damage(ctx, &unexamined);
+    ending::damage(ctx, &unexamined);
     let mut live = open::live(ctx)?;
     nothing::look(ctx, &mut live, &selection)?;
     let mut watch = Watch {
@@ -196,9 +196,7 @@ impl Watch<'_> {
         }
         let visit = visit?;
         self.revision = visit.revision;
-        for note in &visit.notes {
-            self.ctx.ui.note(note);
-        }
+        ending::notes(self.ctx, &visit);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ pub mod keys;
 pub mod residue;
 
 use crate::config::EncryptionConfig;
-use crate::envelope::ENCRYPTED_PREFIX;
+use crate::envelope::{ENCRYPTED_PREFIX, Envelope};
 use crate::resource::{Location, Scope, Selector};
 use crate::source::Query;
 
@@ -54,6 +54,14 @@ impl Targets {
     #[must_use]
     pub fn wants_encrypted(&self) -> bool {
         self.encrypted
+    }
+
+    /// Whether a whole stored value is one of those looked for, object or not: `Some(true)` when
+    /// encrypted.
+    #[must_use]
+    pub fn takes(&self, value: &[u8]) -> Option<bool> {
+        let encrypted = !Envelope::of(value).is_plaintext();
+        (self.encrypted || !encrypted).then_some(encrypted)
     }
 
     /// Whether a value that begins so is one of those looked for: `Some(true)` when encrypted.

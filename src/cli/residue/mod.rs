@@ -3,6 +3,7 @@
 mod recover;
 mod search;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ use clap::ValueEnum;
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::open::Selection;
-use super::{Ctx, nothing, open, ui};
+use super::{Ctx, ending, nothing, open, ui};
 use crate::config::ConfigSet;
 use crate::forensics::Targets;
 use crate::forensics::residue::{self, Bytes, Finding, Totals};
@@ -90,11 +91,23 @@ struct Found<'r> {
     /// Encrypted values, which are no residue.
     encrypted: u64,
     /// Keys of encrypted values: they are there, and were examined.
-    keys: std::collections::BTreeSet<Vec<u8>>,
+    keys: BTreeSet<Vec<u8>>,
     recovery: Option<&'r mut Recovery>,
 }
 
-impl Found<'_> {
+impl<'r> Found<'r> {
+    fn new(targets: &'r Targets, recovery: Option<&'r mut Recovery>) -> Self {
+        Self {
+            targets,
+            findings: Vec::new(),
+            totals: Totals::default(),
+            all: Totals::default(),
+            encrypted: 0,
+            keys: BTreeSet::new(),
+            recovery,
+        }
+    }
+
     fn take(&mut self, finding: Finding, bytes: Bytes<'_>) {
         if finding.encrypted {
             let Some(key) = finding.key.as_deref().filter(|key| self.targets.lists(key)) else {
@@ -135,15 +148,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         targets = targets.with_encrypted();
         recovery = Some(self::recovery(ctx, dir, args, &targets, configs.as_ref())?);
     }
-    let mut found = Found {
-        targets: &targets,
-        findings: Vec::new(),
-        totals: Totals::default(),
-        all: Totals::default(),
-        encrypted: 0,
-        keys: std::collections::BTreeSet::new(),
-        recovery: recovery.as_mut(),
-    };
+    let mut found = Found::new(&targets, recovery.as_mut());
     let mut searched = search::search(ctx, &targets, &mut found)?;
     searched.visit.damage.extend(elsewhere);
     let Found { findings, totals, all, keys, .. } = found;
@@ -152,9 +157,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         ctx.ui.note(&recovery.summary(dir));
         recovery.attribution().iter().for_each(|line| ctx.ui.note(line));
     }
-    for note in &searched.visit.notes {
-        ctx.ui.note(note);
-    }
+    ending::notes(ctx, &searched.visit);
     is_there(ctx, &selection, &searched, &targets, &findings, &keys)?;
     let remedy =
         residue::remedy(searched.head.sum(), &all, searched.visit.revision, searched.examined);
@@ -171,7 +174,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         list: args.list,
     };
     ui::print(|out| report.write(format, ctx.ui.color, out))?;
-    super::report_damage(ctx, &searched.visit.damage);
+    ending::damage(ctx, &searched.visit.damage);
 
     let residue = all.sum() > 0;
     let matched = args.fail_on.iter().any(|f| match f {
@@ -209,7 +212,7 @@ fn is_there(
     searched: &search::Searched,
     targets: &Targets,
     findings: &[Finding],
-    encrypted: &std::collections::BTreeSet<Vec<u8>>,
+    encrypted: &BTreeSet<Vec<u8>>,
 ) -> Result<(), Failure> {
     let mut sought = nothing::sought(ctx, selection);
     let plain = findings.iter().filter_map(|f| f.key.as_deref());
@@ -244,15 +247,7 @@ fn lies_encrypted(
     targets: &Targets,
 ) -> Result<(), Failure> {
     let targets = targets.clone().with_encrypted();
-    let mut found = Found {
-        targets: &targets,
-        findings: Vec::new(),
-        totals: Totals::default(),
-        all: Totals::default(),
-        encrypted: 0,
-        keys: std::collections::BTreeSet::new(),
-        recovery: None,
-    };
+    let mut found = Found::new(&targets, None);
     search::search(ctx, &targets, &mut found)?;
     for location in found.keys.iter().filter_map(|key| selection.locate(key)) {
         sought.saw(&location);

@@ -6,8 +6,8 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::cli::failure::Failure;
-use crate::cli::failure::{chain, export_failure};
+use crate::cli::failure::{Failure, chain, export_failure};
+use crate::cli::inside::NO_KEYS;
 use crate::entry::EntryRef;
 use crate::envelope::Envelope;
 use crate::export::{Tree, clean, top};
@@ -28,13 +28,7 @@ pub struct Recovery {
     seen: HashMap<Option<Vec<u8>>, Seen>,
     /// Encrypted values that are live, by digest: nothing of them is lost.
     live: HashSet<[u8; 32]>,
-    transformers: Option<Transformers>,
-    /// Encrypted values that were decrypted, by what read them and where they lie.
-    decrypted: BTreeMap<(String, &'static str), u64>,
-    /// Encrypted values that no key reads.
-    unread: Causes,
-    /// Encrypted values of which parts are gone, which nothing can decrypt.
-    broken: u64,
+    encrypted: Encrypted,
     /// Whole objects.
     pub objects: u64,
     /// Parts, and what cannot be decoded.
@@ -47,6 +41,44 @@ pub struct Recovery {
 struct Seen {
     contents: HashSet<[u8; 32]>,
     revisions: HashSet<i64>,
+}
+
+/// What became of encrypted values.
+#[derive(Default)]
+struct Encrypted {
+    transformers: Option<Transformers>,
+    /// Decrypted, by what read them and where they lie.
+    decrypted: BTreeMap<(String, &'static str), u64>,
+    /// Those that no key reads.
+    unread: Causes,
+    /// Those of which parts are gone, which nothing can decrypt.
+    broken: u64,
+}
+
+impl Encrypted {
+    /// The plaintext of a finding, if it can be had.
+    fn decrypt(&mut self, finding: &Finding, value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let key = finding.key.as_deref().unwrap_or_default();
+        if finding.partial {
+            self.broken += 1;
+            return None;
+        }
+        let Some(transformers) = &self.transformers else {
+            self.unread.add(key, NO_KEYS);
+            return None;
+        };
+        match transformers.for_resource(&finding.resource).read(key, value) {
+            Ok(opened) => {
+                let by = (opened.used.to_string(), finding.place.as_str());
+                *self.decrypted.entry(by).or_default() += 1;
+                Some(Zeroizing::new(opened.plaintext.expose().to_vec()))
+            }
+            Err(e) => {
+                self.unread.add(key, &chain(&e));
+                None
+            }
+        }
+    }
 }
 
 fn digest(key: &[u8], value: &[u8]) -> [u8; 32] {
@@ -67,10 +99,7 @@ impl Recovery {
             clean,
             seen: HashMap::new(),
             live: HashSet::new(),
-            transformers: None,
-            decrypted: BTreeMap::new(),
-            unread: Causes::default(),
-            broken: 0,
+            encrypted: Encrypted::default(),
             objects: 0,
             parts: 0,
             failure: None,
@@ -79,7 +108,7 @@ impl Recovery {
 
     /// Decrypts what is encrypted.
     pub fn decrypting(mut self, transformers: Option<Transformers>) -> Self {
-        self.transformers = transformers;
+        self.encrypted.transformers = transformers;
         self
     }
 
@@ -90,15 +119,14 @@ impl Recovery {
         }
     }
 
-    /// What could not be decrypted, by cause: nothing where no keys were given and something was
-    /// recovered all the same.
+    /// What could not be decrypted, by cause.
     pub fn unread(&self) -> &Causes {
-        &self.unread
+        &self.encrypted.unread
     }
 
     /// Whether keys were given.
     pub fn has_keys(&self) -> bool {
-        self.transformers.is_some()
+        self.encrypted.transformers.is_some()
     }
 
     /// What was decrypted, and with what, in words.
@@ -107,37 +135,13 @@ impl Recovery {
             let records = table::counted(*n, "encrypted record", "encrypted records");
             format!("{records} from {place} decrypted with {by}")
         };
-        let mut lines: Vec<_> = self.decrypted.iter().map(one).collect();
-        if self.broken > 0 {
-            let records =
-                table::counted(self.broken, "encrypted record is", "encrypted records are");
+        let mut lines: Vec<_> = self.encrypted.decrypted.iter().map(one).collect();
+        let broken = self.encrypted.broken;
+        if broken > 0 {
+            let records = table::counted(broken, "encrypted record is", "encrypted records are");
             lines.push(format!("{records} overwritten in part, which no key can decrypt"));
         }
         lines
-    }
-
-    /// The plaintext of an encrypted finding, if it can be had.
-    fn decrypt(&mut self, finding: &Finding, value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let key = finding.key.as_deref().unwrap_or_default();
-        if finding.partial {
-            self.broken += 1;
-            return None;
-        }
-        let Some(transformers) = &self.transformers else {
-            self.unread.add(key, "encrypted, and no --encryption-config was given");
-            return None;
-        };
-        match transformers.for_resource(&finding.resource).read(key, value) {
-            Ok(opened) => {
-                let by = (opened.used.to_string(), finding.place.as_str());
-                *self.decrypted.entry(by).or_default() += 1;
-                Some(Zeroizing::new(opened.plaintext.expose().to_vec()))
-            }
-            Err(e) => {
-                self.unread.add(key, &chain(&e));
-                None
-            }
-        }
     }
 
     /// What must be known about the directory.
@@ -160,12 +164,11 @@ impl Recovery {
             return;
         }
         let value = if finding.encrypted {
-            let Some(plain) = self.decrypt(finding, &value) else { return };
+            let Some(plain) = self.encrypted.decrypt(finding, &value) else { return };
             plain
         } else {
             value
         };
-        let known = self.seen.entry(finding.key.clone()).or_default();
         // A cluster that was restored from a backup gives revisions out again.
         let again = finding.revision.is_some_and(|r| !known.revisions.insert(r));
         let copy = known.contents.len();

@@ -222,7 +222,7 @@ fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Se
     let mut known = KnownRows::default();
     let Newest { rows: newest, last, revision } = Newest::of(&mut source, targets)?;
     let mut head = Head::default();
-    let mut report = |place, row: i64, revision: i64, key: &[u8], value: &[u8]| {
+    let mut report = |place, row: i64, revision: i64, key: &[u8], value: &[u8], encrypted| {
         let Some(location) = targets.locate(key) else { return };
         let finding = Finding {
             place,
@@ -232,7 +232,7 @@ fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Se
             revision: (revision > 0).then_some(revision),
             size: value.len() as u64,
             partial: false,
-            encrypted: !Envelope::of(value).is_plaintext(),
+            encrypted,
         };
         let whole = 0..value.len();
         found.take(finding, Bytes::new(value, 0, std::slice::from_ref(&whole)));
@@ -242,20 +242,20 @@ fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Se
             return ControlFlow::Continue(());
         }
         // An empty value is a deletion's, or no object at all.
-        let plain = |v: &[u8]| {
-            !v.is_empty() && (targets.wants_encrypted() || Envelope::of(v).is_plaintext())
-        };
+        let takes = |v: &[u8]| targets.takes(v).filter(|_| !v.is_empty());
         let (value, old_value) = (row.value.0, row.old_value.0);
-        if plain(value) || plain(old_value) {
+        let (of_value, of_old_value) = (takes(value), takes(old_value));
+        if of_value.is_some() || of_old_value.is_some() {
             known.add(&row);
         }
-        if plain(old_value) {
-            report(Place::KineOldValue, row.id, row.prev_revision, row.name, old_value);
+        if let Some(encrypted) = of_old_value {
+            let revision = row.prev_revision;
+            report(Place::KineOldValue, row.id, revision, row.name, old_value, encrypted);
         }
-        if plain(value) {
+        if let Some(encrypted) = of_value {
             if row.deleted || newest.get(row.name) != Some(&row.id) {
-                report(Place::SupersededRevision, row.id, row.id, row.name, value);
-            } else if Envelope::of(value).is_plaintext() {
+                report(Place::SupersededRevision, row.id, row.id, row.name, value, encrypted);
+            } else if !encrypted {
                 head.add(row.name, targets);
             }
         }
@@ -307,9 +307,8 @@ fn held(
         if let Some(old) = newest.remove(key) {
             superseded(old);
         }
-        let plain =
-            |e: &EntryRef<'_>| targets.wants_encrypted() || Envelope::of(e.stored()).is_plaintext();
-        if let Some(entry) = entry.filter(plain).filter(|e| targets.locate(e.key).is_some()) {
+        let takes = |e: &EntryRef<'_>| targets.takes(e.stored()).is_some();
+        if let Some(entry) = entry.filter(takes).filter(|e| targets.locate(e.key).is_some()) {
             newest.insert(key.to_vec(), entry.to_entry());
         }
         ControlFlow::Continue(())

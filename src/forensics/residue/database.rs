@@ -7,7 +7,6 @@ use super::terrain::Pages;
 use super::terrain::location;
 use super::{Bytes, Finding, Head, Place, Sink};
 use crate::bolt::{Db, PageDamage, PageKind, PageSet};
-use crate::envelope::Envelope;
 use crate::forensics::Targets;
 use crate::forensics::carve::{Behind, Carver, Hit, LEG};
 use crate::mvcc::{Revision, key_value, record_key};
@@ -139,30 +138,26 @@ fn live_tree(
                 return ControlFlow::Continue(());
             };
             revision = revision.max(at.main);
+            let undecodable = || PageDamage {
+                page: page.id,
+                what: format!("the record of revision {} cannot be decoded", at.main),
+            };
             let Some(key) = record_key(element.value) else {
-                unread.push(PageDamage {
-                    page: page.id,
-                    what: format!("the record of revision {} cannot be decoded", at.main),
-                });
+                unread.push(undecodable());
                 return ControlFlow::Continue(());
             };
             if !targets.query().wants(key) {
                 return ControlFlow::Continue(());
             }
-            let entry = key_value(element.value);
-            if entry.is_err() && !at.tombstone && targets.locate(key).is_some() {
-                unread.push(PageDamage {
-                    page: page.id,
-                    what: format!("the record of revision {} cannot be decoded", at.main),
-                });
+            let entry = (!at.tombstone).then(|| key_value(element.value));
+            if matches!(entry, Some(Err(_))) && targets.locate(key).is_some() {
+                unread.push(undecodable());
             }
-            if !at.tombstone
-                && let Ok(entry) = entry
-                && (targets.wants_encrypted() || Envelope::of(entry.stored()).is_plaintext())
+            if let Some(Ok(entry)) = entry
+                && let value = entry.stored()
+                && let Some(encrypted) = targets.takes(value)
                 && targets.locate(key).is_some()
             {
-                let value = entry.stored();
-                let encrypted = !Envelope::of(value).is_plaintext();
                 plain.push(Plain { key, revision: at, record: element.value, value, encrypted });
                 newest.insert(key, at);
             } else if let Some(known) = newest.get_mut(key) {
