@@ -16,19 +16,27 @@ impl<'a> Told<'a> {
     pub fn new(ui: &'a Ui) -> Self {
         Self { ui, progress: None }
     }
+
+    /// Says something without a progress bar in the way.
+    fn beside(&self, say: impl FnOnce(&Ui)) {
+        match &self.progress {
+            Some(progress) => progress.beside(|| say(self.ui)),
+            None => say(self.ui),
+        }
+    }
 }
 
 impl Observer for Told<'_> {
     fn note(&mut self, text: &str) {
-        self.ui.note(text);
+        self.beside(|ui| ui.note(text));
     }
 
     fn warning(&mut self, text: &str) {
-        self.ui.warn(text);
+        self.beside(|ui| ui.warn(text));
     }
 
-    fn begin(&mut self, unit: &str, total: Option<u64>) {
-        self.progress = Some(Progress::new(self.ui, unit, || total));
+    fn begin(&mut self, unit: &str, total: &mut dyn FnMut() -> Option<u64>) {
+        self.progress = Some(Progress::new(self.ui, unit, total));
     }
 
     fn advance(&mut self, n: u64) {

@@ -42,6 +42,14 @@ impl Progress {
         }
     }
 
+    /// Prints while the bar is off the terminal.
+    pub fn beside(&self, print: impl FnOnce()) {
+        match &self.0 {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
     /// Takes the bar off the terminal.
     pub fn finish(&self) {
         if let Some(bar) = &self.0 {

@@ -133,7 +133,7 @@ pub fn run(
     }
     found.sort();
     found.dedup();
-    observer.begin("backups", Some(found.len() as u64));
+    observer.begin("backups", &mut || Some(found.len() as u64));
     let mut backups = Vec::with_capacity(found.len());
     // A part at a time, so that somebody can be told.
     for part in found.chunks(2 * rayon::current_num_threads()) {

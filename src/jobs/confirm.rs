@@ -82,7 +82,7 @@ pub fn run(options: &Options, observer: &mut dyn Observer) -> std::io::Result<Ou
     let expected: Vec<(String, &str)> =
         options.leases.iter().map(|(lease, host)| (id_hash(lease), &**host)).collect();
     let mut seen: BTreeSet<String> = BTreeSet::new();
-    observer.begin("API servers", Some(options.servers.len() as u64));
+    observer.begin("API servers", &mut || Some(options.servers.len() as u64));
     for client in &options.servers {
         let tries = 1.max(CONNECTIONS * expected.len());
         for _ in 0..tries {

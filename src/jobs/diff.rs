@@ -155,7 +155,7 @@ pub fn run<'o, E: From<SourceError> + Send + 'o>(
         };
         // Named, so that both are dropped, and their threads end, when one of them fails.
         let (mut a, mut b) = (start(a), start(b));
-        observer.begin("entries", None);
+        observer.begin("entries", &mut || None);
         let mut outcome = Outcome::default();
         let merged = merge(&mut a, &mut b, &mut outcome, options, look, observer);
         observer.end();

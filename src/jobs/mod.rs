@@ -30,9 +30,10 @@ pub trait Observer {
     /// Something that must be known although the job goes on.
     fn warning(&mut self, text: &str);
 
-    /// A part of the job begins: it counts `unit` (a plural: `entries`, `revisions`), `total` of
-    /// them if that is known.
-    fn begin(&mut self, unit: &str, total: Option<u64>) {
+    /// A part of the job begins: it counts `unit` (a plural: `entries`, `revisions`). `total` says
+    /// how many of them, if that can be known: it may cost a request, and is asked only where
+    /// somebody sees it.
+    fn begin(&mut self, unit: &str, total: &mut dyn FnMut() -> Option<u64>) {
         let _ = (unit, total);
     }
 

@@ -91,7 +91,7 @@ pub fn run(
         Query { ranges: options.ranges.clone(), revision: options.revision, ordered: false };
     let mut posture = Posture::new(options.now);
     let (mut entries, mut unread) = (0u64, Vec::new());
-    observer.begin("entries", source.estimate(&query));
+    observer.begin("entries", &mut || source.estimate(&query));
     let visit = source.visit(&query, &mut |entry| {
         observer.advance(1);
         let location = options.scope.locate(entry.key);

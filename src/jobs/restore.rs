@@ -161,8 +161,7 @@ pub fn run(
 ) -> Result<Outcome, Error> {
     let (facts, revision) = facts(source, options, read)?;
     let query = options.query(&options.selection.resources, revision);
-    let total = source.estimate(&query);
-    observer.begin("entries", total);
+    observer.begin("entries", &mut || source.estimate(&query));
     let mut outcome = Outcome::default();
     let mut failed = None;
     let visit = source.visit(&query, &mut |entry| {

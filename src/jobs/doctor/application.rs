@@ -177,7 +177,7 @@ fn stored(
     let mut query =
         Query { ranges: scope.ranges(&[Selector::All]), revision: None, ordered: false };
     let mut stored = Stored::default();
-    observer.begin("entries", None);
+    observer.begin("entries", &mut || None);
     let visited = source.visit(&query, &mut |entry| {
         let location = scope.locate(entry.key);
         observer.advance(1);
