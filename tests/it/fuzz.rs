@@ -29,7 +29,7 @@ use crate::support::random::{Random, from_env, seed};
 use crate::support::snapshot::Crafted;
 
 /// Unoptimized, one execution takes milliseconds; one that takes this long hangs.
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_mins(1);
 
 struct Target {
     name: &'static str,

@@ -196,7 +196,8 @@ fn nobody_listens() {
         assert!(matches!(error, ReadError::KmsUnreachable(_)));
         assert!(error.to_string().contains("cannot be reached"), "{error}");
     }
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    // Far less than a thousand attempts to connect, however slow the machine.
+    assert!(started.elapsed() < Duration::from_mins(1), "{:?}", started.elapsed());
     // By the prefix the value is what would be written; by its key ID, nobody knows.
     assert_eq!(t.classify(&value).status, Status::Unknown);
     assert!(t.read(PATH, PLAIN).unwrap().stale, "other providers go on");
@@ -215,7 +216,8 @@ fn a_plugin_that_hangs_costs_its_timeout_once() {
     for _ in 0..100 {
         assert!(matches!(error(&t, &value), ReadError::KmsUnreachable(_)));
     }
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    // A hundred timeouts are thirty seconds.
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
 #[test]

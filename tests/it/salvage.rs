@@ -20,7 +20,7 @@ const STRICT: SnapshotOptions = SnapshotOptions { skip_hash_check: false, salvag
 const SKIP: SnapshotOptions = SnapshotOptions { skip_hash_check: true, salvage: false };
 const SALVAGE: SnapshotOptions = SnapshotOptions { skip_hash_check: false, salvage: true };
 /// Reading takes milliseconds; what takes this long hangs.
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_mins(1);
 
 type Entries = BTreeMap<Vec<u8>, Entry>;
 

@@ -85,7 +85,7 @@ fn a_member_that_hangs_during_a_scan_is_replaced() {
     let words = "scan -w json --dial-timeout 500ms";
     let done = connected(bin().words(words), &first.endpoint(), &[&second, &third]).run().ok();
     assert_eq!(done.json()["totals"]["entries"], 200);
-    assert!(start.elapsed() < Duration::from_secs(20));
+    assert!(start.elapsed() < Duration::from_mins(1));
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_learner_serves_its_own_state() {
         if done.json()["totals"]["entries"] == 1 {
             break;
         }
-        assert!(start.elapsed() < Duration::from_secs(20), "{done}");
+        assert!(start.elapsed() < Duration::from_mins(1), "{done}");
     }
     let history = || bin().words("history -w jsonl secrets/a/b");
     history().args(learner.args()).run().fails_with_hint(1).says("learner").says("voting member");

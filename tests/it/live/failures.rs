@@ -123,7 +123,8 @@ fn somebody_who_does_not_answer() {
     fails(quick(scan(&at)).args(args), &["handshake", "300ms"], "http://");
     // An address that is reserved for documentation: dropped or refused by the network.
     fails(quick(scan("192.0.2.1:2379")), &["192.0.2.1:2379"], "");
-    assert!(start.elapsed() < Duration::from_secs(10));
+    // Two minutes and more is how long a connection takes that nobody ends.
+    assert!(start.elapsed() < Duration::from_mins(1));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::support::certs::Certs;
 use crate::support::proxy::Proxy;
 use crate::support::{Etcd, Version, bin, corpus};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A watch that runs.
 struct Watch {
