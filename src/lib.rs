@@ -46,6 +46,7 @@
 #[cfg(feature = "live")]
 pub mod apiserver;
 pub mod bolt;
+pub mod chain;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::args::{self, Group, Output, Shared};
-use super::failure::{Exit, Failure, chain};
+use super::failure::{Exit, Failure};
 use super::observer::Told;
 use super::{Ctx, profile, ui};
+use crate::chain::chain;
 use crate::jobs::doctor::{self, Attempt, Check, Options, Outcome, Probe};
 use crate::profile::{Found, Host, Place};
 use crate::report::Format;

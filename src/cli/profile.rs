@@ -7,6 +7,7 @@ use std::path::Path;
 use super::args::{self, Group, Output, Profile, Shared};
 use super::failure::{Exit, Failure};
 use super::{Ctx, ui};
+use crate::chain::chain;
 use crate::profile::{Distribution, Found, Host, Place, ProfileError, find, present};
 use crate::report::Format;
 use crate::report::profile::Report;
@@ -44,7 +45,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         match find(&host(word), distribution, manifest) {
             Ok(one) => found.push((word, one)),
             Err(e) if wanted.profile.is_some() => return Err(failure(&e, manifest)),
-            Err(e) => ctx.ui.warn(&format!("{word}: {}", super::failure::chain(&e))),
+            Err(e) => ctx.ui.warn(&format!("{word}: {}", chain(&e))),
         }
     }
     if found.is_empty() {

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::Observer;
 use crate::bolt::Db;
+use crate::chain::chain;
 use crate::envelope::Provider;
 use crate::forensics::{Targets, residue};
 use crate::resource::{Selection, Selector};
@@ -198,7 +199,7 @@ fn judge(path: &Path, options: &Options<'_>) -> Backup {
         backup.kind = Kind::DataDir;
         match DataDir::open(path, &SnapshotOptions::default()) {
             Ok(mut dir) => count(&mut dir, options, &mut backup),
-            Err(e) => backup.error = Some(words(&e)),
+            Err(e) => backup.error = Some(chain(&e)),
         }
         return backup;
     }
@@ -209,7 +210,7 @@ fn judge(path: &Path, options: &Options<'_>) -> Backup {
                 backup.kind = Kind::Gardener;
             }
             if let Err(e) = file.verify() {
-                backup.error = Some(words(&e));
+                backup.error = Some(chain(&e));
                 let tolerant = SnapshotOptions { skip_hash_check: true, salvage: false };
                 match Snapshot::open(path, &tolerant) {
                     Ok(again) => file = again,
@@ -226,7 +227,7 @@ fn judge(path: &Path, options: &Options<'_>) -> Backup {
                 Err(SourceError::Kine(KineError::NotKine { .. } | KineError::NoColumn { .. })) => {
                     backup.kind = Kind::NotABackup;
                 }
-                Err(e) => backup.error = Some(words(&e)),
+                Err(e) => backup.error = Some(chain(&e)),
             }
         }
         Err(e) => unread(&e, &mut backup),
@@ -237,7 +238,7 @@ fn judge(path: &Path, options: &Options<'_>) -> Backup {
 /// Says what a file is that is not read.
 fn unread(error: &SourceError, backup: &mut Backup) {
     let SourceError::File(error) = error else {
-        backup.error = Some(words(error));
+        backup.error = Some(chain(error));
         return;
     };
     match error {
@@ -252,9 +253,9 @@ fn unread(error: &SourceError, backup: &mut Backup) {
         }
         FileError::Foreign { what: Foreign::Incremental, .. } => {
             backup.kind = Kind::Gardener;
-            backup.error = Some(words(error));
+            backup.error = Some(chain(error));
         }
-        _ => backup.error = Some(words(error)),
+        _ => backup.error = Some(chain(error)),
     }
 }
 
@@ -297,7 +298,7 @@ fn count(source: &mut dyn Source, options: &Options<'_>, backup: &mut Backup) {
             }
         }
         Err(e) => {
-            backup.error.get_or_insert(words(&e));
+            backup.error.get_or_insert(chain(&e));
         }
     }
 }
@@ -323,19 +324,4 @@ fn modified(path: &Path) -> Option<jiff::Timestamp> {
     let since = std::fs::metadata(path).ok()?.modified().ok()?;
     let since = since.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     jiff::Timestamp::from_second(i64::try_from(since.as_secs()).ok()?).ok()
-}
-
-/// An error with its causes.
-fn words(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_words = cause.to_string();
-        if !text.contains(&cause_words) {
-            text.push_str(": ");
-            text.push_str(&cause_words);
-        }
-        next = cause.source();
-    }
-    text
 }

@@ -11,6 +11,7 @@ pub use export::export_failure;
 use std::error::Error;
 use std::process::ExitCode;
 
+use crate::chain;
 use crate::source::SourceError;
 
 /// Exit codes are documented interface.
@@ -86,38 +87,15 @@ impl Failure {
         self
     }
 
-    /// Adds an error and its whole source chain as causes.
+    /// Adds an error and its whole source chain as causes, but for what the message or an earlier
+    /// cause says already.
     #[must_use]
-    pub fn because(mut self, error: &(dyn Error + 'static)) -> Self {
-        let mut next = Some(error);
-        while let Some(e) = next {
-            self.cause(&e.to_string());
-            next = e.source();
-        }
+    pub fn because(mut self, error: &dyn Error) -> Self {
+        self.causes.insert(0, self.message.clone());
+        chain::add(&mut self.causes, error);
+        self.causes.remove(0);
         self
     }
-
-    /// Adds one cause, unless the message or an earlier cause says it already: libraries repeat
-    /// their source's text.
-    fn cause(&mut self, text: &str) {
-        let line =
-            text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
-        let said = self.message.contains(&line) || self.causes.iter().any(|c| c.contains(&line));
-        if !line.is_empty() && !said {
-            self.causes.push(line);
-        }
-    }
-}
-
-/// An error and its sources as one line; what a source repeats is said once.
-#[must_use]
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let failure = Failure::new(error.to_string());
-    let failure = match error.source() {
-        Some(source) => failure.because(source),
-        None => failure,
-    };
-    std::iter::once(failure.message).chain(failure.causes).collect::<Vec<_>>().join(": ")
 }
 
 /// What to do about a source that cannot be read.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{Args, ConfigSet, Ctx, Failure, Live, Selection, Transformers, table};
+use crate::chain::chain;
 use crate::cli::apiserver;
-use crate::cli::failure::chain;
 use crate::cli::observer::Told;
 use crate::jobs::confirm::{self, Loaded};
 use crate::migrate::plan::Written;

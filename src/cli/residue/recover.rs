@@ -6,7 +6,8 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::cli::failure::{Failure, chain, export_failure};
+use crate::chain::chain;
+use crate::cli::failure::{Failure, export_failure};
 use crate::cli::inside::NO_KEYS;
 use crate::entry::EntryRef;
 use crate::envelope::Envelope;

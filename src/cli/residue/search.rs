@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::Found;
 use crate::bolt::{Db, PageDamage};
-use crate::cli::failure::{Failure, chain};
+use crate::chain::chain;
+use crate::cli::failure::Failure;
 use crate::cli::{Ctx, open};
 use crate::entry::{Entry, EntryRef};
 use crate::envelope::Envelope;
