@@ -28,6 +28,7 @@ mod exporter;
 mod get;
 mod history;
 mod keys;
+mod kms;
 mod man;
 mod migrate;
 mod posture;
@@ -97,6 +98,8 @@ enum Command {
     History(history::Args),
     /// Count what each key is needed for, and say whether it may leave the configuration
     Keys(keys::Args),
+    /// Ask KMS plugins, and say what depends on their keys
+    Kms(kms::Args),
     /// Re-encrypt what is not stored as the configuration says; without --apply, only a plan
     Migrate(migrate::Args),
     /// Judge every backup below a directory: readable, plaintext, keys that it needs
@@ -203,6 +206,7 @@ impl Command {
             Self::Rewrite(args) => args.shared(),
             Self::History(args) => args.shared(),
             Self::Keys(args) => args.shared(),
+            Self::Kms(args) => args.shared(),
             Self::Migrate(args) => args.shared(),
             Self::Backups(args) => args.shared(),
             Self::Residue(args) => args.shared(),
@@ -231,6 +235,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Rewrite(args) => rewrite::run(ctx, &args),
         Command::History(args) => history::run(ctx, &args),
         Command::Keys(args) => keys::run(ctx, &args),
+        Command::Kms(args) => kms::run(ctx, &args),
         Command::Migrate(args) => migrate::run(ctx, &args),
         Command::Backups(args) => backups::run(ctx, &args),
         Command::Residue(args) => residue::run(ctx, &args),

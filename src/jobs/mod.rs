@@ -15,6 +15,7 @@ pub mod encode;
 #[cfg(feature = "cli")]
 pub mod exporter;
 pub mod holdings;
+pub mod kms;
 #[cfg(feature = "cli")]
 pub mod posture;
 pub mod restore;

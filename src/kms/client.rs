@@ -43,6 +43,19 @@ impl Client {
     /// Connects, and asks for the version (v1) or the status (v2) as the API server does first.
     /// The key ID is v2's.
     pub(super) async fn connect(plugin: &Kms) -> Result<(Self, Option<String>), KmsError> {
+        let mut client = Self::open(plugin).await?;
+        if plugin.api_version == Version::V1 {
+            let answer = client.version().await?;
+            client.judge_version(&answer)?;
+            return Ok((client, None));
+        }
+        let answer = client.first_status().await?;
+        client.judge_status(&answer)?;
+        Ok((client, Some(answer.key_id)))
+    }
+
+    /// Connects, and asks for nothing.
+    pub(super) async fn open(plugin: &Kms) -> Result<Self, KmsError> {
         let endpoint = plugin.endpoint.url.clone();
         let unreachable = |cause| KmsError::Unreachable { endpoint: endpoint.clone(), cause };
         let socket = plugin.endpoint.socket.clone();
@@ -57,32 +70,24 @@ impl Client {
             Ok(Err(error)) => return Err(unreachable(deepest(&error))),
             Err(_) => return Err(unreachable("timed out".to_owned())),
         };
-        let mut client = Self {
+        Ok(Self {
             endpoint: endpoint.clone(),
             timeout: plugin.timeout,
             channel,
             permits: Semaphore::new(CONCURRENT),
             alpha: false,
             version: OnceLock::new(),
-        };
-        if plugin.api_version == Version::V1 {
-            client.check_version().await?;
-            return Ok((client, None));
-        }
-        let key_id = match client.status().await {
-            Err(KmsError::Refused { unknown_request: true, .. }) => {
-                client.alpha = true;
-                client.status().await?
-            }
-            other => other?,
-        };
-        Ok((client, Some(key_id)))
+        })
     }
 
-    async fn check_version(&self) -> Result<(), KmsError> {
+    /// What a v1 plugin says of its version.
+    pub(super) async fn version(&self) -> Result<v1beta1::VersionResponse, KmsError> {
         let request = v1beta1::VersionRequest { version: V1BETA1.to_owned() };
-        let path = "/v1beta1.KeyManagementService/Version";
-        let answer: v1beta1::VersionResponse = self.call(path, request).await?;
+        self.call("/v1beta1.KeyManagementService/Version", request).await
+    }
+
+    /// Whether the API server would use a v1 plugin that answers so.
+    pub(super) fn judge_version(&self, answer: &v1beta1::VersionResponse) -> Result<(), KmsError> {
         if answer.version == V1BETA1 {
             return Ok(());
         }
@@ -90,10 +95,23 @@ impl Client {
             .unusable(format!("it speaks version `{}`, not `{V1BETA1}`", shown(&answer.version))))
     }
 
-    /// Checks the health of a v2 plugin and returns its key ID.
-    pub(super) async fn status(&self) -> Result<String, KmsError> {
-        let path = self.v2_path("Status");
-        let answer: v2::StatusResponse = self.call(path, v2::StatusRequest {}).await?;
+    /// The first status of a v2 plugin, which decides under which name it is spoken to.
+    pub(super) async fn first_status(&mut self) -> Result<v2::StatusResponse, KmsError> {
+        match self.raw_status().await {
+            Err(KmsError::Refused { unknown_request: true, .. }) => {
+                self.alpha = true;
+                self.raw_status().await
+            }
+            other => other,
+        }
+    }
+
+    async fn raw_status(&self) -> Result<v2::StatusResponse, KmsError> {
+        self.call(self.v2_path("Status"), v2::StatusRequest {}).await
+    }
+
+    /// Whether the API server would use a v2 plugin that answers so.
+    pub(super) fn judge_status(&self, answer: &v2::StatusResponse) -> Result<(), KmsError> {
         if answer.healthz != "ok" {
             let healthz = shown(&answer.healthz);
             return Err(self.unusable(format!("its status is `{healthz}`, not `ok`")));
@@ -108,7 +126,13 @@ impl Client {
             let cause = format!("its version changed from `{first}` to `{}`", answer.version);
             return Err(self.unusable(cause));
         }
-        super::limits::validate_key_id(&answer.key_id).map_err(|e| self.unusable(e.to_owned()))?;
+        super::limits::validate_key_id(&answer.key_id).map_err(|e| self.unusable(e.to_owned()))
+    }
+
+    /// Checks the health of a v2 plugin and returns its key ID.
+    pub(super) async fn status(&self) -> Result<String, KmsError> {
+        let answer = self.raw_status().await?;
+        self.judge_status(&answer)?;
         Ok(answer.key_id)
     }
 
@@ -162,7 +186,7 @@ impl Client {
         }
     }
 
-    fn unusable(&self, cause: String) -> KmsError {
+    pub(super) fn unusable(&self, cause: String) -> KmsError {
         KmsError::Unusable { endpoint: self.endpoint.clone(), cause }
     }
 
@@ -254,6 +278,6 @@ fn deepest(error: &dyn std::error::Error) -> String {
 }
 
 /// A plugin's words, fit for a line of text.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     shortened(text, MESSAGE_SHOWN)
 }

@@ -9,11 +9,15 @@ mod limits;
 #[cfg(feature = "live")]
 mod plugins;
 #[cfg(feature = "live")]
+mod probe;
+#[cfg(feature = "live")]
 mod proto;
 
 pub(crate) use limits::{validate_annotations, validate_key_id, validate_source};
 #[cfg(feature = "live")]
 pub use plugins::Plugins;
+#[cfg(feature = "live")]
+pub use probe::{Probe, Times};
 
 use std::sync::Arc;
 

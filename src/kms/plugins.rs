@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 use super::client::{self, Client};
+use super::probe::Probe;
 use super::proto::v2;
 use super::{KmsError, Sealed, Unwrap, WrappedKey};
 use crate::config::Kms;
@@ -85,6 +86,15 @@ impl Plugins {
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Asks a plugin for everything that it can be asked for, once, over a connection of its own:
+    /// health, version, key ID, and a round trip of random bytes.
+    #[must_use]
+    pub fn probe(&self, settings: &Kms) -> Probe {
+        let own = settings.clone();
+        self.wait(settings, async move { Ok(Probe::of(&own).await) })
+            .unwrap_or_else(|error| Probe { error: Some(error), ..Probe::default() })
     }
 
     fn plugin(&self, settings: &Kms) -> Arc<Plugin> {

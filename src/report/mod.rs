@@ -9,6 +9,7 @@ pub mod diff;
 pub mod doctor;
 pub mod history;
 pub mod keys;
+pub mod kms;
 #[cfg(feature = "live")]
 pub mod migrate;
 pub mod objects;

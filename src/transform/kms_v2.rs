@@ -21,12 +21,23 @@ const INFO: usize = 32;
 const MIN_SEED: usize = 32;
 
 /// What the plugin wrapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SourceType {
     /// An AES key, used as it is (Kubernetes 1.25 to 1.28).
     AesGcmKey,
     /// A seed, from which each value's key is derived (default since 1.29).
     HkdfSeed,
+}
+
+impl SourceType {
+    /// The word in JSON output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AesGcmKey => "key",
+            Self::HkdfSeed => "seed",
+        }
+    }
 }
 
 /// Annotations of a plugin: name and bytes.

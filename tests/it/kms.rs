@@ -1,5 +1,7 @@
 //! KMS plugins over real sockets and real gRPC.
 
+mod check;
+
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -39,7 +41,7 @@ impl Rig {
     }
 
     fn transformers(&self, version: &str) -> Arc<ResourceTransformers> {
-        transformers(version, &format!("unix://{}", self.socket.display()), "2s")
+        transformers(version, &format!("unix://{}", self.socket.display()), "60s")
     }
 }
 
@@ -102,15 +104,15 @@ fn sockets_in_every_spelling() {
     let spaced = dir.path().join("a b.sock");
     let _spaced = Running::start(Listen::Path(spaced.clone()), Behaviour::new("kek"));
     let url = format!("unix://{}", spaced.display()).replace(' ', "%20");
-    let t = transformers("v2", &url, "2s");
+    let t = transformers("v2", &url, "60s");
     assert_reads(&t, &t.write(PATH, &plain()).unwrap());
 
     let name = format!("atrest-test-{}", std::process::id());
     let _abstract = Running::start(Listen::Abstract(name.clone()), Behaviour::new("kek"));
-    let t = transformers("v2", &format!("unix:///@{name}"), "2s");
+    let t = transformers("v2", &format!("unix:///@{name}"), "60s");
     assert_reads(&t, &t.write(PATH, &plain()).unwrap());
     // Passes the API server's validation, and never connects.
-    let t = transformers("v2", &format!("unix://@{name}"), "2s");
+    let t = transformers("v2", &format!("unix://@{name}"), "60s");
     let error = t.write(PATH, &plain()).err().unwrap().to_string();
     assert!(error.contains("names no socket"), "{error}");
 }
@@ -309,7 +311,7 @@ fn the_alpha_package_of_v2() {
 #[test]
 fn a_plugin_that_comes_back_is_asked_again() {
     let rig = Rig::new();
-    let set = config("v2", &format!("unix://{}", rig.socket.display()), "2s");
+    let set = config("v2", &format!("unix://{}", rig.socket.display()), "60s");
     let settings = settings(&set);
     assert_eq!(settings.api_version, Version::V2);
     let plugins = Plugins::new();

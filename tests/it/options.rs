@@ -67,6 +67,7 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
             ]),
         ),
         ("keys", "", all(&[&read, INSIDE, SELECTION, "allow-empty revision write-out"])),
+        ("kms check", "", all(&[&read, INSIDE, "prefix proxy-namespace revision write-out"])),
         (
             "migrate",
             "",

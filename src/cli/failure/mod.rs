@@ -19,7 +19,7 @@ use crate::source::SourceError;
 pub enum Exit {
     /// 0: all well.
     Ok,
-    /// 1: the job could not be done.
+    /// 1: the job could not be done, or `kms check` found a plugin that cannot be used.
     Failed,
     /// 1: `diff` found a difference.
     Different,

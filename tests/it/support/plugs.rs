@@ -38,6 +38,8 @@ impl Plugs {
     pub fn config(&self, name: &str) -> PathBuf {
         let text = fs::read_to_string(corpus::config(name)).unwrap();
         let text = text.replace("/run/kms/", &format!("{}/", self.dir.path().display()));
+        // A busy machine is no failure of the plugin's.
+        let text = text.replace("timeout: 3s", "timeout: 60s");
         let path = self.dir.path().join(format!("{name}.yaml"));
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();

@@ -1,0 +1,271 @@
+//! Which KMS plugins, key IDs and wrapped data keys stored values name. Nothing is decrypted: all
+//! of it is stored in clear.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::config::{ConfigSet, Kms, Provider as Configured};
+use crate::envelope::{Envelope, Provider, Version};
+use crate::jobs::Observer;
+use crate::resource::{Scope, Selector};
+use crate::source::{Query, Source, SourceError, Visit};
+use crate::transform::kms_v2::{Object, SourceType};
+use crate::transform::{CipherError, kms_v1};
+
+/// A KMS provider, as prefixes name it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PluginName {
+    /// Its name.
+    pub name: String,
+    /// `v1` or `v2` of the plugin interface.
+    pub version: Version,
+}
+
+/// What a plugin is handed to unwrap a data key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wrapped {
+    /// v2: the plugin's key.
+    pub key_id: Option<String>,
+    /// The wrapped key or seed.
+    pub source: Vec<u8>,
+    /// v2: names and values, sorted.
+    pub annotations: Vec<(String, Vec<u8>)>,
+    /// v2: what `source` is.
+    pub kind: Option<SourceType>,
+}
+
+impl Wrapped {
+    /// SHA-256 of the wrapped key: its name in reports.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(&self.source).into()
+    }
+}
+
+/// How many values name something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Live entries.
+    pub entries: u64,
+    /// Superseded revisions that the source still serves.
+    pub history: u64,
+    /// Values that it no longer serves and that still lie in its files.
+    pub residue: u64,
+}
+
+impl Tally {
+    /// Adds another one.
+    pub fn add(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.history += other.history;
+        self.residue += other.residue;
+    }
+
+    /// Whether nothing was counted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Counts by group-qualified resource.
+pub type ByResource = BTreeMap<String, Tally>;
+
+/// The sum over all resources.
+#[must_use]
+pub fn sum(by: &ByResource) -> Tally {
+    let mut all = Tally::default();
+    for tally in by.values() {
+        all.add(*tally);
+    }
+    all
+}
+
+/// Which state a value belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is live.
+    Live,
+    /// It is superseded, and still served.
+    Superseded,
+    /// It only lies there.
+    Left,
+}
+
+/// What one plugin is needed for.
+#[derive(Clone, Debug, Default)]
+pub struct Plugin {
+    /// Data keys that can be unwrapped.
+    pub keys: BTreeMap<Wrapped, ByResource>,
+    /// Values that name the plugin and are damaged, so that nobody can read them.
+    pub malformed: ByResource,
+}
+
+/// What stored values name.
+#[derive(Clone, Debug, Default)]
+pub struct Uses {
+    /// By plugin.
+    pub plugins: BTreeMap<PluginName, Plugin>,
+    /// Names of configured plugins, with which a value's name is told from its payload.
+    known: Vec<PluginName>,
+}
+
+impl Uses {
+    /// Counts nothing yet. Where a configuration is known, its names are matched first.
+    #[must_use]
+    pub fn new(configs: Option<&ConfigSet>) -> Self {
+        let known = configs.map(configured).unwrap_or_default().into_iter().map(|(name, _)| name);
+        Self { plugins: BTreeMap::new(), known: known.collect() }
+    }
+
+    /// Counts a value, if KMS encrypted it. Returns whether it did.
+    pub fn add(&mut self, resource: &str, value: &[u8], state: State) -> bool {
+        let envelope = Envelope::of(value);
+        let (Provider::Kms, Some(version)) = (envelope.provider, envelope.version) else {
+            return false;
+        };
+        let known = self.known.iter().filter(|k| k.version == version).map(|k| k.name.as_str());
+        let (name, payload) = envelope.split(known).unwrap_or_default();
+        let name = PluginName { name: String::from_utf8_lossy(name).into_owned(), version };
+        let plugin = self.plugins.entry(name).or_default();
+        let by = match wrapped(version, payload) {
+            Ok(wrapped) => plugin.keys.entry(wrapped).or_default(),
+            Err(_) => &mut plugin.malformed,
+        };
+        let mut one = Tally::default();
+        match state {
+            State::Live => one.entries = 1,
+            State::Superseded => one.history = 1,
+            State::Left => one.residue = 1,
+        }
+        match by.get_mut(resource) {
+            Some(tally) => tally.add(one),
+            None => drop(by.insert(resource.to_owned(), one)),
+        }
+        true
+    }
+}
+
+/// What a payload hands the plugin.
+fn wrapped(version: Version, payload: &[u8]) -> Result<Wrapped, CipherError> {
+    if version == Version::V1 {
+        let source = kms_v1::Payload::parse(payload)?.wrapped.to_vec();
+        return Ok(Wrapped { key_id: None, source, annotations: Vec::new(), kind: None });
+    }
+    let object = Object::parse(payload)?;
+    let annotations = object.annotations.iter().map(|(n, v)| ((*n).to_owned(), v.to_vec()));
+    Ok(Wrapped {
+        key_id: Some(object.key_id.to_owned()),
+        source: object.source.to_vec(),
+        annotations: annotations.collect(),
+        kind: Some(object.source_type),
+    })
+}
+
+/// Every configured plugin by name; of several configurations in their order.
+#[must_use]
+pub fn configured(set: &ConfigSet) -> Vec<(PluginName, &Kms)> {
+    let mut all: Vec<(PluginName, &Kms)> = Vec::new();
+    for served in set.files().iter().flat_map(|file| file.config.providers()) {
+        let Configured::Kms(kms) = served.provider else { continue };
+        let name = PluginName { name: kms.name.clone(), version: kms.api_version };
+        if !all.iter().any(|(n, k)| *n == name && k.endpoint == kms.endpoint) {
+            all.push((name, kms));
+        }
+    }
+    all
+}
+
+/// Counts the live entries of a source: all of them, or, where the user may not read all, those
+/// that the configuration serves.
+///
+/// # Errors
+/// When the source cannot be read.
+pub fn live(
+    source: &mut dyn Source,
+    (scope, revision): (&Scope, Option<i64>),
+    configs: Option<&ConfigSet>,
+    uses: &mut Uses,
+    observer: &mut dyn Observer,
+) -> Result<Visit, SourceError> {
+    let mut query = Query { ranges: scope.ranges(&[Selector::All]), revision, ordered: false };
+    let mut read = |query: &Query, uses: &mut Uses, observer: &mut dyn Observer| {
+        observer.begin("entries", &mut || source.estimate(query));
+        let visit = source.visit(query, &mut |entry| {
+            observer.advance(1);
+            let location = scope.locate(entry.key);
+            if !location.internal {
+                uses.add(&location.resource, entry.stored(), State::Live);
+            }
+            ControlFlow::Continue(())
+        });
+        observer.end();
+        visit
+    };
+    match (read(&query, uses, observer), configs) {
+        (Err(e), Some(set)) if e.is_unreadable_to_user() => {
+            let resources = set.resources();
+            let names: Vec<_> = resources.iter().map(ToString::to_string).collect();
+            observer.warning(&format!("only {} could be read: {e}", names.join(", ")));
+            query.ranges = scope.ranges(&resources);
+            uses.plugins.clear();
+            read(&query, uses, observer)
+        }
+        (read, _) => read,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transform::kms_v2::Annotations;
+
+    fn v2(name: &str, key_id: &str, source: &[u8], kind: SourceType) -> Vec<u8> {
+        let mut value = format!("k8s:enc:kms:v2:{name}:").into_bytes();
+        let annotations: Annotations<'_> = vec![("a.example.com", b"x")];
+        let object = Object { data: b"d", key_id, source, annotations, source_type: kind };
+        object.encode(&mut value).unwrap();
+        value
+    }
+
+    #[test]
+    fn values_are_counted_by_plugin_data_key_and_resource() {
+        let mut uses = Uses::new(None);
+        let seed = SourceType::HkdfSeed;
+        for (resource, value, state) in [
+            ("secrets", v2("p", "1", b"s", seed), State::Live),
+            ("secrets", v2("p", "1", b"s", seed), State::Superseded),
+            ("configmaps", v2("p", "1", b"s", seed), State::Live),
+            ("secrets", v2("p", "2", b"s", SourceType::AesGcmKey), State::Left),
+            ("secrets", b"k8s:enc:kms:v2:p:\xff".to_vec(), State::Live),
+            (
+                "secrets",
+                b"k8s:enc:kms:v1:q:\x00\x02ab__________________________________".to_vec(),
+                State::Live,
+            ),
+        ] {
+            assert!(uses.add(resource, &value, state));
+        }
+        assert!(!uses.add("secrets", b"k8s:enc:aescbc:v1:k:x", State::Live));
+        assert!(!uses.add("secrets", b"plain", State::Live));
+        let names: Vec<_> = uses.plugins.keys().map(|p| (&*p.name, p.version)).collect();
+        assert_eq!(names, [("p", Version::V2), ("q", Version::V1)]);
+        let p = &uses.plugins[&PluginName { name: "p".to_owned(), version: Version::V2 }];
+        let keys: Vec<_> = p
+            .keys
+            .iter()
+            .map(|(k, by)| (k.key_id.as_deref().unwrap(), k.kind.unwrap(), sum(by)))
+            .collect();
+        let tally = |entries, history, residue| Tally { entries, history, residue };
+        assert_eq!(
+            keys,
+            [
+                ("1", SourceType::HkdfSeed, tally(2, 1, 0)),
+                ("2", SourceType::AesGcmKey, tally(0, 0, 1))
+            ]
+        );
+        assert_eq!(sum(&p.malformed), tally(1, 0, 0));
+    }
+}

@@ -1,0 +1,4 @@
+//! What the commands of `kms` print.
+
+#[cfg(feature = "live")]
+pub mod check;
