@@ -11,7 +11,7 @@ use super::{Ctx, duration, interrupt, open};
 use crate::config::ConfigSet;
 use crate::exporter::{Listener, ListenerError, Tls};
 use crate::jobs::exporter::{Options, run as follow};
-use crate::scan::{ByPrefix, Judge, Prefixes};
+use crate::scan::judge_with;
 use crate::source::live::Live;
 
 /// Options of `exporter`.
@@ -65,10 +65,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let configs = crate::cli::inside::configs(ctx)?;
     let selection = open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?;
     let transformers = configs.as_ref().map(|c| open::transformers(ctx, c)).transpose()?;
-    let judge: Box<dyn Judge + '_> = match &transformers {
-        None => Box::new(Prefixes),
-        Some(t) => Box::new(ByPrefix(t)),
-    };
+    let judge = judge_with(transformers.as_ref(), false);
     let tls = match (&args.tls_cert, &args.tls_key) {
         (Some(cert), Some(key)) => {
             Some(Tls { cert: cert.clone(), key: key.clone(), client_ca: args.client_ca.clone() })

@@ -1,20 +1,14 @@
 //! `atrest history`.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::ops::ControlFlow;
-
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
+use super::observer::Told;
 use super::{Ctx, ending, nothing, open, ui};
-use crate::forensics::changes::Contents;
-use crate::objects::{NotShown, Objects};
-use crate::report::history::{Report, Revision};
+use crate::jobs::history::{self as job, Options, Outcome};
+use crate::report::history::Report;
 use crate::report::{Format, table};
-use crate::resource::key::is_in;
-use crate::resource::{Location, NamedKey, Scope};
-use crate::scan::{Causes, Finding, Status};
-use crate::source::{KeyRange, Query, Record, Source, Visit};
+use crate::resource::NamedKey;
+use crate::source::Source;
 
 /// Options of `history`.
 #[derive(Debug, clap::Args)]
@@ -70,193 +64,57 @@ impl Args {
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let format = args.write_out;
-    let scope = open::scope(ctx);
-    let targets = open::keys(ctx, &args.keys)?;
-    let decoder = super::inside::objects(ctx)?.managed_fields(false);
+    let keys = open::keys(ctx, &args.keys)?;
+    let objects = super::inside::objects(ctx)?.managed_fields(false);
     let mut source = open::source(ctx)?;
-    let info = source.info();
-    let mut reader = Reader {
-        source: source.as_mut(),
-        scope: &scope,
+    let options = Options {
+        keys: &keys,
+        scope: &open::scope(ctx),
         namespaces: &ctx.global.namespace,
-        decoder: &decoder,
-        reveal: args.reveal,
         revision: ctx.global.revision,
-        revisions: Vec::new(),
-        before: HashMap::new(),
-        unread: 0,
-        no_objects: Causes::default(),
+        reveal: args.reveal,
     };
-    let mut ranges = Vec::new();
-    for target in &targets {
-        // A key that is there is not also the beginning of others.
-        let exact = !target.is_prefix && reader.has(&target.singles())?;
-        if exact {
-            ranges.extend(target.singles());
-        } else {
-            ranges.extend(target.prefixes());
+    let outcome = job::run(source.as_mut(), &objects, &options, &mut Told::new(&ctx.ui))?;
+    ending::end(ctx, [&outcome.visit], || {
+        let whole = tell_unread(ctx, &outcome);
+        not_there(ctx, source.as_mut(), &outcome.missing(&keys))?;
+        let info = source.info();
+        let report = Report { source: &info, visit: &outcome.visit, revisions: &outcome.revisions };
+        ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
+        for line in outcome.no_objects.lines("unreadable:") {
+            ctx.ui.warn(&line);
         }
+        Ok(if whole && !outcome.has_unreadable() { Exit::Ok } else { Exit::Partial })
+    })
+}
+
+/// What could not be compared. Without keys, nobody expects it to be. Returns whether the result
+/// is whole.
+fn tell_unread(ctx: &Ctx, outcome: &Outcome) -> bool {
+    if outcome.unread == 0 {
+        return true;
     }
-    let visit = reader.read(crate::resource::merge_ranges(ranges))?;
-    let Reader { revisions, unread, no_objects, .. } = reader;
-    ending::notes(ctx, &visit);
-    let with_keys = !ctx.global.encryption_config.is_empty();
-    if unread > 0 {
-        let what = format!(
-            "the data of {} could not be read, and so not be compared",
-            table::counted(unread, "revision", "revisions")
-        );
-        if with_keys {
-            ctx.ui.warn(&what);
-        } else {
-            ctx.ui.note(&format!("{what}; --encryption-config decrypts"));
-        }
+    let what = format!(
+        "the data of {} could not be read, and so not be compared",
+        table::counted(outcome.unread, "revision", "revisions")
+    );
+    let without_keys = ctx.global.encryption_config.is_empty();
+    if without_keys {
+        ctx.ui.note(&format!("{what}; --encryption-config decrypts"));
+    } else {
+        ctx.ui.warn(&what);
     }
-    if let Some(failure) = not_there(ctx, source.as_mut(), &targets, &revisions) {
-        ending::damage(ctx, &visit.damage);
-        return Err(failure);
-    }
-    let report = Report { source: &info, visit: &visit, revisions: &revisions };
-    ui::print(|out| report.write(format, ctx.ui.color, out))?;
-    ending::damage(ctx, &visit.damage);
-    for line in no_objects.lines("unreadable:") {
-        ctx.ui.warn(&line);
-    }
-    let unreadable = !no_objects.is_empty() || revisions.iter().any(|r| {
-        matches!(r, Revision::Put { finding, .. } if finding.judged.status == Some(Status::Unreadable))
-    });
-    let partial = unreadable || (with_keys && unread > 0) || !visit.damage.is_empty();
-    Ok(if partial { Exit::Partial } else { Exit::Ok })
+    without_keys
 }
 
 /// The KEYs of which nothing is held.
-fn not_there(
-    ctx: &Ctx,
-    source: &mut dyn Source,
-    targets: &[NamedKey],
-    revisions: &[Revision],
-) -> Option<Failure> {
-    let held = |target: &NamedKey| {
-        revisions.iter().any(|revision| {
-            let key = match revision {
-                Revision::Put { finding, .. } => &finding.key,
-                Revision::Delete { key, .. } => key,
-            };
-            target.keys.iter().any(|k| key.starts_with(k))
-        })
-    };
-    let missing: Vec<&NamedKey> = targets.iter().filter(|target| !held(target)).collect();
+fn not_there(ctx: &Ctx, source: &mut dyn Source, missing: &[&NamedKey]) -> Result<(), Failure> {
     if missing.is_empty() || ctx.global.allow_empty {
-        return None;
+        return Ok(());
     }
     let names: Vec<_> = missing.iter().map(|t| table::visible(&t.text)).collect();
     let failure = Failure::new(format!("no revision of {} is held", names.join(", "))).hint(
         "compaction forgets keys that were deleted; `atrest residue --recover DIR` reads what is left of them in files, decrypted with --encryption-config",
     );
-    Some(missing.into_iter().fold(failure, |failure, key| nothing::near(ctx, source, key, failure)))
-}
-
-struct Reader<'a> {
-    source: &'a mut dyn Source,
-    scope: &'a Scope,
-    namespaces: &'a [String],
-    decoder: &'a Objects,
-    reveal: bool,
-    revision: Option<i64>,
-    revisions: Vec<Revision>,
-    /// The data of the newest revision of each key so far.
-    before: HashMap<Vec<u8>, Contents>,
-    /// Revisions whose data could not be read.
-    unread: u64,
-    /// Revisions that could be read, and are no objects.
-    no_objects: Causes,
-}
-
-impl Reader<'_> {
-    fn query(&self, ranges: Vec<KeyRange>) -> Query {
-        Query { ranges, revision: self.revision, ordered: true }
-    }
-
-    /// Whether any revision is held.
-    fn has(&mut self, ranges: &[KeyRange]) -> Result<bool, Failure> {
-        let mut any = false;
-        // A server looks that up at once. Why it cannot, the history says, too.
-        let head = self.source.visit(&self.query(ranges.to_vec()), &mut |_| {
-            any = true;
-            ControlFlow::Break(())
-        });
-        if head.is_ok() && any {
-            return Ok(true);
-        }
-        self.source.held(&self.query(ranges.to_vec()), &mut |_, _| {
-            any = true;
-            ControlFlow::Break(())
-        })?;
-        Ok(any)
-    }
-
-    fn read(&mut self, ranges: Vec<KeyRange>) -> Result<Visit, Failure> {
-        let query = self.query(ranges);
-        let (scope, decoder, reveal) = (self.scope, self.decoder, self.reveal);
-        let namespaces = self.namespaces;
-        let Self { source, revisions, before, unread, no_objects, .. } = self;
-        Ok(source.held(&query, &mut |record, held| {
-            let key = match &record {
-                Record::Put(entry) => entry.key,
-                Record::Delete { key, .. } => key,
-            };
-            let location = scope.locate_named(key);
-            if !is_in(&location, namespaces) {
-                return ControlFlow::Continue(());
-            }
-            revisions.push(match record {
-                Record::Put(entry) => {
-                    let judged = decoder.judge(&location.resource, entry);
-                    let mut finding = Box::new(Finding::new(entry, &location, judged));
-                    let mut note = |not: &NotShown| {
-                        if not.judged.status == Some(Status::Unreadable) {
-                            finding.judged.status = not.judged.status;
-                        }
-                        if finding.judged.status == Some(Status::Unreadable) || not.no_object {
-                            finding.judged.reason = Some(not.reason.clone().into());
-                        }
-                        if not.no_object {
-                            no_objects.add(entry.key, &not.reason);
-                        }
-                    };
-                    let mut changes = None;
-                    if location.internal {
-                        // Never an object of the API.
-                    } else if !matches!(&*location.resource, "secrets" | "configmaps") {
-                        decoder.open(entry, &location).map_or_else(|not| note(&not), |_| ());
-                    } else {
-                        let now = decoder.read(entry, &location).inspect_err(|not| note(not));
-                        *unread += u64::from(now.is_err());
-                        let now = now.ok().and_then(|s| Contents::of(&s.json, reveal));
-                        let old = before.remove(entry.key);
-                        changes = now.as_ref().zip(old).map(|(now, old)| now.since(&old));
-                        before.extend(now.map(|now| (entry.key.to_vec(), now)));
-                    }
-                    Revision::Put { finding, changes, held }
-                }
-                Record::Delete { key, revision } => {
-                    before.remove(key);
-                    let location = owned(location);
-                    Revision::Delete { key: key.to_vec(), location, revision, held }
-                }
-            });
-            ControlFlow::Continue(())
-        })?)
-    }
-}
-
-fn owned(location: Location<'_>) -> Location<'static> {
-    Location {
-        resource: Cow::Owned(location.resource.into_owned()),
-        namespace: location.namespace.map(|n| Cow::Owned(n.into_owned())),
-        name: Cow::Owned(location.name.into_owned()),
-        internal: location.internal,
-        object_at: location.object_at,
-    }
+    Err(missing.iter().fold(failure, |failure, key| nothing::near(ctx, source, key, failure)))
 }

@@ -76,11 +76,11 @@ pub type PluginKeys = BTreeMap<String, Result<String, String>>;
 
 /// Counts uses of keys.
 #[derive(Debug, Default)]
-pub struct Census {
+pub struct KeyUses {
     uses: BTreeMap<KeyName, Use>,
 }
 
-impl Census {
+impl KeyUses {
     /// Counts a live entry; `selected` says whether it was asked for, which changes where it is
     /// shown, not what it means for its key.
     pub fn live(&mut self, name: KeyName, selected: bool) {
@@ -93,13 +93,13 @@ impl Census {
     }
 
     /// Counts a revision that is held, live or not.
-    pub fn held(&mut self, name: KeyName) {
+    pub fn stored(&mut self, name: KeyName) {
         self.uses.entry(name).or_default().held += 1;
     }
 
     /// Every key found or configured, by provider, version, name and KMS key ID.
     ///
-    /// `plugins` says what the plugins that write write with, `history` whether [`Census::held`]
+    /// `plugins` says what the plugins that write write with, `history` whether [`KeyUses::stored`]
     /// was told of all revisions, `complete` whether everything could be read: else nothing is
     /// safe.
     #[must_use]
@@ -399,9 +399,9 @@ resources:
         }
     }
 
-    fn rows(census: &Census) -> Vec<KeyRow> {
+    fn rows(uses: &KeyUses) -> Vec<KeyRow> {
         let set = ConfigSet::new(load(CONFIG.as_bytes(), "c.yaml").unwrap()).unwrap();
-        census.rows(Some(&set), &PluginKeys::new(), true, true)
+        uses.rows(Some(&set), &PluginKeys::new(), true, true)
     }
 
     fn row(rows: &[KeyRow], key: Option<&str>) -> KeyRow {
@@ -410,10 +410,10 @@ resources:
 
     #[test]
     fn a_key_may_go_when_nothing_live_needs_it() {
-        let mut census = Census::default();
+        let mut uses = KeyUses::default();
         let old = || name(Provider::Secretbox, Some("old"), None);
-        census.held(old());
-        let all = rows(&census);
+        uses.stored(old());
+        let all = rows(&uses);
         assert_eq!(all.len(), 4, "unused ones are listed: {all:?}");
         let row_of = row(&all, Some("old"));
         assert!(row_of.safe_to_remove && row_of.reason.contains("1 superseded revision only"));
@@ -427,16 +427,16 @@ resources:
             (&["*.apps".to_owned()][..], false)
         );
         assert!(row(&all, Some("plugin")).safe_to_remove);
-        census.live(old(), true);
-        assert!(!row(&rows(&census), Some("old")).safe_to_remove);
+        uses.live(old(), true);
+        assert!(!row(&rows(&uses), Some("old")).safe_to_remove);
     }
 
     #[test]
     fn entries_that_were_not_asked_for_count_too() {
-        let mut census = Census::default();
-        census.live(name(Provider::Secretbox, Some("old"), None), false);
-        census.live(name(Provider::Identity, None, None), false);
-        let all = rows(&census);
+        let mut uses = KeyUses::default();
+        uses.live(name(Provider::Secretbox, Some("old"), None), false);
+        uses.live(name(Provider::Identity, None, None), false);
+        let all = rows(&uses);
         let old = row(&all, Some("old"));
         assert_eq!((old.entries, old.safe_to_remove), (0, false));
         let identity = row(&all, None);
@@ -446,9 +446,9 @@ resources:
 
     #[test]
     fn without_a_configuration_nobody_knows_what_needs_identity() {
-        let mut census = Census::default();
-        census.held(name(Provider::Identity, None, None));
-        let all = census.rows(None, &PluginKeys::new(), true, true);
+        let mut uses = KeyUses::default();
+        uses.stored(name(Provider::Identity, None, None));
+        let all = uses.rows(None, &PluginKeys::new(), true, true);
         assert!(!row(&all, None).safe_to_remove);
     }
 
@@ -465,14 +465,13 @@ resources:
 ";
         let set = ConfigSet::new(load(WRITING.as_bytes(), "c.yaml").unwrap()).unwrap();
         let id = |id: &str| name(Provider::Kms, Some("plugin"), Some(id));
-        let mut census = Census::default();
-        census.live(id("2"), true);
-        census.held(id("2"));
-        census.held(id("1"));
-        census.held(id("0"));
+        let mut uses = KeyUses::default();
+        uses.live(id("2"), true);
+        uses.stored(id("2"));
+        uses.stored(id("1"));
+        uses.stored(id("0"));
         let rows = |says: Result<String, String>| {
-            census
-                .rows(Some(&set), &[("plugin".to_owned(), says)].into(), true, true)
+            uses.rows(Some(&set), &[("plugin".to_owned(), says)].into(), true, true)
                 .into_iter()
                 .map(|r| {
                     assert!(!r.safe_to_remove, "{r:?}");
@@ -511,10 +510,10 @@ resources:
 
     #[test]
     fn a_plugin_stays_while_one_of_its_keys_is_needed() {
-        let mut census = Census::default();
-        census.live(name(Provider::Kms, Some("plugin"), Some("2")), true);
-        census.held(name(Provider::Kms, Some("plugin"), Some("1")));
-        let all = rows(&census);
+        let mut uses = KeyUses::default();
+        uses.live(name(Provider::Kms, Some("plugin"), Some("2")), true);
+        uses.stored(name(Provider::Kms, Some("plugin"), Some("1")));
+        let all = rows(&uses);
         let ids: Vec<_> = all
             .iter()
             .filter(|r| r.name.provider == Provider::Kms)
@@ -526,18 +525,18 @@ resources:
     #[test]
     fn nothing_is_safe_when_parts_could_not_be_read() {
         let set = ConfigSet::new(load(CONFIG.as_bytes(), "c.yaml").unwrap()).unwrap();
-        let all = Census::default().rows(Some(&set), &PluginKeys::new(), true, false);
+        let all = KeyUses::default().rows(Some(&set), &PluginKeys::new(), true, false);
         assert!(all.iter().all(|r| !r.safe_to_remove));
     }
 
     #[test]
     fn unconfigured_keys_are_listed() {
-        let mut census = Census::default();
-        census.live(name(Provider::AesCbc, Some("gone"), None), true);
-        let gone = row(&rows(&census), Some("gone"));
+        let mut uses = KeyUses::default();
+        uses.live(name(Provider::AesCbc, Some("gone"), None), true);
+        let gone = row(&rows(&uses), Some("gone"));
         assert_eq!((gone.configured, gone.safe_to_remove), (Some(false), false));
         assert_eq!(gone.reason, "not configured, but needed by 1 entry at head");
-        assert_eq!(census.rows(None, &PluginKeys::new(), false, true)[0].configured, None);
-        assert_eq!(census.rows(None, &PluginKeys::new(), false, true)[0].history_entries, None);
+        assert_eq!(uses.rows(None, &PluginKeys::new(), false, true)[0].configured, None);
+        assert_eq!(uses.rows(None, &PluginKeys::new(), false, true)[0].history_entries, None);
     }
 }

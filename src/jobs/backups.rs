@@ -13,7 +13,7 @@ use crate::chain::chain;
 use crate::envelope::Provider;
 use crate::forensics::{Targets, residue};
 use crate::resource::{Selection, Selector};
-use crate::scan::{ByReading, Counts, Judge, Prefixes, Totals};
+use crate::scan::{Counts, Judge, Prefixes, Totals, judge_with};
 use crate::source::data_dir::DataDir;
 use crate::source::kine::Kine;
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
@@ -264,10 +264,7 @@ fn count(source: &mut dyn Source, options: &Options<'_>, backup: &mut Backup) {
     let selection = &options.selection;
     let query =
         Query { ranges: selection.scope.ranges(&[Selector::All]), revision: None, ordered: false };
-    let judge: Box<dyn Judge + '_> = match options.transformers {
-        None => Box::new(Prefixes),
-        Some(transformers) => Box::new(ByReading::new(transformers)),
-    };
+    let judge = judge_with(options.transformers, true);
     let mut counts = Counts::default();
     let mut keys: BTreeMap<Key, u64> = BTreeMap::new();
     let visit = source.visit(&query, &mut |entry| {

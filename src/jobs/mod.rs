@@ -14,13 +14,16 @@ pub mod doctor;
 pub mod encode;
 #[cfg(feature = "cli")]
 pub mod exporter;
+pub mod history;
 pub mod holdings;
+pub mod keys;
 pub mod kms;
 #[cfg(feature = "cli")]
 pub mod posture;
 pub mod restore;
 pub mod rewrite;
 pub mod rotate;
+pub mod scan;
 mod select;
 
 /// Is told what a job meets while it runs.

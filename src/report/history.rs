@@ -11,8 +11,8 @@ use super::text::cell;
 use super::{Format, wire};
 use crate::envelope::{Provider, Version};
 use crate::forensics::changes::Change;
-use crate::resource::Location;
-use crate::scan::{Finding, Status};
+use crate::jobs::history::Revision;
+use crate::scan::Status;
 use crate::source::{Holder, SourceInfo, Visit};
 
 /// A finished history.
@@ -23,46 +23,6 @@ pub struct Report<'a> {
     pub visit: &'a Visit,
     /// Every revision held, ascending.
     pub revisions: &'a [Revision],
-}
-
-/// One revision of one key.
-#[derive(Clone)]
-pub enum Revision {
-    /// A write.
-    Put {
-        /// The entry.
-        finding: Box<Finding>,
-        /// Which data keys differ from the revision before; `None` where that is not known.
-        changes: Option<Vec<Change>>,
-        /// What holds it.
-        held: Holder,
-    },
-    /// A deletion.
-    Delete {
-        /// The full etcd key.
-        key: Vec<u8>,
-        /// Group-qualified resource, namespace and name.
-        location: Location<'static>,
-        /// When.
-        revision: i64,
-        /// What holds it.
-        held: Holder,
-    },
-}
-
-impl Revision {
-    fn number(&self) -> i64 {
-        match self {
-            Self::Put { finding, .. } => finding.mod_revision,
-            Self::Delete { revision, .. } => *revision,
-        }
-    }
-
-    fn held(&self) -> Holder {
-        match self {
-            Self::Put { held, .. } | Self::Delete { held, .. } => *held,
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -117,7 +77,7 @@ impl From<&Change> for ChangeRow {
 impl From<&Revision> for Row {
     fn from(r: &Revision) -> Self {
         let revision = r.number();
-        let held_in = r.held().as_str();
+        let held_in = r.holder().as_str();
         match r {
             Revision::Put { finding, changes, .. } => Self {
                 entry: wire::Entry::from(&**finding),
@@ -194,7 +154,7 @@ impl Report<'_> {
         csv.write_record(header)?;
         for r in self.revisions {
             let number = r.number().to_string();
-            let held = r.held().as_str();
+            let held = r.holder().as_str();
             match r {
                 Revision::Put { finding, changes, .. } => {
                     let changes =
@@ -233,7 +193,7 @@ impl Report<'_> {
                 Revision::Delete { .. } => None,
             })
         };
-        let buried = self.revisions.iter().filter(|r| r.held() != Holder::KeySpace).count();
+        let buried = self.revisions.iter().filter(|r| r.holder() != Holder::KeySpace).count();
         let columns = Columns {
             id: puts().any(|f| f.judged.kms_key_id.is_some()),
             status: puts().any(|f| f.judged.status.is_some()),
@@ -312,7 +272,7 @@ impl Columns {
                 Mark::Plain
             }
         };
-        row.extend(self.holder.then(|| revision.held().as_str().to_owned()));
+        row.extend(self.holder.then(|| revision.holder().as_str().to_owned()));
         (row, mark)
     }
 }

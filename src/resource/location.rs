@@ -25,6 +25,19 @@ pub struct Location<'a> {
 }
 
 impl Location<'_> {
+    /// Copies borrowed parts.
+    #[must_use]
+    pub fn into_owned(self) -> Location<'static> {
+        let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        Location {
+            resource: own(self.resource),
+            namespace: self.namespace.map(own),
+            name: own(self.name),
+            internal: self.internal,
+            object_at: self.object_at,
+        }
+    }
+
     /// Namespace and name with the bytes that `key` has, which need not be text; `key` is the one
     /// that was located.
     #[must_use]

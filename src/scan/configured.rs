@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::place::misplaced;
-use super::{Judge, Judged, Status};
+use super::{Judge, Judged, Prefixes, Reads, Status};
 use crate::envelope::Provider;
 use crate::resource::Location;
 use crate::storage;
@@ -20,15 +20,6 @@ impl Judge for ByPrefix<'_> {
     }
 }
 
-/// How many entries a key read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reads {
-    /// The key.
-    pub used: KeyUse,
-    /// Entries.
-    pub entries: u64,
-}
-
 /// Statuses from decrypting every value; remembers which key read how many.
 pub struct ByReading<'t> {
     transformers: &'t Transformers,
@@ -40,15 +31,6 @@ impl<'t> ByReading<'t> {
     #[must_use]
     pub fn new(transformers: &'t Transformers) -> Self {
         Self { transformers, reads: Mutex::default() }
-    }
-
-    /// Which key read how many entries, by configuration, provider and key.
-    #[must_use]
-    pub fn reads(&self) -> Vec<Reads> {
-        let reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = reads.values().cloned().collect();
-        all.sort_by_key(|r| r.used.config);
-        all
     }
 }
 
@@ -104,6 +86,24 @@ impl Judge for ByReading<'_> {
         value: &'a [u8],
     ) -> Judged<'a> {
         self.read(&location.resource, etcd_key, value, Some(location))
+    }
+
+    fn reads(&self) -> Vec<Reads> {
+        let reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = reads.values().cloned().collect();
+        all.sort_by_key(|r| r.used.config);
+        all
+    }
+}
+
+/// What judges with what is at hand: by the prefix, where there is a configuration by its keys,
+/// too, and by decrypting where `read` says so.
+#[must_use]
+pub fn judge_with<'t>(transformers: Option<&'t Transformers>, read: bool) -> Box<dyn Judge + 't> {
+    match transformers {
+        None => Box::new(Prefixes),
+        Some(transformers) if read => Box::new(ByReading::new(transformers)),
+        Some(transformers) => Box::new(ByPrefix(transformers)),
     }
 }
 

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::place::Misplaced;
 use crate::envelope::{Envelope, Provider, Version};
 use crate::resource::Location;
+use crate::transform::KeyUse;
 pub use crate::transform::Status;
 use crate::visible::visible;
 
@@ -95,6 +96,15 @@ impl<'a> Judged<'a> {
     }
 }
 
+/// How many entries a key read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// The key.
+    pub used: KeyUse,
+    /// Entries.
+    pub entries: u64,
+}
+
 /// Decides what a stored value is.
 pub trait Judge: Sync {
     /// Judges one entry of `resource` (group-qualified) stored at `etcd_key`.
@@ -109,6 +119,12 @@ pub trait Judge: Sync {
         value: &'a [u8],
     ) -> Judged<'a> {
         self.judge(&location.resource, etcd_key, value)
+    }
+
+    /// Which key read how many entries so far, by configuration, provider and key; of who reads
+    /// none, nothing.
+    fn reads(&self) -> Vec<Reads> {
+        Vec::new()
     }
 }
 

@@ -8,9 +8,9 @@ mod judge;
 pub mod place;
 
 pub use causes::{Cause, Causes};
-pub use configured::{ByPrefix, ByReading, Reads, how};
+pub use configured::{ByPrefix, ByReading, how, judge_with};
 pub use follow::Follower;
-pub use judge::{Judge, Judged, Prefixes};
+pub use judge::{Judge, Judged, Prefixes, Reads};
 
 pub use crate::transform::Status;
 

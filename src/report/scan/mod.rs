@@ -6,11 +6,12 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::config::ConfigSet;
 use crate::envelope::{Provider, Version};
 use crate::report::table::{self, Builder, Mark};
 use crate::report::text::cell;
 use crate::report::{Format, wire};
-use crate::scan::{Counts, Finding, GroupKey, Status, Tally};
+use crate::scan::{Counts, Finding, GroupKey, Reads, Status, Tally};
 use crate::source::{SourceInfo, Visit};
 use crate::visible::label;
 
@@ -47,6 +48,21 @@ pub struct KeyReads {
     pub key: Option<String>,
     /// Entries it read.
     pub entries: u64,
+}
+
+impl KeyReads {
+    /// Names the files that the keys are of.
+    #[must_use]
+    pub fn of(reads: &[Reads], configs: &ConfigSet) -> Vec<Self> {
+        let location = |i: usize| configs.files().get(i).map(|file| file.location.clone());
+        let named = |r: &Reads| Self {
+            config: location(r.used.config).unwrap_or_default(),
+            provider: r.used.provider.to_string(),
+            key: r.used.key.as_ref().map(ToString::to_string),
+            entries: r.entries,
+        };
+        reads.iter().map(named).collect()
+    }
 }
 
 #[derive(Serialize)]

@@ -1,0 +1,215 @@
+//! What each key is needed for, by everything that is stored, and whether it may leave the
+//! configuration.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use super::Observer;
+use crate::config::{ConfigSet, Provider as Configured};
+use crate::entry::EntryRef;
+use crate::envelope::{Provider, Version};
+use crate::forensics::keys::{KeyName, KeyRow, KeyUses, PluginKeys};
+use crate::kms::{Plugins, Unwrap as _};
+use crate::resource::{Selection, Selector, Sought};
+use crate::scan::Judge;
+use crate::source::{Damage, Query, Record, Source, SourceError, SourceKind, Visit};
+
+/// What to count.
+pub struct Options<'o> {
+    /// Entries that are counted as asked for.
+    pub selection: &'o Selection,
+    /// What must be there of it.
+    pub sought: Sought,
+    /// The configurations that keys may leave.
+    pub configs: Option<&'o ConfigSet>,
+    /// How a value is stored.
+    pub judge: &'o dyn Judge,
+    /// As of this revision; `None` is the newest.
+    pub revision: Option<i64>,
+    /// What the verdict is about and lies in another source.
+    pub unexamined: Vec<Damage>,
+}
+
+/// What was counted.
+pub struct Outcome {
+    /// What the source said.
+    pub visit: Visit,
+    /// Every key that is found or configured.
+    pub keys: Vec<KeyRow>,
+    /// What the KMS plugins that write said of the key that they write with.
+    pub plugins: PluginKeys,
+    /// What was seen of what must be there.
+    pub sought: Sought,
+}
+
+impl Outcome {
+    /// Whether a key is not needed by what was counted.
+    #[must_use]
+    pub fn has_unneeded(&self) -> bool {
+        let safe = |key: &KeyRow| key.safe_to_remove && key.configured == Some(true);
+        self.keys.iter().any(|key| safe(key) || key.key_id_needed == Some(false))
+    }
+}
+
+/// Counts what needs which key.
+///
+/// # Errors
+/// When the source cannot be read.
+pub fn run(
+    source: &mut dyn Source,
+    options: &Options<'_>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, SourceError> {
+    let configs = options.configs;
+    // A key that only other resources or namespaces need is needed all the same, so all are read.
+    let everything = Query {
+        ranges: options.selection.scope.ranges(&[Selector::All]),
+        revision: options.revision,
+        ordered: false,
+    };
+    let mut count = Count {
+        options,
+        served: HashMap::new(),
+        sought: options.sought.clone(),
+        uses: KeyUses::default(),
+    };
+    let mut all_read = true;
+    let (mut visit, with_history) = match count.everything(source, &everything, observer) {
+        // What the user may read is most likely what the configuration serves.
+        Err(e) if e.is_unreadable_to_user() => {
+            let judged = options.selection.judged(configs.map(ConfigSet::resources));
+            let served = Query { ranges: judged.query(None, false).ranges, ..everything };
+            let counted = count.everything(source, &served, observer)?;
+            observer.warning(&format!("only {} could be read: {e}", judged.names()));
+            all_read = false;
+            counted
+        }
+        counted => counted?,
+    };
+    visit.damage.extend(options.unexamined.iter().cloned());
+    let plugins = configs.map(plugin_keys).unwrap_or_default();
+    // What the configuration does not serve is nobody's to read by it; without one, anything may
+    // need a key.
+    let complete = visit.damage.is_empty() && (all_read || configs.is_some());
+    let keys = count.uses.rows(configs, &plugins, with_history, complete);
+    Ok(Outcome { visit, keys, plugins, sought: count.sought })
+}
+
+struct Count<'o> {
+    options: &'o Options<'o>,
+    /// Whether plaintext of a resource needs an identity provider of the configuration.
+    served: HashMap<String, bool>,
+    sought: Sought,
+    uses: KeyUses,
+}
+
+impl Count<'_> {
+    /// Counts entries, and superseded revisions where the source tells them: says whether it did.
+    fn everything(
+        &mut self,
+        source: &mut dyn Source,
+        query: &Query,
+        observer: &mut dyn Observer,
+    ) -> Result<(Visit, bool), SourceError> {
+        self.uses = KeyUses::default();
+        observer.begin("entries", &mut || source.estimate(query));
+        let mut visit = source.visit(query, &mut |entry| {
+            observer.advance(1);
+            self.live(entry);
+            ControlFlow::Continue(())
+        })?;
+        observer.end();
+        let past = Query { revision: Some(visit.revision), ..query.clone() };
+        observer.begin("revisions", &mut || None);
+        let history = source.history(&past, &mut |record| {
+            observer.advance(1);
+            if let Record::Put(entry) = record
+                && let Some((name, _)) = self.needed(entry)
+            {
+                self.uses.stored(name);
+            }
+            ControlFlow::Continue(())
+        });
+        observer.end();
+        match history {
+            Ok(past) => {
+                add(&mut visit.damage, past.damage);
+                add(&mut visit.notes, past.notes);
+                Ok((visit, true))
+            }
+            Err(e) if source.info().kind == SourceKind::Etcd => {
+                observer.note(&format!("superseded revisions were not counted: {e}"));
+                Ok((visit, false))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn live(&mut self, entry: EntryRef<'_>) {
+        if !self.sought.is_complete()
+            && let Some(location) = self.options.selection.locate(entry.key)
+        {
+            self.sought.saw(&location);
+        }
+        if let Some((name, asked_for)) = self.needed(entry) {
+            self.uses.live(name, asked_for);
+        }
+    }
+
+    /// The key that an entry needs, and whether the entry was asked for.
+    fn needed(&mut self, entry: EntryRef<'_>) -> Option<(KeyName, bool)> {
+        let Options { selection, judge, .. } = self.options;
+        let location = selection.scope.locate(entry.key);
+        if location.internal {
+            return None;
+        }
+        let judged = judge.judge(&location.resource, entry.key, entry.stored());
+        let asked_for = selection.locate(entry.key).is_some();
+        let needs = asked_for
+            || judged.provider != Provider::Identity
+            || self.is_served(&location.resource);
+        needs.then(|| (KeyName::of(&judged), asked_for))
+    }
+
+    /// What the configuration does not serve is read without one. Where there is none, Secrets
+    /// are taken to be served.
+    fn is_served(&mut self, resource: &str) -> bool {
+        if let Some(known) = self.served.get(resource) {
+            return *known;
+        }
+        let served = if let Some(set) = self.options.configs {
+            set.files().iter().any(|f| !f.config.serving(resource).is_implied_identity())
+        } else {
+            let asked_for = &self.options.selection.resources;
+            resource == "secrets" || asked_for.iter().any(|r| r.matches(resource))
+        };
+        self.served.insert(resource.to_owned(), served);
+        served
+    }
+}
+
+fn add<T: PartialEq>(all: &mut Vec<T>, more: Vec<T>) {
+    for one in more {
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+}
+
+/// Asks the KMS v2 plugins that write what they write with.
+fn plugin_keys(set: &ConfigSet) -> PluginKeys {
+    let config = &set.current().config;
+    let plugins = Plugins::new();
+    let mut said = PluginKeys::new();
+    for resource in config.group_resources() {
+        let serving = config.serving(&resource.to_string());
+        if let Some(Configured::Kms(kms)) = serving.providers.first().map(|s| s.provider)
+            && kms.api_version == Version::V2
+        {
+            said.entry(kms.name.clone()).or_insert_with(|| {
+                plugins.key_id(kms).map(|id| id.to_string()).map_err(|e| e.to_string())
+            });
+        }
+    }
+    said
+}

@@ -1,0 +1,278 @@
+//! How every selected entry is stored.
+
+use std::ops::ControlFlow;
+
+use rayon::prelude::*;
+
+use super::Observer;
+use crate::entry::{Entry, EntryRef};
+use crate::resource::{Location, Selection, Sought};
+use crate::scan::place::look;
+use crate::scan::{Causes, Counts, Finding, Judge, Judged, Reads, Status, judge_with};
+use crate::source::{Census, Query, Source, SourceError, Visit};
+use crate::storage;
+use crate::transform::Transformers;
+
+/// What to scan.
+pub struct Options<'o> {
+    /// Which entries.
+    pub selection: &'o Selection,
+    /// What must be there of it.
+    pub sought: Sought,
+    /// As of this revision; `None` is the newest.
+    pub revision: Option<i64>,
+    /// The configuration that says what is current; without one, prefixes alone are told.
+    pub transformers: Option<&'o Transformers>,
+    /// Every value is decrypted, and not judged by its prefix alone.
+    pub verify: bool,
+    /// Every entry is kept, in the order of keys.
+    pub list: bool,
+}
+
+/// What was found.
+pub struct Outcome {
+    /// What the source said.
+    pub visit: Visit,
+    /// The counts.
+    pub counts: Counts,
+    /// Every entry, where they were to be kept.
+    pub entries: Option<Vec<Finding>>,
+    /// Unreadable entries by cause.
+    pub unreadable: Causes,
+    /// Those whose status could not be decided, by cause.
+    pub unknown: Causes,
+    /// Misplaced entries, the first few by key.
+    pub misplaced: Vec<Finding>,
+    /// Which key read how many entries, where they were decrypted.
+    pub reads: Vec<Reads>,
+    /// What was seen of what must be there.
+    pub sought: Sought,
+}
+
+/// How many misplaced entries are kept where not all entries are.
+const NAMED: usize = 20;
+/// Entries waiting to be decrypted by several threads.
+const BATCH_ENTRIES: usize = 4096;
+const BATCH_BYTES: usize = 16 << 20;
+
+/// Scans once.
+///
+/// # Errors
+/// When the source cannot be read.
+pub fn run(
+    source: &mut dyn Source,
+    options: &Options<'_>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, SourceError> {
+    let query = options.selection.query(options.revision, options.list);
+    let judge = judge_with(options.transformers, options.verify);
+    observer.begin("entries", &mut || source.estimate(&query));
+    let mut folder = Folder::new(options, judge.as_ref(), observer);
+    let visit = if options.verify {
+        folder.visit(source, &query)?
+    } else {
+        source.survey(&query, &mut folder)?
+    };
+    folder.observer.end();
+    if let Some(transformers) = options.transformers {
+        folder.look(source, visit.revision, transformers)?;
+    }
+    let Folder { counts, entries, unreadable, unknown, misplaced, mut sought, .. } = folder;
+    if options.selection.namespaces.is_empty() {
+        counts.groups().iter().for_each(|(group, _)| sought.saw_resource(&group.resource));
+    }
+    let reads = judge.reads();
+    Ok(Outcome { visit, counts, entries, unreadable, unknown, misplaced, reads, sought })
+}
+
+struct Folder<'a> {
+    selection: &'a Selection,
+    judge: &'a dyn Judge,
+    observer: &'a mut dyn Observer,
+    sought: Sought,
+    counts: Counts,
+    entries: Option<Vec<Finding>>,
+    /// How the key before began, and its resource: where only counts are wanted, keys that begin
+    /// alike need not be taken apart again.
+    before: Option<(Vec<u8>, String)>,
+    unreadable: Causes,
+    unknown: Causes,
+    misplaced: Vec<Finding>,
+}
+
+impl<'a> Folder<'a> {
+    fn new(options: &'a Options<'_>, judge: &'a dyn Judge, observer: &'a mut dyn Observer) -> Self {
+        Self {
+            selection: options.selection,
+            judge,
+            observer,
+            sought: options.sought.clone(),
+            counts: Counts::default(),
+            entries: options.list.then(Vec::new),
+            before: None,
+            unreadable: Causes::default(),
+            unknown: Causes::default(),
+            misplaced: Vec::new(),
+        }
+    }
+
+    /// Judges many entries at once, in several threads.
+    fn visit(&mut self, source: &mut dyn Source, query: &Query) -> Result<Visit, SourceError> {
+        let mut batch: Vec<Entry> = Vec::new();
+        let mut bytes = 0;
+        let mut sink = |entry: EntryRef<'_>| {
+            bytes += entry.stored().len();
+            batch.push(entry.to_entry());
+            if batch.len() >= BATCH_ENTRIES || bytes >= BATCH_BYTES {
+                self.many(&batch);
+                batch.clear();
+                bytes = 0;
+            }
+            ControlFlow::Continue(())
+        };
+        let visit = source.visit(query, &mut sink)?;
+        self.many(&batch);
+        Ok(visit)
+    }
+
+    /// Finds out what is where misplaced objects belong.
+    fn look(
+        &mut self,
+        source: &mut dyn Source,
+        revision: i64,
+        transformers: &Transformers,
+    ) -> Result<(), SourceError> {
+        let mut found: Vec<_> = self
+            .misplaced
+            .iter_mut()
+            .chain(self.entries.iter_mut().flatten())
+            .filter_map(|f| f.judged.misplaced.as_deref_mut())
+            .collect();
+        let scope = &self.selection.scope;
+        let read = |entry: EntryRef<'_>| {
+            let location = scope.locate(entry.key);
+            let reader = transformers.for_resource(&location.resource);
+            let opened = reader.read(entry.key, entry.stored()).ok()?;
+            Some(storage::type_meta(opened.plaintext.expose()).ok()?.into_owned())
+        };
+        look(source, revision, &mut found, &read)
+    }
+
+    /// The group of an entry like the one before, which needs no more than to be counted.
+    fn like_before(&mut self, entry: EntryRef<'_>) -> Option<usize> {
+        let (head, resource) = self.before.as_ref()?;
+        if self.entries.is_some() || !entry.key.starts_with(head) {
+            return None;
+        }
+        let judged = self.judge.judge(resource, entry.key, entry.stored());
+        let plain = matches!(judged.status, None | Some(Status::Current | Status::Stale));
+        plain.then(|| self.counts.group(resource, &judged))
+    }
+
+    fn one(&mut self, entry: EntryRef<'_>) {
+        if let Some(group) = self.like_before(entry) {
+            self.counts.add_to(group, entry.stored().len() as u64);
+            return;
+        }
+        let Some(location) = self.selection.locate(entry.key) else { return };
+        if location.internal {
+            self.internal(&location);
+            return;
+        }
+        let judged = self.judge.judge(&location.resource, entry.key, entry.stored());
+        self.fold(entry, &location, judged);
+        self.remember(entry.key, location);
+    }
+
+    fn internal(&mut self, location: &Location<'_>) {
+        self.counts.internal += 1;
+        // What lies below another prefix is nothing of this one.
+        if !location.resource.is_empty() {
+            self.sought.saw(location);
+        }
+    }
+
+    /// Keys that begin alike belong to the same resource.
+    fn remember(&mut self, key: &[u8], location: Location<'_>) {
+        if self.selection.namespaces.is_empty() {
+            let head = key[..location.object_at].to_vec();
+            self.before = Some((head, location.resource.into_owned()));
+        }
+    }
+
+    fn many(&mut self, batch: &[Entry]) {
+        let (selection, judge) = (self.selection, self.judge);
+        let judged: Vec<_> = batch
+            .par_iter()
+            .map(|entry| {
+                let location = selection.locate(&entry.key)?;
+                let judged = (!location.internal)
+                    .then(|| judge.judge_at(&location, &entry.key, &entry.value));
+                Some((entry, location, judged))
+            })
+            .collect();
+        for (entry, location, judged) in judged.into_iter().flatten() {
+            match judged {
+                Some(judged) => self.fold(entry.as_ref(), &location, judged),
+                None => self.internal(&location),
+            }
+        }
+        self.observer.advance(batch.len() as u64);
+    }
+
+    fn fold(&mut self, entry: EntryRef<'_>, location: &Location<'_>, judged: Judged<'_>) {
+        self.counts.add(&location.resource, &judged, entry.stored().len() as u64);
+        if !self.selection.namespaces.is_empty() {
+            self.sought.saw(location);
+        }
+        let causes = match judged.status {
+            Some(Status::Unreadable) => Some(&mut self.unreadable),
+            Some(Status::Unknown) => Some(&mut self.unknown),
+            _ => None,
+        };
+        if let Some(causes) = causes {
+            let reason = judged.reason.as_deref();
+            causes.add(entry.key, reason.unwrap_or("no configured provider can read it"));
+        }
+        // The first in the order of keys, whatever order they come in: the same for every run.
+        let place = match self.misplaced.binary_search_by(|f| f.key.as_slice().cmp(entry.key)) {
+            Err(place) if judged.misplaced.is_some() && place < NAMED => Some(place),
+            _ => None,
+        };
+        if self.entries.is_none() && place.is_none() {
+            return;
+        }
+        let finding = Finding::new(entry, location, judged);
+        if let Some(place) = place {
+            self.misplaced.insert(place, finding.clone());
+            self.misplaced.truncate(NAMED);
+        }
+        if let Some(entries) = &mut self.entries {
+            entries.push(finding);
+        }
+    }
+}
+
+impl Census for Folder<'_> {
+    fn glance(&mut self, entry: EntryRef<'_>) -> Option<u32> {
+        if self.entries.is_some() {
+            return None;
+        }
+        let group = self.like_before(entry).or_else(|| {
+            let location = self.selection.locate(entry.key).filter(|l| !l.internal)?;
+            self.remember(entry.key, location);
+            self.like_before(entry)
+        });
+        u32::try_from(group?).ok()
+    }
+
+    fn count(&mut self, number: u32, bytes: u64) {
+        self.observer.advance(1);
+        self.counts.add_to(number as usize, bytes);
+    }
+
+    fn entry(&mut self, entry: EntryRef<'_>) {
+        self.observer.advance(1);
+        self.one(entry);
+    }
+}
