@@ -60,3 +60,8 @@ pub fn watch() {
 pub fn tell() -> Arc<AtomicBool> {
     Arc::clone(TOLD.get_or_init(Arc::default))
 }
+
+/// As [`tell`], with a flag that is there already.
+pub fn tell_by(flag: &Arc<AtomicBool>) {
+    TOLD.get_or_init(|| Arc::clone(flag));
+}

@@ -1,5 +1,7 @@
 //! What a job tells, on stderr.
 
+use indicatif::ProgressBar;
+
 use super::progress::Progress;
 use super::ui::Ui;
 use crate::jobs::Observer;
@@ -8,20 +10,30 @@ use crate::jobs::Observer;
 pub struct Told<'a> {
     ui: &'a Ui,
     progress: Option<Progress>,
+    /// A live view that gives way to what is told.
+    above: Option<ProgressBar>,
 }
 
 impl<'a> Told<'a> {
     /// Tells it by way of `ui`.
     #[must_use]
     pub fn new(ui: &'a Ui) -> Self {
-        Self { ui, progress: None }
+        Self::above(ui, None)
+    }
+
+    /// As [`Told::new`], above a live view, which is taken off the terminal where a part of the
+    /// job shows its own progress.
+    #[must_use]
+    pub fn above(ui: &'a Ui, view: Option<ProgressBar>) -> Self {
+        Self { ui, progress: None, above: view }
     }
 
     /// Says something without a progress bar in the way.
     fn beside(&self, say: impl FnOnce(&Ui)) {
-        match &self.progress {
-            Some(progress) => progress.beside(|| say(self.ui)),
-            None => say(self.ui),
+        match (&self.progress, &self.above) {
+            (Some(progress), _) => progress.beside(|| say(self.ui)),
+            (None, Some(view)) => view.suspend(|| say(self.ui)),
+            (None, None) => say(self.ui),
         }
     }
 }
@@ -36,6 +48,9 @@ impl Observer for Told<'_> {
     }
 
     fn begin(&mut self, unit: &str, total: &mut dyn FnMut() -> Option<u64>) {
+        if let Some(view) = &self.above {
+            view.finish_and_clear();
+        }
         self.progress = Some(Progress::new(self.ui, unit, total));
     }
 

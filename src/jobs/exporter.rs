@@ -2,20 +2,17 @@
 //! watch lost its thread.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
 
 use super::Observer;
+use super::follow::{self, Counted, Moment, Rules};
+use crate::entry::EntryRef;
 use crate::exporter::{Ledger, Metrics};
 use crate::resource::Location;
 use crate::scan::Judge;
-use crate::source::live::{Live, Notice};
-use crate::source::{Query, Record, Source as _, SourceError};
-
-/// How often the counts are published while entries change, and a stop is noticed.
-const BEAT: Duration = Duration::from_millis(200);
-/// How long to wait after a failure: doubled from the first to the last.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+use crate::source::live::Live;
+use crate::source::{Query, Record, Source as _, SourceError, Visit};
 
 /// What is followed.
 pub struct Options<'a> {
@@ -44,159 +41,51 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<(), SourceError> {
     let metrics = Metrics { with_status: options.with_status, ..Metrics::default() };
-    let mut job = Job { options, publish, stop, observer, metrics, ledger: Ledger::new(0) };
-    let mut live = connect()?;
-    job.scan(&mut live)?;
-    let mut wait = BACKOFF.0;
-    loop {
-        let began = Instant::now();
-        let ended = job.follow(&live);
-        if job.stopped() {
-            return Ok(());
-        }
-        let mut failed = job.lost(ended);
-        // Whoever makes the watch fail again and again does not make us scan again and again.
-        wait = if began.elapsed() > BACKOFF.1 { BACKOFF.0 } else { (wait * 2).min(BACKOFF.1) };
-        loop {
-            if failed || began.elapsed() < wait {
-                job.sleep(wait);
-            }
-            if job.stopped() {
-                return Ok(());
-            }
-            // A new connection: the member may be another one, and the cluster too.
-            match connect().and_then(|mut new| job.scan(&mut new).map(|()| new)) {
-                Ok(new) => {
-                    live = new;
-                    break;
-                }
-                Err(error) => {
-                    failed = job.lost(Err(error));
-                    wait = (wait * 2).min(BACKOFF.1);
-                }
-            }
-        }
-    }
+    let rules = Rules {
+        query: options.query.clone(),
+        rescan: Some(options.rescan),
+        resume: false,
+        tries: None,
+    };
+    let mut job = Job { options, publish, metrics, ledger: Ledger::new(0) };
+    follow::run(connect, &rules, &mut job, stop, observer)
 }
 
 struct Job<'a> {
     options: &'a Options<'a>,
     publish: &'a mut dyn FnMut(&Metrics),
-    stop: &'a AtomicBool,
-    observer: &'a mut dyn Observer,
     metrics: Metrics,
     ledger: Ledger,
 }
 
-impl Job<'_> {
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+impl Counted for Job<'_> {
+    type Scan = Ledger;
+
+    fn begin(&self, live: &mut Live) -> Ledger {
+        Ledger::new(live.estimate(&self.options.query).unwrap_or(0))
     }
 
-    fn sleep(&self, wait: Duration) {
-        let until = Instant::now() + wait;
-        while !self.stopped() && Instant::now() < until {
-            std::thread::sleep(BEAT.min(until.saturating_duration_since(Instant::now())));
+    fn entry(&self, ledger: &mut Ledger, entry: EntryRef<'_>) {
+        let Some(location) = (self.options.locate)(entry.key) else { return };
+        if location.internal {
+            ledger.counts_mut().internal += 1;
+            return;
         }
+        let judged = self.options.judge.judge(&location.resource, entry.key, entry.stored());
+        ledger.scanned(entry.key, &location.resource, &judged, entry.mod_revision);
     }
 
-    /// The counts may be old from here on. Returns whether it was a failure.
-    fn lost(&mut self, ended: Result<(), SourceError>) -> bool {
-        self.metrics.watching = false;
-        let failed = ended.is_err();
-        if let Err(error) = ended {
-            self.metrics.failures += 1;
-            self.observer.warning(&format!("{error}; trying again"));
-        }
-        (self.publish)(&self.metrics);
-        failed
-    }
-
-    /// Counts everything anew. Failed or stopped, the counts stay those from before.
-    fn scan(&mut self, live: &mut Live) -> Result<(), SourceError> {
-        let began = Instant::now();
-        let mut ledger = Ledger::new(live.estimate(&self.options.query).unwrap_or(0));
-        let (options, stop) = (self.options, self.stop);
-        let visit = live.visit(&options.query, &mut |entry| {
-            let Some(location) = (options.locate)(entry.key) else {
-                return ControlFlow::Continue(());
-            };
-            if location.internal {
-                ledger.counts_mut().internal += 1;
-            } else {
-                let judged = options.judge.judge(&location.resource, entry.key, entry.stored());
-                ledger.scanned(entry.key, &location.resource, &judged, entry.mod_revision);
-            }
-            if stop.load(Ordering::Relaxed) {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        })?;
-        if self.stopped() {
-            return Ok(());
-        }
-        for note in &visit.notes {
-            self.observer.note(note);
-        }
+    fn scanned(&mut self, ledger: Ledger, visit: &Visit, took: Duration) {
         self.ledger = ledger;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         self.metrics.revision = visit.revision;
         self.metrics.scanned_at = Some(now.map_or(0, |d| d.as_secs()));
-        self.metrics.scan_seconds = began.elapsed().as_secs_f64();
+        self.metrics.scan_seconds = took.as_secs_f64();
         self.metrics.scans += 1;
-        self.publish();
-        Ok(())
     }
 
-    fn publish(&mut self) {
-        self.metrics.series = self.ledger.series();
-        self.metrics.totals = self.ledger.totals();
-        (self.publish)(&self.metrics);
-    }
-
-    /// Follows what changes, until a full scan is due (`Ok`) or the watch fails.
-    fn follow(&mut self, live: &Live) -> Result<(), SourceError> {
-        let mut watcher = live.watch(&self.options.query.ranges, self.metrics.revision)?;
-        let scanned = Instant::now();
-        self.metrics.watching = true;
-        self.publish();
-        let (mut dirty, mut published) = (false, Instant::now());
-        while !self.stopped() && scanned.elapsed() < self.options.rescan {
-            match watcher.next(BEAT)? {
-                None => {}
-                Some(Notice::Changes(changes)) => {
-                    changes.each(|record| {
-                        self.change(record);
-                        ControlFlow::Continue(())
-                    })?;
-                    dirty = true;
-                }
-                Some(Notice::Lost(error)) => {
-                    self.metrics.watching = false;
-                    self.metrics.failures += 1;
-                    self.observer.warning(&format!("{error}; trying again"));
-                    dirty = true;
-                }
-                // What came back may be another member or a restored cluster, and what it told
-                // meanwhile is not known to be whole: only a scan is.
-                Some(Notice::Back) => {
-                    self.observer.note("connected again; scanning");
-                    return Ok(());
-                }
-                Some(Notice::Compacted(revision)) => {
-                    self.observer.note(&format!(
-                        "etcd compacted revision {revision} before its changes were seen; scanning again"
-                    ));
-                    return Ok(());
-                }
-            }
-            if dirty && published.elapsed() >= BEAT {
-                self.publish();
-                (dirty, published) = (false, Instant::now());
-            }
-        }
-        Ok(())
+    fn revision(&self) -> i64 {
+        self.metrics.revision
     }
 
     fn change(&mut self, record: Record<'_>) {
@@ -216,5 +105,21 @@ impl Job<'_> {
             }
         };
         self.metrics.revision = self.metrics.revision.max(revision);
+    }
+
+    fn tell(&mut self, moment: Moment) -> ControlFlow<()> {
+        match moment {
+            Moment::Scanned | Moment::Changed => {}
+            Moment::Watching => self.metrics.watching = true,
+            Moment::Quiet => return ControlFlow::Continue(()),
+            Moment::Lost { failed } => {
+                self.metrics.watching = false;
+                self.metrics.failures += u64::from(failed);
+            }
+        }
+        self.metrics.series = self.ledger.series();
+        self.metrics.totals = self.ledger.totals();
+        (self.publish)(&self.metrics);
+        ControlFlow::Continue(())
     }
 }

@@ -14,6 +14,8 @@ pub mod doctor;
 pub mod encode;
 #[cfg(feature = "cli")]
 pub mod exporter;
+#[cfg(feature = "live")]
+mod follow;
 pub mod history;
 pub mod holdings;
 pub mod keys;
@@ -25,6 +27,8 @@ pub mod rewrite;
 pub mod rotate;
 pub mod scan;
 mod select;
+#[cfg(feature = "live")]
+pub mod watch;
 
 /// Is told what a job meets while it runs.
 pub trait Observer {

@@ -171,6 +171,23 @@ pub struct Totals {
     pub misplaced: u64,
 }
 
+impl std::ops::Add for Totals {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self {
+            entries: self.entries + more.entries,
+            plaintext: self.plaintext + more.plaintext,
+            encrypted: self.encrypted + more.encrypted,
+            current: self.current + more.current,
+            stale: self.stale + more.stale,
+            unreadable: self.unreadable + more.unreadable,
+            unknown: self.unknown + more.unknown,
+            misplaced: self.misplaced + more.misplaced,
+        }
+    }
+}
+
 /// Counts of a running or finished scan.
 #[derive(Debug, Default)]
 pub struct Counts {
