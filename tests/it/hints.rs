@@ -1,54 +1,53 @@
-//! Hints are commands that work: each is followed in the situation that prints it.
+//! Hints are commands that work: each is printed by the situation that it is for, and followed
+//! there as a user would, and that helps.
 
-use std::path::Path;
+mod files;
 
-use crate::support::{bin, corpus};
+use crate::support::bin::Done;
 
-/// Runs `words` on a source, sees the hint, and does what it says.
-fn follow(words: &str, (option, source): (&str, &Path), hint: &str, then: &str, with: &str) {
-    let run = |words: &str, option: &str| bin().words(words).arg(option).arg(source).run();
-    let done = run(words, option);
-    let said = done.stderr.lines().find(|l| l.starts_with("hint: ") && l.contains(hint));
-    assert!(said.is_some(), "no hint {hint:?}: {done}");
-    run(then, with).ok();
+/// A hint, by a piece of its text as the source has it: `{…}` stands for anything. Each piece in
+/// these files is a row of the table that `complete` compares with the texts in `src/cli`.
+#[derive(Clone, Copy)]
+pub struct Says(&'static str);
+
+pub fn says(piece: &'static str) -> Says {
+    Says(piece)
 }
 
-#[test]
-fn what_hints_name_helps() {
-    let db = corpus::db("p1-secretbox");
-    let snapshot = ("--snapshot", db.as_path());
-    let config = corpus::private_config("p1-secretbox");
-    let with_config = format!("scan --fail-on unreadable --encryption-config {}", config.display());
-    for (words, hint, then) in [
-        ("scan --fail-on unreadable", "--encryption-config", with_config.as_str()),
-        ("scan --resource secret", "--resource secrets", "scan --resource secrets"),
-        ("scan -n defualt", "-n default", "scan -n default"),
-        ("scan -n defualt", "--allow-empty", "scan -n defualt --allow-empty"),
-        ("scan --prefix /none", "--prefix /registry/", "scan --prefix /registry/"),
-        ("scan --prefix /none", "--allow-empty", "scan --prefix /none --allow-empty"),
-    ] {
-        follow(words, snapshot, hint, then, "--snapshot");
+impl Says {
+    /// The hint that `printed` has on stderr, whole.
+    #[track_caller]
+    fn of(self, printed: &Done) -> String {
+        let hint = printed.stderr.lines().find_map(|l| l.strip_prefix("hint: "));
+        let hint = hint.unwrap_or_else(|| panic!("no hint {:?}: {printed}", self.0));
+        assert!(fits(self.0, hint), "no hint {:?}: {printed}", self.0);
+        hint.to_owned()
     }
-    let dir = corpus::data_dir();
-    follow("scan", ("--snapshot", dir.path()), "--data-dir", "scan", "--data-dir");
-    follow("scan", ("--data-dir", &db), "--snapshot", "scan", "--snapshot");
-    follow("scan", ("--kine", &db), "--snapshot", "scan", "--snapshot");
 
-    let damaged = tempfile::NamedTempFile::new().unwrap();
-    let mut bytes = std::fs::read(&db).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    std::fs::write(damaged.path(), bytes).unwrap();
-    let source = ("--snapshot", damaged.path());
-    follow("scan", source, "--skip-hash-check", "scan --skip-hash-check", "--snapshot");
+    /// `printed` has the hint, and what it says to do helps: what was to be done is done (exit 0).
+    #[track_caller]
+    pub fn helps(self, printed: &Done, follow: impl FnOnce(&str) -> Done) {
+        self.leads_to(0, printed, follow);
+    }
+
+    /// As [`Says::helps`], where another exit code is the right answer in the end.
+    #[track_caller]
+    pub fn leads_to(self, code: i32, printed: &Done, follow: impl FnOnce(&str) -> Done) {
+        assert!(matches!(printed.code, Some(1 | 2 | 4)), "nothing was wrong: {printed}");
+        let done = follow(&self.of(printed));
+        assert_eq!(done.code, Some(code), "{:?} does not help: {done}", self.0);
+    }
 }
 
-#[test]
-fn the_revisions_that_a_hint_names_can_be_read() {
-    let db = corpus::db("p7-migrated-uncompacted");
-    let scan =
-        |revision: &str| bin().args(["scan", "--revision", revision, "--snapshot"]).arg(&db).run();
-    let done = scan("99999999").fails_with_hint(1);
-    let hint = done.stderr.lines().find_map(|l| l.strip_prefix("hint: --revision takes ")).unwrap();
-    let newest = hint.trim_end_matches(" here").rsplit(' ').next().unwrap();
-    scan(newest).ok();
+/// Whether `text` has what stands between the `{…}` of a piece, in this order.
+fn fits(piece: &str, text: &str) -> bool {
+    let mut rest = text;
+    let mut between = piece.split('{').map(|part| part.split_once('}').map_or(part, |(_, t)| t));
+    between.all(|part| match rest.split_once(part) {
+        Some((_, after)) => {
+            rest = after;
+            true
+        }
+        None => false,
+    })
 }

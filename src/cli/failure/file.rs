@@ -16,7 +16,7 @@ pub(super) fn file(e: &FileError) -> Option<String> {
         FileError::Directory { .. } => "a member's data directory is opened with --data-dir",
         FileError::NotRegular { .. } => SAVE_FIRST,
         FileError::Empty { .. } => {
-            "`etcdctl snapshot save` leaves a .part file behind when it fails"
+            "save it anew with `etcdctl snapshot save`; one that fails leaves a .part file behind"
         }
         FileError::InUse { .. } => {
             "read the running etcd with --endpoints, or take a copy with `etcdctl snapshot save`"

@@ -1,0 +1,252 @@
+//! Snapshots, data directories and databases of kine that cannot be read as they are.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::says;
+use crate::support::bin::Done;
+use crate::support::{Etcd, Version, bin, corpus};
+
+const PHASE: &str = "p7-migrated-uncompacted";
+
+fn scan(option: &str, at: &Path, more: &str) -> Done {
+    bin().words("scan").arg(option).arg(at).words(more).run()
+}
+
+/// A folder, and files in it.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    out.write_all(bytes).unwrap();
+    out.finish().unwrap()
+}
+
+fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, content) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o600);
+        builder.append_data(&mut header, path, *content).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+#[test]
+fn each_source_has_its_option() {
+    let folder = Folder::new();
+    let db = corpus::db(PHASE);
+    let dir = corpus::data_dir();
+    let (kine, connection) = crate::kine::kine(folder.0.path(), "p1b-partial-migration");
+    drop(connection);
+    let zip = {
+        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        zip.start_file("s.db", zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(&fs::read(&db).unwrap()).unwrap();
+        folder.file("s.zip", &zip.finish().unwrap().into_inner())
+    };
+    for (wrong, right, at, hint) in [
+        (
+            "--snapshot",
+            "--data-dir",
+            dir.path(),
+            says("a member's data directory is opened with --data-dir"),
+        ),
+        ("--snapshot", "--kine", &kine, says("a k3s or kine database is opened with --kine")),
+        ("--data-dir", "--snapshot", &db, says("copy of member/snap/db is opened with --snapshot")),
+        ("--kine", "--snapshot", &db, says("this is an etcd database: open it with --snapshot")),
+        ("--kine", "--snapshot", &zip, says("a compressed snapshot is opened with --snapshot")),
+        (
+            "--kine",
+            "--data-dir",
+            dir.path(),
+            says("an etcd data directory is opened with --data-dir"),
+        ),
+    ] {
+        hint.helps(&scan(wrong, at, ""), |said| {
+            assert!(said.contains(right));
+            scan(right, at, "")
+        });
+    }
+    let text = folder.file("text", b"apiVersion: v1\n");
+    says("--kine takes kine's database, on k3s")
+        .helps(&scan("--kine", &text, ""), |_| scan("--kine", &kine, ""));
+    let none = folder.file("none/member/snap/x", b"");
+    let none = none.parent().unwrap().parent().unwrap().parent().unwrap();
+    for at in [none, folder.0.path()] {
+        says("--data-dir takes the directory that etcd was started with")
+            .helps(&scan("--data-dir", at, ""), |_| scan("--data-dir", dir.path(), ""));
+    }
+}
+
+#[test]
+fn what_etcdctl_saves_is_a_snapshot() {
+    let etcd = Etcd::restored(Version::V35, &corpus::db(PHASE));
+    let folder = Folder::new();
+    let save = |name: &str| {
+        let path = folder.0.path().join(name);
+        etcd.snapshot(&path);
+        scan("--snapshot", &path, "")
+    };
+    let text = folder.file("text", b"apiVersion: v1\n");
+    says("give a file that `etcdctl snapshot save` wrote")
+        .helps(&scan("--snapshot", &text, ""), |_| save("a.db"));
+    let empty = folder.file("empty", b"");
+    says("save it anew with `etcdctl snapshot save`")
+        .helps(&scan("--snapshot", &empty, ""), |_| save("b.db"));
+    let running = scan("--snapshot", &etcd.data_dir().join("member/snap/db"), "");
+    says("read the running etcd with --endpoints").helps(&running, |said| {
+        assert!(said.contains("or take a copy with `etcdctl snapshot save`"));
+        save("c.db").ok();
+        bin().words("scan").args(etcd.args()).run()
+    });
+}
+
+#[test]
+fn damaged_snapshots() {
+    let folder = Folder::new();
+    let whole = corpus::bytes(&format!("{PHASE}.db"));
+    let mut flipped = whole.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let long = [&whole[..], b"x"].concat();
+    for (name, bytes) in
+        [("digest", &flipped[..]), ("no-digest", &whole[..whole.len() - 32]), ("size", &long)]
+    {
+        let at = folder.file(name, bytes);
+        says("take a whole copy; --skip-hash-check reads it all the same")
+            .helps(&scan("--snapshot", &at, ""), |_| scan("--snapshot", &at, "--skip-hash-check"));
+    }
+    // Both meta pages are gone, so nothing says where the tree begins.
+    let mut headless = whole.clone();
+    headless[16..80].fill(0xFF);
+    headless[4096 + 16 + 4..4096 + 80].fill(0xFF);
+    let at = folder.file("headless", &headless);
+    says("take another copy; --salvage reads what is left").leads_to(
+        4,
+        &scan("--snapshot", &at, "--skip-hash-check"),
+        |_| scan("--snapshot", &at, "--skip-hash-check --salvage"),
+    );
+    let at = folder.file("short", &whole[..whole.len() / 4096 / 2 * 4096]);
+    says("take a whole copy; --salvage reads what is there").leads_to(
+        4,
+        &scan("--snapshot", &at, ""),
+        |_| scan("--snapshot", &at, "--salvage"),
+    );
+}
+
+#[test]
+fn packed_and_foreign_files() {
+    let folder = Folder::new();
+    let (whole, cut) = (corpus::bytes(&format!("{PHASE}.db")), corpus::bytes("p0-plaintext.db"));
+    let packed = folder.file("s.db.gz", &gzip(&whole));
+    let no_room = |dir: &Path| bin().words("scan --snapshot").arg(&packed).env("TMPDIR", dir).run();
+    says("point TMPDIR to a directory with room for it")
+        .helps(&no_room(Path::new("/nonexistent")), |_| no_room(folder.0.path()));
+
+    let value = b"k8s:enc:secretbox:v1:k:sealed";
+    let bytes =
+        gzip(&tar(&[("secrets.#v1/a/b.json", b"\"azhzOmVuYzpzZWNyZXRib3g6djE6a2V5MTo=\"")]));
+    let archive = folder.file("rancher.tar.gz", &bytes);
+    let decode = |bytes: &[u8]| bin().words("decode").stdin(bytes).run();
+    let object = crate::support::secret("s");
+    says("pipe one of its files into `atrest decode`")
+        .helps(&scan("--snapshot", &archive, ""), |_| decode(object.as_bytes()));
+    let one = folder.file("value", value);
+    says("pipe a single value into `atrest decode`").leads_to(
+        4,
+        &scan("--snapshot", &one, ""),
+        |_| decode(value),
+    );
+
+    // As bunzip2 does, which not every machine has.
+    let python = |script: &str, from: &Path, to: &Path| {
+        let done =
+            std::process::Command::new("python3").args(["-c", script]).arg(from).arg(to).output();
+        assert!(done.unwrap().status.success());
+    };
+    let plain = folder.file("plain.db", &cut);
+    let (bz2, unpacked) = (folder.0.path().join("s.bz2"), folder.0.path().join("unpacked.db"));
+    python(
+        "import bz2,sys; open(sys.argv[2],'wb').write(bz2.compress(open(sys.argv[1],'rb').read()))",
+        &plain,
+        &bz2,
+    );
+    says("unpack it with `bunzip2` first").helps(&scan("--snapshot", &bz2, ""), |_| {
+        python("import bz2,sys; open(sys.argv[2],'wb').write(bz2.decompress(open(sys.argv[1],'rb').read()))", &bz2, &unpacked);
+        scan("--snapshot", &unpacked, "")
+    });
+    // What Gardener keeps: a full snapshot, then what changed.
+    let full = folder.file("Full-00000000-00000003-1767225600.gz", &gzip(&whole));
+    let more = folder.file("Incr-00000004-00000004-1767225700", b"[{\"etcdEvent\": {}}]");
+    says("give the Full-* file before it")
+        .helps(&scan("--snapshot", &more, ""), |_| scan("--snapshot", &full, ""));
+}
+
+#[test]
+fn parts_of_a_data_directory() {
+    let dir = corpus::data_dir();
+    let log = dir.path().join("member/wal/0000000000000000-0000000000000000.wal");
+    let db = dir.path().join("member/snap/db");
+    let data = |more: &str| scan("--data-dir", dir.path(), more);
+    fs::rename(&log, dir.path().join("kept.wal")).unwrap();
+    let hint = says("link it there; --snapshot");
+    hint.helps(&data(""), |said| {
+        assert!(said.contains(&format!("--snapshot {} reads", db.display())), "{said}");
+        scan("--snapshot", &db, "")
+    });
+    hint.helps(&data(""), |_| {
+        fs::remove_dir(log.parent().unwrap()).unwrap();
+        let elsewhere = dir.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::rename(dir.path().join("kept.wal"), elsewhere.join(log.file_name().unwrap())).unwrap();
+        std::os::unix::fs::symlink(elsewhere, log.parent().unwrap()).unwrap();
+        data("")
+    });
+}
+
+#[test]
+fn revisions_of_a_file() {
+    let compacted = corpus::db("p8-compacted-not-defragged");
+    let db = corpus::db(PHASE);
+    for (at, wanted, hint) in [
+        (&db, 99_999_999, says("--revision takes {} to {newest} here")),
+        (&compacted, 2, says("--revision takes {compacted} to {newest} here")),
+    ] {
+        let run = |revision: &str| {
+            scan("--snapshot", at, &format!("--allow-empty --revision {revision}"))
+        };
+        for end in [0, 1] {
+            hint.helps(&run(&wanted.to_string()), |said| {
+                let said = said.strip_prefix("--revision takes ").unwrap().strip_suffix(" here");
+                let (oldest, newest) = said.unwrap().split_once(" to ").unwrap();
+                run([oldest, newest][end])
+            });
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_is_not_read_from_a_pipe() {
+    let folder = Folder::new();
+    let bytes = corpus::bytes(&format!("{PHASE}.db"));
+    let piped = bin().words("scan --snapshot -").stdin(bytes.clone()).run();
+    says("save it to a file first; the pages of a database").helps(&piped, |_| {
+        let saved = folder.file("saved.db", &bytes);
+        scan("--snapshot", &saved, "")
+    });
+}
