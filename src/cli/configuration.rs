@@ -44,7 +44,7 @@ pub fn read(path: &Path) -> Result<Content, Failure> {
     let cannot = |e: &io::Error| {
         let failure = Failure::new(format!("cannot read {origin}")).because(e);
         if e.kind() == io::ErrorKind::PermissionDenied {
-            return failure.hint("the file belongs to root on most machines: try sudo");
+            return failure.hint("the file belongs to root on most machines: run as root");
         }
         failure
     };

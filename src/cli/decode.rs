@@ -166,7 +166,9 @@ fn hint(ctx: &Ctx, form: Form, one: &Pasted, key_given: bool) -> Option<&'static
     let value = &one.readings[0].value;
     let envelope = Envelope::of(value);
     let authenticated = matches!(envelope.provider, Provider::AesGcm | Provider::Kms);
-    if envelope.is_plaintext() {
+    if form == Form::Lines && memchr::memmem::find(value, b"\n/").is_some() {
+        Some("if the input holds several entries, give them as `etcdctl get -w json` prints them")
+    } else if envelope.is_plaintext() {
         None
     } else if ctx.global.encryption_config.is_empty() {
         Some("give the API server's file with --encryption-config")
@@ -180,8 +182,6 @@ fn hint(ctx: &Ctx, form: Form, one: &Pasted, key_given: bool) -> Option<&'static
         Some(
             "sqlite3 prints a value only up to its first zero byte, and several rows run into one another: give what `select name, hex(value) from kine` prints",
         )
-    } else if form == Form::Lines && memchr::memmem::find(value, b"\n/").is_some() {
-        Some("if the input holds several entries, give them as `etcdctl get -w json` prints them")
     } else {
         None
     }

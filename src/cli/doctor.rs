@@ -65,7 +65,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let mut wanted = Shared::default();
     args.distribution.put(&mut wanted);
     let (word, distribution) = profile::chosen(&wanted)?;
-    let mut host = Host { root: wanted.root.clone(), profile: word, source: true };
+    let mut host =
+        Host { root: wanted.root.clone(), profile: word, source: true, named: Vec::new() };
     let manifest = wanted.manifest.as_deref();
     // A machine whose datastore is out of reach has other layers all the same.
     let (found, missing) = match profile::find_for(&host, distribution, manifest) {

@@ -22,7 +22,7 @@ use crate::migrate::via_api;
 use crate::report::migrate::{Database, Report};
 use crate::report::{Format, table};
 use crate::source::live::{Kv, Live};
-use crate::source::{Source as _, Visit};
+use crate::source::{EtcdError, Source as _, SourceError, Visit, Wish};
 use crate::transform::Transformers;
 
 /// Options of `migrate`.
@@ -236,6 +236,10 @@ fn conclude(ctx: &Ctx, args: &Args, outcome: &Outcome, remaining: u64) -> Exit {
                 stop => {
                     const AGAIN: &str = "nothing is half-written; run it again to continue";
                     let advice = match stop {
+                        Stop::Source(SourceError::Etcd(EtcdError::Denied {
+                            wish: Wish::Write,
+                            ..
+                        })) => Some(failure::grant_to_write(open::scope(ctx).bases())),
                         Stop::Source(e) => failure::hint(e),
                         _ => None,
                     };

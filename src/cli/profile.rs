@@ -37,7 +37,8 @@ impl Args {
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let mut wanted = Shared::default();
     args.distribution.put(&mut wanted);
-    let host = |profile| Host { root: wanted.root.clone(), profile, source: true };
+    let host =
+        |profile| Host { root: wanted.root.clone(), profile, source: true, named: Vec::new() };
     let manifest = wanted.manifest.as_deref();
     let all = candidates(&wanted)?;
     let mut found = Vec::new();
@@ -65,7 +66,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
 /// The distribution that was named, or all that left something on the machine.
 fn candidates(wanted: &Shared) -> Result<Vec<(&'static str, Distribution)>, Failure> {
     let manifest = wanted.manifest.as_deref();
-    let host = Host { root: wanted.root.clone(), profile: "", source: true };
+    let host = Host { root: wanted.root.clone(), profile: "", source: true, named: Vec::new() };
     if let Some(profile) = wanted.profile {
         takes_manifest(profile, manifest)?;
         return Ok(vec![(profile.word(), profile.distribution())]);
@@ -132,6 +133,7 @@ pub fn apply(ctx: &mut Ctx) -> Result<(), Failure> {
         root: g.root.clone(),
         profile: profile.word(),
         source: g.takes_source && !g.is_file() && !ctx.given.has("endpoints"),
+        named: not_needed(ctx),
     };
     let manifest = g.manifest.clone();
     let found = find(&host, profile.distribution(), manifest.as_deref())
@@ -140,6 +142,21 @@ pub fn apply(ctx: &mut Ctx) -> Result<(), Failure> {
         ctx.ui.warn(warning);
     }
     fill(ctx, &host, found).map_err(|e| failure(&e, manifest.as_deref()))
+}
+
+/// Options whose files a profile need not find: those that are given, and certificates where no
+/// etcd is connected to.
+fn not_needed(ctx: &Ctx) -> Vec<&'static str> {
+    let g = &ctx.global;
+    let live = g.takes_source && !g.is_file();
+    let given = |name: &str| match name {
+        "encryption-config" => !g.encryption_config.is_empty(),
+        name => !live || ctx.given.has(name),
+    };
+    ["--cacert", "--cert", "--key", "--encryption-config"]
+        .into_iter()
+        .filter(|option| given(option.trim_start_matches('-')))
+        .collect()
 }
 
 fn takes_manifest(profile: Profile, manifest: Option<&Path>) -> Result<(), Failure> {
@@ -248,7 +265,7 @@ fn failure(e: &ProfileError, manifest: Option<&Path>) -> Failure {
         ProfileError::Unreadable { cause, .. }
             if cause.kind() == io::ErrorKind::PermissionDenied =>
         {
-            "the files of the control plane belong to root: try sudo".to_owned()
+            "the files of the control plane belong to root: run as root".to_owned()
         }
         ProfileError::Unreadable { path, .. } if Some(path.as_path()) == manifest => {
             "check the path of --manifest".to_owned()

@@ -175,11 +175,15 @@ fn has(source: &mut dyn Source, query: &Query) -> Result<bool, SourceError> {
     if head.is_ok() && any {
         return Ok(true);
     }
-    source.held(query, &mut |_, _| {
+    let past = source.held(query, &mut |_, _| {
         any = true;
         ControlFlow::Break(())
-    })?;
-    Ok(any)
+    });
+    match past {
+        // The right to all that begins so is then asked for, which is enough in any case.
+        Err(e) if e.is_unreadable_to_user() => Ok(false),
+        past => past.map(|_| any),
+    }
 }
 
 /// Compares each revision with the one before it.

@@ -140,13 +140,14 @@ impl Host {
         }
         let from = |flag: &str| format!("{} (--{flag})", told.from);
         let host = |path: Option<PathBuf>, flag: &str, option: &'static str| {
-            path.map(|path| match mounts.host(&path) {
-                Ok(host) => Ok(Sourced::new(self.at(host), from(flag))),
+            let Some(path) = path else { return Ok(None) };
+            match mounts.host(&path) {
+                Ok(host) => Ok(Some(Sourced::new(self.at(host), from(flag)))),
+                Err(_) if self.named.contains(&option) => Ok(None),
                 Err(volume) => {
                     Err(ProfileError::Volume { volume: volume.to_owned(), path, option })
                 }
-            })
-            .transpose()
+            }
         };
         Ok(Found {
             source: (!server.etcd_servers.is_empty())

@@ -59,6 +59,8 @@ pub struct Host {
     pub profile: &'static str,
     /// The source is to be found, too.
     pub source: bool,
+    /// Options that name files in place of the machine's: these may be out of reach.
+    pub named: Vec<&'static str>,
 }
 
 impl Host {

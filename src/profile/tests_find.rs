@@ -34,7 +34,12 @@ fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
-    let host = Host { root: Some(dir.path().to_owned()), profile: "test", source: true };
+    let host = Host {
+        root: Some(dir.path().to_owned()),
+        profile: "test",
+        source: true,
+        named: Vec::new(),
+    };
     (dir, host)
 }
 

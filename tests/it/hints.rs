@@ -1,7 +1,17 @@
 //! Hints are commands that work: each is printed by the situation that it is for, and followed
 //! there as a user would, and that helps.
 
+mod config;
+mod etcd;
 mod files;
+mod machines;
+mod objects;
+mod rights;
+mod selection;
+mod writing;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use crate::support::bin::Done;
 
@@ -50,4 +60,37 @@ fn fits(piece: &str, text: &str) -> bool {
         }
         None => false,
     })
+}
+
+/// A file that only its owner can read, as a configuration should be.
+fn private(dir: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
+    let path = dir.path().join(name);
+    private_at(&path, text);
+    path
+}
+
+fn private_at(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn private_copy(of: &Path) -> tempfile::NamedTempFile {
+    let copy = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(copy.path(), std::fs::read(of).unwrap()).unwrap();
+    copy
+}
+
+/// A configuration that encrypts none of these.
+fn identity(resources: &str) -> String {
+    providers(resources, "identity: {}")
+}
+
+/// A configuration with these providers, each from a line.
+fn providers(resources: &str, providers: &str) -> String {
+    let providers: Vec<_> = providers.lines().map(|p| format!("  - {p}")).collect();
+    let providers = providers.join("\n");
+    format!(
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n\
+         - resources: [{resources}]\n  providers:\n{providers}\n"
+    )
 }

@@ -1,11 +1,11 @@
 //! Real etcd servers as a source.
 
-mod auth;
+pub mod auth;
 mod cluster;
 mod endpoints;
 mod failures;
 mod faults;
-mod otherwise;
+pub mod otherwise;
 mod watching;
 
 use serde_json::Value;

@@ -1,8 +1,8 @@
 //! `migrate` on real etcd servers with the corpus in them.
 
-mod confirm;
+pub mod confirm;
 mod no_object;
-mod servers;
+pub mod servers;
 mod trouble;
 mod via_api;
 

@@ -2,14 +2,14 @@
 
 use std::io;
 
+use crate::resource::DEFAULT_PREFIX;
 use crate::source::{EtcdError, KeyRange, MemberStory, Story, TlsFileError, TlsStory, Wish};
 
-const CLUSTER_HEALTH: &str = "check the health of the members: etcdctl endpoint status --cluster";
+const CLUSTER_HEALTH: &str = "see which members answer and have a leader: etcdctl endpoint status --endpoints with all of them";
 const GIVE_CA: &str =
     "give etcd's CA with --cacert; kubeadm keeps it in /etc/kubernetes/pki/etcd/ca.crt";
 const GIVE_CLIENT: &str =
     "give --cert and --key; kubeadm: /etc/kubernetes/pki/apiserver-etcd-client.crt and .key";
-const SPELLING: &str = "check the spelling of --endpoints";
 const AGAIN_OR_SNAPSHOT: &str = "run it again, or read a snapshot (etcdctl snapshot save)";
 
 pub(super) fn etcd(e: &EtcdError) -> Option<String> {
@@ -23,9 +23,11 @@ pub(super) fn etcd(e: &EtcdError) -> Option<String> {
         }
         EtcdError::Denied { wish: Wish::Read(range), .. } => return Some(grant(range)),
         EtcdError::Denied { wish: Wish::Write, .. } => {
-            "etcdctl role grant-permission ROLE readwrite --prefix=true /registry/ allows it"
+            return Some(grant_to_write(&[DEFAULT_PREFIX]));
         }
-        EtcdError::Denied { wish: Wish::Snapshot, .. } => "only users with the role root may",
+        EtcdError::Denied { wish: Wish::Snapshot, .. } => {
+            "only users with the role root may save a snapshot (etcdctl user grant-role NAME root)"
+        }
         EtcdError::Malformed(_) => {
             "check that the endpoint is an etcd and not a proxy that changes messages"
         }
@@ -50,11 +52,6 @@ pub(super) fn etcd(e: &EtcdError) -> Option<String> {
 
 /// The grant that lets a user read a range.
 fn grant(range: &KeyRange) -> String {
-    let quoted = |key: &[u8]| {
-        let text = String::from_utf8_lossy(key);
-        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:".contains(c);
-        if text.chars().all(plain) { text.into_owned() } else { format!("{text:?}") }
-    };
     let what = match (range.as_prefix(), &range.end) {
         (Some(prefix), _) => format!("--prefix=true {}", quoted(prefix)),
         (None, Some(end)) if *end == [&range.start[..], &[0]].concat() => quoted(&range.start),
@@ -64,6 +61,23 @@ fn grant(range: &KeyRange) -> String {
     format!(
         "etcdctl role grant-permission ROLE read {what} allows it; or narrow --resource to what is allowed"
     )
+}
+
+/// The grants that let a user write what lies under these prefixes.
+#[must_use]
+pub fn grant_to_write(bases: &[impl AsRef<str>]) -> String {
+    let one = |base: &str| {
+        let base = quoted(base.as_bytes());
+        format!("etcdctl role grant-permission ROLE readwrite --prefix=true {base} allows it")
+    };
+    bases.iter().map(|base| one(base.as_ref())).collect::<Vec<_>>().join("; ")
+}
+
+/// A key as a shell reads it.
+fn quoted(key: &[u8]) -> String {
+    let text = String::from_utf8_lossy(key);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:".contains(c);
+    if text.chars().all(plain) { text.into_owned() } else { format!("{text:?}") }
 }
 
 /// The words of an error, where the command line has better ones: its options.
@@ -83,7 +97,9 @@ fn member(told: &MemberStory) -> Option<String> {
         Story::NoAnswer(_) => {
             "check that the member is healthy; --command-timeout gives it more time"
         }
-        Story::Resolve(_) => "check the spelling of --endpoints, or give an address",
+        Story::Resolve(_) | Story::ServerName => {
+            "check the spelling of --endpoints, or give an address"
+        }
         Story::Refused => "check that etcd runs and listens there (its --listen-client-urls)",
         Story::NoSocket => "check the path and that etcd runs",
         Story::SocketDenied => "run as a user who may use it, usually root",
@@ -97,11 +113,9 @@ fn member(told: &MemberStory) -> Option<String> {
                 http()
             ));
         }
-        Story::ServerName => SPELLING,
-        Story::HandshakeClosed(_) => {
+        Story::HandshakeClosed(_) | Story::Tls(TlsStory::NotSpoken) => {
             return Some(format!("the port may not speak TLS: try {}", http()));
         }
-        Story::Tls(TlsStory::NotSpoken) => return Some(format!("try {}", http())),
         Story::Tls(e) => tls(e),
         Story::SpeaksTls | Story::Mute => {
             return Some(format!("try {} with --cacert, --cert and --key", https()));
@@ -152,7 +166,7 @@ fn tls(e: &TlsStory) -> &'static str {
         TlsStory::ClientRejected { .. } => {
             "it must be signed by the server's --trusted-ca-file and allow client authentication; the etcd log says why"
         }
-        TlsStory::NotSpoken => "try it without TLS",
+        TlsStory::NotSpoken => "the port may not speak TLS: try http://",
         TlsStory::NothingInCommon(_) => {
             "etcd's --cipher-suites and --tls-max-version must allow TLS 1.2 with ECDHE or TLS 1.3"
         }

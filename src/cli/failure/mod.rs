@@ -6,6 +6,7 @@ mod etcd;
 mod export;
 mod file;
 
+pub use etcd::grant_to_write;
 pub use export::export_failure;
 
 use std::error::Error;

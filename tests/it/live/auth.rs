@@ -7,7 +7,7 @@ use crate::support::proxy::Proxy;
 use crate::support::{Etcd, Version, bin};
 
 /// A server with users: `root`, and `reader`, who may read Secrets only.
-fn with_users(version: Version, certs: Option<&Certs>, args: &[&str]) -> Etcd {
+pub fn with_users(version: Version, certs: Option<&Certs>, args: &[&str]) -> Etcd {
     let mut builder = Etcd::builder(version);
     if let Some(certs) = certs {
         builder = builder.tls(certs);

@@ -15,7 +15,7 @@ use crate::support::bin;
 
 /// What is used of `etcdserverpb.RangeRequest`.
 #[derive(Clone, PartialEq, Eq, Message)]
-struct Ask {
+pub struct Ask {
     #[prost(bytes = "vec", tag = "1")]
     key: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
@@ -42,7 +42,7 @@ struct KeyValue {
 
 /// `etcdserverpb.RangeResponse`.
 #[derive(Clone, PartialEq, Eq, Message)]
-struct Page {
+pub struct Page {
     #[prost(message, optional, tag = "1")]
     header: Option<Header>,
     #[prost(message, repeated, tag = "2")]
@@ -129,7 +129,7 @@ impl tower::Service<Request<Bytes>> for Server {
 }
 
 /// `127.0.0.1:PORT` of a server that answers so; it runs as long as the runtime.
-fn serve(runtime: &tokio::runtime::Runtime, answer: fn(Ask) -> Page) -> String {
+pub fn serve(runtime: &tokio::runtime::Runtime, answer: fn(Ask) -> Page) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let at = listener.local_addr().unwrap().to_string();
@@ -170,14 +170,16 @@ fn a_server_that_reads_ends_as_etcd_does() {
 }
 
 /// kine takes the end of a range for the end of a prefix, whatever it is.
+pub fn as_kine(range: &Ask) -> Page {
+    let mut prefix = range.range_end.clone();
+    *prefix.last_mut().unwrap() -= 1;
+    page(range, |k| k.starts_with(&prefix))
+}
+
 #[test]
 fn a_server_that_leaves_keys_out_is_found_out() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let at = serve(&runtime, |range| {
-        let mut prefix = range.range_end.clone();
-        *prefix.last_mut().unwrap() -= 1;
-        page(&range, |k| k.starts_with(&prefix))
-    });
+    let at = serve(&runtime, |range| as_kine(&range));
     bin()
         .words("scan -w json --endpoints")
         .arg(at)

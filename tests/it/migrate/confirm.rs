@@ -12,7 +12,7 @@ use crate::support::certs::Certs;
 use crate::support::{Etcd, corpus};
 
 /// The metrics of the server on `host` that has loaded `file`.
-fn metrics(host: &str, file: &[u8]) -> String {
+pub fn metrics(host: &str, file: &[u8]) -> String {
     format!(
         "# HELP apiserver_encryption_config_controller_last_config_info [ALPHA] x\n\
          apiserver_encryption_config_controller_last_config_info{{apiserver_id_hash=\"{}\",hash=\"{}\"}} 1\n\

@@ -70,6 +70,22 @@ impl Bin {
             .expect("the binary starts")
     }
 
+    /// Runs it to its end on a terminal: stdin is nothing that anybody typed, and stdout and stderr
+    /// come together, as stderr.
+    pub fn on_a_terminal(self) -> Done {
+        const SCRIPT: &str = "import os, pty, sys\n\
+            code = pty.spawn(sys.argv[1:])\n\
+            sys.exit(os.waitstatus_to_exitcode(code))";
+        let mut python = Command::new("python3");
+        python.arg("-c").arg(SCRIPT).arg(self.command.get_program());
+        python.args(self.command.get_args()).env_clear().env("NO_COLOR", "1");
+        python.envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut done = Self { command: python, stdin: self.stdin }.run();
+        done.stderr =
+            String::from_utf8_lossy(&std::mem::take(&mut done.stdout)).replace("\r\n", "\n");
+        done
+    }
+
     /// Runs it to its end.
     pub fn run(mut self) -> Done {
         let line = format!("{:?}", self.command);
