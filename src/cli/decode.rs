@@ -51,7 +51,7 @@ pub struct Args {
     prefix: args::Prefix,
 
     #[command(flatten)]
-    reading: args::Reading,
+    reading: args::Decrypting,
 
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Yaml, Format::Json, Format::Fields]), default_value = "yaml", help_heading = "Output")]

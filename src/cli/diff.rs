@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
@@ -46,7 +47,7 @@ pub struct Args {
     selection: args::Selection,
 
     #[command(flatten)]
-    reading: args::Reading,
+    reading: args::Decrypting,
 
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
@@ -134,7 +135,7 @@ impl Place {
             Kind::Etcd => {}
         }
         global.revision = self.revision;
-        Ctx { global, given: ctx.given.clone(), ui: ctx.ui.clone() }
+        Ctx { global, given: ctx.given.clone(), ui: ctx.ui.clone(), kms: Arc::clone(&ctx.kms) }
     }
 }
 

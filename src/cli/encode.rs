@@ -45,7 +45,7 @@ pub struct Args {
     namespaces: args::Namespaces,
 
     #[command(flatten)]
-    reading: args::Reading,
+    reading: args::Decrypting,
 
     #[command(flatten)]
     output: args::Output,

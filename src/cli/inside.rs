@@ -1,7 +1,6 @@
 //! What `--encryption-config` names: files, and with `etcd:…` what lies in the source itself.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -9,7 +8,7 @@ use super::failure::Failure;
 use super::{Ctx, configuration, open};
 use crate::config::{ConfigSet, Loaded};
 use crate::entry::Entry;
-use crate::kms::Plugins;
+use crate::jobs::kms::uses::configured;
 use crate::objects::Objects;
 use crate::report::table;
 use crate::source::{KeyRange, Query};
@@ -45,7 +44,34 @@ pub fn configs(ctx: &Ctx) -> Result<Option<ConfigSet>, Failure> {
             all.push(loaded);
         }
     }
-    Ok(ConfigSet::new(all))
+    let set = ConfigSet::new(all);
+    unwrapping(ctx, set.as_ref())?;
+    Ok(set)
+}
+
+/// Whether `--kms-exec` names providers that there are.
+fn unwrapping(ctx: &Ctx, set: Option<&ConfigSet>) -> Result<(), Failure> {
+    let given = &ctx.global.kms_exec;
+    let names: Vec<_> = set.map(configured).unwrap_or_default();
+    for (i, exec) in given.iter().enumerate() {
+        let name = table::visible(&exec.name);
+        if given[..i].iter().any(|other| other.name == exec.name) {
+            return Err(Failure::usage(format!("--kms-exec is given twice for `{name}`")));
+        }
+        if !names.iter().any(|(known, _)| known.name == exec.name) {
+            let mut known: Vec<_> = names.iter().map(|(n, _)| table::visible(&n.name)).collect();
+            known.dedup();
+            let hint = match known.as_slice() {
+                [] => {
+                    "give a configuration with KMS providers: --encryption-config FILE".to_owned()
+                }
+                known => format!("there is {}", known.join(", ")),
+            };
+            let none = format!("--kms-exec: no KMS provider is called `{name}`");
+            return Err(Failure::usage(none).hint(hint));
+        }
+    }
+    Ok(())
 }
 
 /// What is told of encrypted entries without any of them.
@@ -136,7 +162,7 @@ fn decrypted(ctx: &Ctx, entry: &Entry, before: &[Loaded]) -> Result<Zeroizing<Ve
         ))
         .hint("give the configuration or the keys that read it before it, with another --encryption-config"));
     };
-    let transformers = Transformers::new(&set, Arc::new(Plugins::new()))
+    let transformers = Transformers::new(&set, open::kms(ctx))
         .map_err(|e| Failure::new("the configuration cannot be used").because(&e))?;
     let location = open::scope(ctx).locate(&entry.key);
     let opened = transformers

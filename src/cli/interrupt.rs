@@ -47,6 +47,7 @@ pub fn watch() {
         });
         // Whoever asks twice does not want to wait.
         if TOLD.get().is_none_or(|flag| flag.swap(true, Ordering::Relaxed)) {
+            crate::kms::kill_all();
             crate::temporary::remove_all();
             std::process::exit(code);
         }

@@ -41,9 +41,11 @@ mod watch;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::kms::Unwrap;
 use args::{Given, Shared};
 use failure::{Exit, Failure};
 use ui::Ui;
@@ -134,6 +136,8 @@ pub struct Ctx {
     pub global: Shared,
     /// Where messages and results go.
     pub ui: Ui,
+    /// What unwraps KMS data keys, from when it is first needed.
+    pub kms: Arc<OnceLock<Arc<dyn Unwrap>>>,
 }
 
 /// The command line as clap sees it, for completions, the manual page and tests.
@@ -168,7 +172,7 @@ pub fn run() -> ExitCode {
     if let Err(error) = hardened {
         ui.warn(&format!("core dumps cannot be disabled: {error}"));
     }
-    let mut ctx = Ctx { global, given: Given::new(matches), ui };
+    let mut ctx = Ctx { global, given: Given::new(matches), ui, kms: Arc::default() };
     let result = profile::apply(&mut ctx)
         .and_then(|()| one_source(&ctx))
         .and_then(|()| dispatch(&mut ctx, cli.command));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Ctx;
 use super::failure::Failure;
 use crate::config::ConfigSet;
-use crate::kms::Plugins;
+use crate::kms::{Instead, Plugins, Program, Unwrap};
 pub use crate::resource::Selection;
 use crate::resource::{DEFAULT_PREFIX, NamedKey, Scope, Selector};
 use crate::source::data_dir::DataDir;
@@ -100,12 +100,28 @@ pub fn is_other_name(reason: &str) -> bool {
     reason.ends_with(" reads it")
 }
 
+/// What unwraps KMS data keys: the plugins, or what the options name in their place. One for the
+/// whole run, so that no data key is asked for twice.
+#[must_use]
+pub fn kms(ctx: &Ctx) -> Arc<dyn Unwrap> {
+    let make = || -> Arc<dyn Unwrap> {
+        let plugins = Arc::new(Plugins::new());
+        let g = &ctx.global;
+        if g.kms_exec.is_empty() {
+            return plugins;
+        }
+        let programs = g.kms_exec.iter().map(|e| Program::new(&e.name, &e.command, g.kms_timeout));
+        Arc::new(programs.fold(Instead::of(plugins), Instead::program))
+    };
+    Arc::clone(ctx.kms.get_or_init(make))
+}
+
 /// The transformers of the configurations, with their KMS plugins.
 ///
 /// # Errors
 /// When a key does not fit its provider.
 pub fn transformers(ctx: &Ctx, set: &ConfigSet) -> Result<Transformers, Failure> {
-    Transformers::new(set, Arc::new(Plugins::new()))
+    Transformers::new(set, kms(ctx))
         .map(|t| t.behind(ctx.global.proxy_namespace.as_deref().unwrap_or_default().as_bytes()))
         .map_err(|e| Failure::new("the configuration cannot be used").because(&e))
 }

@@ -39,7 +39,7 @@ pub struct Args {
     revision: args::Revision,
 
     #[command(flatten)]
-    reading: args::Reading,
+    reading: args::Decrypting,
 
     #[command(flatten)]
     output: args::Output,

@@ -3,21 +3,28 @@
 //! Source: kubernetes/kms `apis/v1beta1/api.proto`, `apis/v2/api.proto`; kubernetes/apiserver
 //! `pkg/storage/value/encrypt/envelope/grpc_service.go`, `…/kmsv2/grpc_service.go`.
 
+mod cache;
 #[cfg(feature = "live")]
 mod client;
+mod instead;
 mod limits;
 #[cfg(feature = "live")]
 mod plugins;
 #[cfg(feature = "live")]
 mod probe;
+mod process;
+mod program;
 #[cfg(feature = "live")]
 mod proto;
 
+pub use instead::Instead;
 pub(crate) use limits::{validate_annotations, validate_key_id, validate_source};
 #[cfg(feature = "live")]
 pub use plugins::Plugins;
 #[cfg(feature = "live")]
 pub use probe::{Probe, Times};
+pub use process::kill_all;
+pub use program::Program;
 
 use std::sync::Arc;
 
@@ -53,16 +60,30 @@ pub enum KmsError {
         /// What is wrong.
         cause: String,
     },
+    /// The program that stands in for the plugin did not give the key.
+    #[error("the program that unwraps data keys of `{provider}` {cause}")]
+    Program {
+        /// The provider's name.
+        provider: String,
+        /// It cannot be run or does not end, whatever the key.
+        silent: bool,
+        /// What happened, to be read after its name.
+        cause: String,
+    },
     /// No plugin is to be asked.
     #[error("no KMS plugin is connected")]
     NotConnected,
 }
 
 impl KmsError {
-    /// Whether the plugin itself is out of reach, as opposed to refusing one key.
+    /// Whether who unwraps keys is itself out of reach, as opposed to refusing one of them.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
-        !matches!(self, Self::Refused { .. })
+        match self {
+            Self::Refused { .. } => false,
+            Self::Program { silent, .. } => *silent,
+            Self::Unreachable { .. } | Self::Unusable { .. } | Self::NotConnected => true,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
+use super::cache::{DataKey, DataKeys};
 use super::client::{self, Client};
 use super::probe::Probe;
 use super::proto::v2;
@@ -21,8 +22,6 @@ const LEFT_ALONE: Duration = Duration::from_secs(30);
 const MAX_SILENT: u32 = 3;
 /// How often a v2 plugin is asked for its key ID, as by the API server.
 const STATUS_EVERY: Duration = Duration::from_mins(1);
-/// Data keys kept for each plugin. Every v1 value has its own.
-const MAX_DATA_KEYS: usize = 16 * 1024;
 
 /// Connects to plugins when they are first needed, and remembers their data keys.
 #[derive(Default)]
@@ -43,12 +42,9 @@ struct Id {
 struct Plugin {
     link: Mutex<Link>,
     status: Mutex<Option<(Arc<str>, Instant)>>,
-    data_keys: Mutex<HashMap<Arc<DataKey>, Arc<Answer>>>,
+    data_keys: DataKeys,
     sealed: Mutex<Option<Arc<Sealed>>>,
 }
-
-/// A data key, or why there is none; set once, however many threads ask at once.
-type Answer = OnceLock<Result<KeyMaterial, KmsError>>;
 
 #[derive(Default)]
 enum Link {
@@ -62,13 +58,6 @@ enum Link {
         error: KmsError,
         until: Instant,
     },
-}
-
-#[derive(PartialEq, Eq, Hash)]
-struct DataKey {
-    key_id: String,
-    source: Vec<u8>,
-    annotations: Vec<(String, Vec<u8>)>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -201,34 +190,17 @@ impl Plugins {
     where
         F: Future<Output = Result<KeyMaterial, KmsError>> + Send + 'static,
     {
-        let id = Arc::new(id);
-        let answer = {
-            let mut held = lock(&plugin.data_keys);
-            if held.len() >= MAX_DATA_KEYS && !held.contains_key(&id) {
-                held.clear();
-            }
-            Arc::clone(held.entry(Arc::clone(&id)).or_default())
-        };
-        let result = answer.get_or_init(|| {
+        plugin.data_keys.get(id, || {
             self.calls.fetch_add(1, Ordering::Relaxed);
             self.call(plugin, settings, call)
-        });
-        if result.as_ref().is_err_and(KmsError::is_unreachable) {
-            // Not the data key's fault: ask again when the plugin is back.
-            let mut held = lock(&plugin.data_keys);
-            if held.get(&id).is_some_and(|h| Arc::ptr_eq(h, &answer)) {
-                held.remove(&id);
-            }
-        }
-        result.clone()
+        })
     }
 }
 
 impl Unwrap for Plugins {
     fn unwrap_v1(&self, settings: &Kms, wrapped: &[u8]) -> Result<KeyMaterial, KmsError> {
         let plugin = self.plugin(settings);
-        let id =
-            DataKey { key_id: String::new(), source: wrapped.to_vec(), annotations: Vec::new() };
+        let id = DataKey::v1(wrapped);
         let cipher = wrapped.to_vec();
         self.data_key(
             &plugin,
@@ -245,13 +217,9 @@ impl Unwrap for Plugins {
             ciphertext: wrapped.source.to_vec(),
             uid: client::uid(),
             key_id: wrapped.key_id.to_owned(),
-            annotations: annotations.clone().collect(),
-        };
-        let id = DataKey {
-            key_id: wrapped.key_id.to_owned(),
-            source: wrapped.source.to_vec(),
             annotations: annotations.collect(),
         };
+        let id = DataKey::v2(wrapped);
         self.data_key(
             &plugin,
             settings,

@@ -1,6 +1,8 @@
 //! KMS plugins over real sockets and real gRPC.
 
 mod check;
+mod exec;
+mod keyring;
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

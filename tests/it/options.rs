@@ -8,8 +8,10 @@ use crate::support::corpus;
 const CONNECTION: &str = "cacert cert key user password insecure-skip-tls-verify \
     insecure-transport dial-timeout command-timeout keepalive-time keepalive-timeout";
 const PROFILE: &str = "profile manifest root";
-/// What opens a configuration inside the source.
-const INSIDE: &str = "token token-file";
+/// What unwraps KMS data keys, of commands that decrypt.
+const UNWRAP: &str = "kms-exec kms-timeout";
+/// What opens a configuration inside the source, which takes decrypting.
+const INSIDE: &str = "token token-file kms-exec kms-timeout";
 const OUTPUT: &str = "quiet no-progress color";
 const ANY_SOURCE: &str = "endpoints snapshot data-dir kine skip-hash-check salvage";
 const SELECTION: &str = "prefix proxy-namespace resource all-resources namespace";
@@ -24,12 +26,22 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
         (
             "decode",
             "",
-            all(&[PROFILE, OUTPUT, "key prefix proxy-namespace encryption-config write-out"]),
+            all(&[
+                PROFILE,
+                OUTPUT,
+                UNWRAP,
+                "key prefix proxy-namespace encryption-config write-out",
+            ]),
         ),
         (
             "encode",
             "",
-            all(&[PROFILE, OUTPUT, "key prefix proxy-namespace namespace encryption-config"]),
+            all(&[
+                PROFILE,
+                OUTPUT,
+                UNWRAP,
+                "key prefix proxy-namespace namespace encryption-config",
+            ]),
         ),
         ("export", "", all(&[&read, INSIDE, SELECTION, "allow-empty revision write-out"])),
         (
@@ -40,13 +52,14 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
                 PROFILE,
                 OUTPUT,
                 SELECTION,
+                UNWRAP,
                 "endpoints skip-hash-check encryption-config write-out",
             ]),
         ),
-        ("backups", "x", all(&[OUTPUT, SELECTION, "encryption-config write-out"])),
-        ("posture", "", all(&[&read, "prefix proxy-namespace revision write-out"])),
-        ("serve", "", all(&[&read, "prefix proxy-namespace revision"])),
-        ("restore plan", "", all(&[&read, SELECTION, "allow-empty revision write-out"])),
+        ("backups", "x", all(&[OUTPUT, SELECTION, UNWRAP, "encryption-config write-out"])),
+        ("posture", "", all(&[&read, UNWRAP, "prefix proxy-namespace revision write-out"])),
+        ("serve", "", all(&[&read, UNWRAP, "prefix proxy-namespace revision"])),
+        ("restore plan", "", all(&[&read, UNWRAP, SELECTION, "allow-empty revision write-out"])),
         (
             "rewrite",
             "--out x --write-config x",
@@ -67,7 +80,7 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
             ]),
         ),
         ("keys", "", all(&[&read, INSIDE, SELECTION, "allow-empty revision write-out"])),
-        ("kms check", "", all(&[&read, INSIDE, "prefix proxy-namespace revision write-out"])),
+        ("kms check", "", all(&[&read, "prefix proxy-namespace revision write-out"])),
         (
             "migrate",
             "",
@@ -112,6 +125,8 @@ fn give(option: &str) -> String {
         "dial-timeout" | "command-timeout" | "keepalive-time" | "keepalive-timeout" => {
             format!("--{option}=1s")
         }
+        "kms-exec" => "--kms-exec=p=cat".to_owned(),
+        "kms-timeout" => "--kms-timeout=1s".to_owned(),
         "color" => "--color=never".to_owned(),
         "revision" => "--revision=1".to_owned(),
         "profile" => "--profile=k3s".to_owned(),
@@ -135,7 +150,7 @@ fn every_command_refuses_what_it_does_not_honour() {
         .collect();
     options.sort();
     options.dedup();
-    assert_eq!(options.len(), 34);
+    assert_eq!(options.len(), 36);
     for (command, needs, honoured) in table() {
         let honoured: Vec<&str> = honoured.split(' ').collect();
         let words: Vec<&str> = command.split(' ').chain(needs.split(' ')).collect();

@@ -14,7 +14,7 @@ pub use apiserver::ApiServer;
 pub use connection::{Connection, Hidden};
 pub use order::{Arranged, arrange, known};
 pub use output::{ColorWhen, Output, formats};
-pub use reading::{Reading, ReadingInside};
+pub use reading::{Decrypting, KmsExec, Reading, ReadingInside};
 pub use selection::{AllowEmpty, Namespaces, Prefix, Resources, Revision, Selection};
 pub use source::{Distribution, Etcd, Profile, SnapshotFile, Source};
 
@@ -85,6 +85,10 @@ pub struct Shared {
     pub revision: Option<i64>,
     /// `--encryption-config`
     pub encryption_config: Vec<PathBuf>,
+    /// `--kms-exec`
+    pub kms_exec: Vec<KmsExec>,
+    /// `--kms-timeout`
+    pub kms_timeout: Option<Duration>,
     /// `--token`
     pub token: Option<Hidden>,
     /// `--token-file`

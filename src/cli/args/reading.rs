@@ -1,11 +1,12 @@
 //! With what values are read.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::{Group, Hidden, Shared};
-use crate::cli::inside;
+use crate::cli::{duration, inside};
 
 /// Configurations to judge by and to decrypt with.
 #[derive(Clone, Debug, Args)]
@@ -26,11 +27,65 @@ impl Group for Reading {
     }
 }
 
-/// Configurations, those that lie in the source among them.
+/// Configurations to decrypt with.
+#[derive(Clone, Debug, Args)]
+pub struct Decrypting {
+    #[command(flatten)]
+    reading: Reading,
+
+    #[command(flatten)]
+    unwrapping: Unwrapping,
+}
+
+impl Group for Decrypting {
+    fn put(&self, shared: &mut Shared) {
+        self.reading.put(shared);
+        self.unwrapping.put(shared);
+    }
+}
+
+/// What unwraps data keys where KMS plugins are not asked.
+#[derive(Clone, Debug, Args)]
+struct Unwrapping {
+    /// Unwrap data keys of the KMS provider NAME with a shell's command, not its plugin: wrapped
+    /// key on stdin, key on stdout (repeatable)
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = kms_exec, help_heading = "Reading")]
+    kms_exec: Vec<KmsExec>,
+
+    /// How long one run of --kms-exec may take [default: the timeout of the configuration]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, requires = "kms_exec", help_heading = "Reading")]
+    kms_timeout: Option<Duration>,
+}
+
+impl Group for Unwrapping {
+    fn put(&self, shared: &mut Shared) {
+        shared.kms_exec.clone_from(&self.kms_exec);
+        shared.kms_timeout = self.kms_timeout;
+    }
+}
+
+/// `--kms-exec NAME=COMMAND`
+#[derive(Clone, Debug)]
+pub struct KmsExec {
+    /// The KMS provider's name.
+    pub name: String,
+    /// The command, as a shell takes it.
+    pub command: String,
+}
+
+fn kms_exec(text: &str) -> Result<KmsExec, &'static str> {
+    let (name, command) = text.split_once('=').ok_or("write NAME='command …'")?;
+    if name.is_empty() || command.trim().is_empty() {
+        return Err("write NAME='command …'");
+    }
+    Ok(KmsExec { name: name.to_owned(), command: command.to_owned() })
+}
+
+/// Configurations to decrypt with, those that lie in the source among them.
 #[derive(Clone, Debug, Args)]
 pub struct ReadingInside {
     #[command(flatten)]
-    reading: Reading,
+    reading: Decrypting,
 
     /// k3s and RKE2: the server token, which opens the configuration that the source itself holds
     #[arg(long, value_name = "TOKEN", help_heading = "Reading")]

@@ -108,7 +108,8 @@ pub fn wrap(key_id: &str, data_key: &[u8]) -> Vec<u8> {
     out
 }
 
-fn unwrap(key_id: &str, wrapped: &[u8]) -> Result<Vec<u8>, Status> {
+/// Unwraps a data key.
+pub fn unwrap(key_id: &str, wrapped: &[u8]) -> Result<Vec<u8>, Status> {
     let (nonce, sealed) =
         wrapped.split_first_chunk::<12>().ok_or_else(|| Status::invalid_argument("too short"))?;
     cipher(key_id)
