@@ -11,7 +11,7 @@ use super::failure::{Exit, Failure};
 use super::{Ctx, get, stdin};
 use crate::envelope::{Envelope, Provider};
 use crate::objects::Objects;
-use crate::pasted::{self, Form, Pasted};
+use crate::pasted::{self, Form, NotAValue, Pasted, Whole};
 use crate::report::Format;
 
 /// Options of `decode`.
@@ -71,6 +71,20 @@ impl Args {
 /// Refuses more than this: etcd itself stops far below.
 const LARGEST: u64 = 64 << 20;
 
+/// What is on stdin instead of a value, and what to do with that.
+fn no_value(e: NotAValue) -> Failure {
+    let failure = Failure::new(format!("no stored value on stdin, but {e}"));
+    failure.hint(match e.whole {
+        Some(Whole::Sqlite) => "read it with `atrest scan --kine FILE`".to_owned(),
+        Some(Whole::Database) => "read it with `atrest scan --snapshot FILE`".to_owned(),
+        Some(Whole::Packed) => {
+            "unpack it, and give one stored value; a whole backup is read with --snapshot"
+                .to_owned()
+        }
+        None => e.give,
+    })
+}
+
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let format = args.write_out;
@@ -91,8 +105,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             .hint("etcdctl prints nothing for a key that does not exist"));
     }
     let given = args.key.clone().map(OsStringExt::into_vec);
-    let (form, all) = pasted::read(&input, given.as_deref())
-        .map_err(|e| Failure::new(format!("no stored value on stdin, but {e}")).hint(e.give))?;
+    let (form, all) = pasted::read(&input, given.as_deref()).map_err(no_value)?;
     let encrypted =
         |one: &Pasted| one.readings[0].value.starts_with(crate::envelope::ENCRYPTED_PREFIX);
     if input.windows(3).any(|w| w == "\u{FFFD}".as_bytes()) && all.iter().any(encrypted) {

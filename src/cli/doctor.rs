@@ -10,8 +10,8 @@ use super::failure::{Exit, Failure};
 use super::observer::Told;
 use super::{Ctx, profile, ui};
 use crate::chain::chain;
-use crate::jobs::doctor::{self, Attempt, Check, Options, Outcome, Probe};
-use crate::profile::{Found, Host, Place};
+use crate::jobs::doctor::{self, Act, Attempt, Check, Options, Outcome, Probe};
+use crate::profile::{Distribution, Found, Host, Place};
 use crate::report::Format;
 use crate::report::doctor::Report;
 use crate::source::data_dir::DataDir;
@@ -85,8 +85,13 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         None => open(&found).map_err(|e| chain(&e)),
     };
     let source = opened.as_mut().map(|s| &mut **s as &mut dyn Source).map_err(|e| e.clone());
-    let options =
-        Options { host: &host, distribution, found: &found, confirm: &args.confirm_config };
+    let options = Options {
+        host: &host,
+        distribution,
+        found: &found,
+        confirm: &args.confirm_config,
+        command: &|act| command(act, distribution),
+    };
     let mut probe = |endpoint: &str, attempt: Attempt| probe(&found, endpoint, attempt);
     let checks = doctor::run(&options, source, Some(&mut probe), &mut Told::new(&ctx.ui));
     let report = Report { profile: word, checks: &checks };
@@ -98,6 +103,23 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         Some(FailOn::Warn) => matched(Outcome::Warn),
     };
     Ok(if found { Exit::Found } else { Exit::Ok })
+}
+
+/// The command that does it.
+fn command(act: Act<'_>, distribution: Distribution) -> String {
+    let profile = distribution.as_str();
+    match act {
+        Act::NewConfig => "atrest config new --provider secretbox --out FILE".to_owned(),
+        Act::CheckConfig(place) => format!("atrest config check {place}"),
+        Act::AddProvider => {
+            "atrest config rotate --step add --provider secretbox, then promote it".to_owned()
+        }
+        Act::Scan => "atrest scan".to_owned(),
+        Act::Migrate => format!("atrest migrate --profile {profile} --apply"),
+        Act::Residue => format!("atrest residue --profile {profile} says what removes it"),
+        Act::BackupElsewhere => "atrest migrate --backup FILE".to_owned(),
+        Act::ScanSnapshots => "atrest --snapshot FILE scan".to_owned(),
+    }
 }
 
 /// How to connect with what was found.

@@ -131,7 +131,6 @@ const BATCH_BYTES: usize = 16 << 20;
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let format = args.write_out;
     checks::options(args)?;
     let Some(configs) = crate::cli::inside::configs(ctx)? else {
         return Err(Failure::usage("migrate needs the configuration to write with")
@@ -199,6 +198,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         visit: &visit,
         config: open::config_wire(&configs),
         applied: args.apply,
+        apply: "--apply",
         interrupted,
         groups: &groups,
         written_by: &written_by,
@@ -211,7 +211,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         seconds,
         servers: &servers,
     };
-    ui::print(|out| report.write(format, ctx.ui.color, out))?;
+    ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
     Ok(conclude(ctx, args, &outcome, remaining))
 }
 

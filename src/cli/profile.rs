@@ -8,7 +8,7 @@ use super::args::{self, Group, Output, Profile, Shared};
 use super::failure::{Exit, Failure};
 use super::{Ctx, ui};
 use crate::chain::chain;
-use crate::profile::{Distribution, Found, Host, Place, ProfileError, find, present};
+use crate::profile::{Distribution, Found, Host, Place, ProfileError, Setting, find, present};
 use crate::report::Format;
 use crate::report::profile::Report;
 
@@ -58,7 +58,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             ctx.ui.warn(&format!("{word}: {warning}"));
         }
     }
-    let report = Report { found: &found };
+    let report = Report { found: &found, option };
     ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
     Ok(Exit::Ok)
 }
@@ -144,18 +144,18 @@ pub fn apply(ctx: &mut Ctx) -> Result<(), Failure> {
     fill(ctx, &host, found).map_err(|e| failure(&e, manifest.as_deref()))
 }
 
-/// Options whose files a profile need not find: those that are given, and certificates where no
+/// Settings whose files a profile need not find: those that are given, and certificates where no
 /// etcd is connected to.
-fn not_needed(ctx: &Ctx) -> Vec<&'static str> {
+fn not_needed(ctx: &Ctx) -> Vec<Setting> {
     let g = &ctx.global;
     let live = g.takes_source && !g.is_file();
-    let given = |name: &str| match name {
-        "encryption-config" => !g.encryption_config.is_empty(),
-        name => !live || ctx.given.has(name),
+    let given = |setting: Setting| match setting {
+        Setting::Config => !g.encryption_config.is_empty(),
+        other => !live || ctx.given.has(option(other).trim_start_matches('-')),
     };
-    ["--cacert", "--cert", "--key", "--encryption-config"]
+    [Setting::CaCert, Setting::Cert, Setting::Key, Setting::Config]
         .into_iter()
-        .filter(|option| given(option.trim_start_matches('-')))
+        .filter(|setting| given(*setting))
         .collect()
 }
 
@@ -203,19 +203,19 @@ fn fill(ctx: &mut Ctx, host: &Host, found: Found) -> Result<(), ProfileError> {
     }
     if live {
         if let (Some(path), false) = (found.cacert, given.has("cacert")) {
-            host.readable(&path.value, "--cacert")?;
+            host.readable(&path.value, Setting::CaCert)?;
             g.cacert = Some(path.value);
         }
         // A certificate and its key go together.
         let own = given.has("cert") || given.has("key");
         if let (Some(cert), Some(key), false) = (found.cert, found.key, own) {
-            host.readable(&cert.value, "--cert")?;
-            host.readable(&key.value, "--key")?;
+            host.readable(&cert.value, Setting::Cert)?;
+            host.readable(&key.value, Setting::Key)?;
             (g.cert, g.key) = (Some(cert.value), Some(key.value));
         }
     }
     if let (Some(path), true) = (found.config, g.encryption_config.is_empty()) {
-        host.readable(&path.value, "--encryption-config")?;
+        host.readable(&path.value, Setting::Config)?;
         g.encryption_config.push(path.value);
     }
     if g.prefix.is_none() {
@@ -258,6 +258,21 @@ impl Profile {
     }
 }
 
+/// The option that tells what a profile did not find.
+fn option(setting: Setting) -> &'static str {
+    match setting {
+        Setting::Manifest => "--manifest",
+        Setting::Endpoints => "--endpoints",
+        Setting::DataDir => "--data-dir",
+        Setting::Kine => "--kine",
+        Setting::CaCert => "--cacert",
+        Setting::Cert => "--cert",
+        Setting::Key => "--key",
+        Setting::Prefix => "--prefix",
+        Setting::Config => "--encryption-config",
+    }
+}
+
 /// What to do about it; `manifest` is the one that the user named.
 fn failure(e: &ProfileError, manifest: Option<&Path>) -> Failure {
     const OPTIONS: &str = "name the source with --endpoints, --cacert, --cert and --key, and the configuration with --encryption-config";
@@ -270,7 +285,8 @@ fn failure(e: &ProfileError, manifest: Option<&Path>) -> Failure {
         ProfileError::Unreadable { path, .. } if Some(path.as_path()) == manifest => {
             "check the path of --manifest".to_owned()
         }
-        ProfileError::Unreadable { option: Some(option), .. } => {
+        ProfileError::Unreadable { setting: Some(setting), .. } => {
+            let option = option(*setting);
             format!("run on a control-plane node, or name another file with {option}")
         }
         ProfileError::Unreadable { .. } => {
@@ -278,7 +294,9 @@ fn failure(e: &ProfileError, manifest: Option<&Path>) -> Failure {
                 .to_owned()
         }
         ProfileError::Malformed { .. } => format!("check the file, or {OPTIONS}"),
-        ProfileError::Volume { option, .. } => format!("copy it out and name it with {option}"),
+        ProfileError::Volume { setting, .. } => {
+            format!("copy it out and name it with {}", option(*setting))
+        }
         ProfileError::NoDatastore(_) => {
             "run on a server node, or name the source with --kine, --data-dir or --endpoints"
                 .to_owned()

@@ -14,7 +14,7 @@ use crate::objects::Objects;
 use crate::report::restore::{Report, explain};
 use crate::report::{Format, table};
 use crate::resource::{Location, Selector};
-use crate::restore::{Minor, Options as Rules, apply_script};
+use crate::restore::{Minor, Options as Rules, Reason, apply_script};
 use crate::source::Source;
 use crate::storage;
 
@@ -274,6 +274,10 @@ fn tell(ctx: &Ctx, choices: &Choices, outcome: &Outcome) {
             "{}: fields newer than this program are missing: {fields}",
             named(name)
         ));
+    }
+    let addresses = |r: &Reason| matches!(r, Reason::ServiceAddress | Reason::NodePort);
+    if outcome.changed.iter().any(|(_, reasons)| reasons.iter().any(addresses)) {
+        ctx.ui.note("cluster IPs and node ports are removed; --keep-ips keeps them");
     }
     for (api_version, n) in &outcome.needs_enabling {
         ctx.ui.warn(&format!(

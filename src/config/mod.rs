@@ -42,7 +42,7 @@ pub use load::load;
 pub use loaded::{LoadError, Loaded};
 pub use model::{EncryptionConfig, Entry, GroupResource, Key, Kms, Provider, Served, Serving};
 pub use places::Places;
-pub use rotate::{RotateError, Rotated, Step, Which, rotate};
+pub use rotate::{Choice, RotateError, Rotated, Step, Unclear, Which, rotate};
 pub use set::ConfigSet;
 
 /// A configuration that the API server would accept.

@@ -120,6 +120,29 @@ pub struct Options<'a> {
     pub found: &'a Found,
     /// Configurations of the other API servers, to compare with.
     pub confirm: &'a [PathBuf],
+    /// How the caller is told to do something itself.
+    pub command: &'a dyn Fn(Act<'_>) -> String,
+}
+
+/// What the caller can do so that a check passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act<'a> {
+    /// Make a configuration that encrypts.
+    NewConfig,
+    /// Say what is wrong with the configuration at this place.
+    CheckConfig(&'a str),
+    /// Let another provider write.
+    AddProvider,
+    /// Say how entries are stored.
+    Scan,
+    /// Rewrite what is stored otherwise than the configuration says.
+    Migrate,
+    /// Say what removes old plaintext.
+    Residue,
+    /// Save the backup of a migration elsewhere.
+    BackupElsewhere,
+    /// Say what snapshots hold.
+    ScanSnapshots,
 }
 
 /// A program of the control plane: flags in force, and what its container sees of the host.

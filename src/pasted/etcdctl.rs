@@ -100,7 +100,7 @@ fn collect(document: &Value, entries: &mut Vec<Pasted>) -> Result<(), NotAValue>
 fn nothing() -> NotAValue {
     NotAValue::new(
         "an answer of etcd without any entry",
-        "the key may be misspelt or in another --prefix",
+        "the key may be misspelt, or lie below another prefix",
     )
 }
 

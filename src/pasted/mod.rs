@@ -126,11 +126,28 @@ pub struct NotAValue {
     pub looks: String,
     /// What to give instead.
     pub give: String,
+    /// It is something as a whole that has many values.
+    pub whole: Option<Whole>,
+}
+
+/// What has many values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whole {
+    /// An SQLite database, perhaps kine's.
+    Sqlite,
+    /// A snapshot or another database file of etcd.
+    Database,
+    /// A packed file.
+    Packed,
 }
 
 impl NotAValue {
     fn new(looks: impl Into<String>, give: impl Into<String>) -> Self {
-        Self { looks: looks.into(), give: give.into() }
+        Self { looks: looks.into(), give: give.into(), whole: None }
+    }
+
+    fn whole(looks: impl Into<String>, whole: Whole) -> Self {
+        Self { whole: Some(whole), ..Self::new(looks, "give one of its values") }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Words for input that is no value in any known form.
 
-use super::{NotAValue, dump, text};
+use super::{NotAValue, Whole, dump, text};
 use crate::envelope::ENCRYPTED_PREFIX;
 
 const INSTEAD: &str = "give a stored value, or what `etcdctl get KEY -w json` prints; `atrest decode --help` lists the forms";
@@ -13,10 +13,10 @@ pub(super) fn describe(input: &[u8]) -> NotAValue {
     let packed: Vec<u8> = input.iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
     let has = |start: &[u8]| input.starts_with(start);
     if has(b"SQLite format 3\0") {
-        return NotAValue::new("an SQLite database", "read it with `atrest scan --kine FILE`");
+        return NotAValue::whole("an SQLite database", Whole::Sqlite);
     }
     if input.get(16..20).is_some_and(|m| m == [0xED, 0xDA, 0x0C, 0xED]) {
-        return NotAValue::new("an etcd database", "read it with `atrest scan --snapshot FILE`");
+        return NotAValue::whole("an etcd database", Whole::Database);
     }
     for (magic, what) in [
         (&[0x1F, 0x8B][..], "gzip"),
@@ -26,10 +26,7 @@ pub(super) fn describe(input: &[u8]) -> NotAValue {
         (b"age-encryption.org/", "age"),
     ] {
         if has(magic) {
-            return NotAValue::new(
-                format!("a file packed by {what}"),
-                "unpack it, and give one stored value; a whole backup is read with --snapshot",
-            );
+            return NotAValue::whole(format!("a file packed by {what}"), Whole::Packed);
         }
     }
     if let Some(at) = memchr::memmem::find(&input[..input.len().min(SEARCHED)], ENCRYPTED_PREFIX) {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::flags::{self, Flags};
-use super::found::{Found, Place, Sourced};
+use super::found::{Found, Place, Setting, Sourced};
 use super::host::{Host, ProfileError};
 use super::mounts::{Mounts, items, text};
 use super::places::{
@@ -111,7 +111,7 @@ impl Host {
             None if first.exists() => first,
             None => places.find(|p| p.exists()).unwrap_or(first),
         };
-        let content = self.read(&path, Some("--manifest"))?;
+        let content = self.read(&path, Some(Setting::Manifest))?;
         let malformed = Self::malformed(&path, given);
         let (flags, mounts) = server::pod(&content).map_err(&malformed)?;
         let file = (flags, path.display().to_string());
@@ -139,27 +139,27 @@ impl Host {
             return Err(malformed(ManifestError::NoServers));
         }
         let from = |flag: &str| format!("{} (--{flag})", told.from);
-        let host = |path: Option<PathBuf>, flag: &str, option: &'static str| {
+        let host = |path: Option<PathBuf>, flag: &str, setting: Setting| {
             let Some(path) = path else { return Ok(None) };
             match mounts.host(&path) {
                 Ok(host) => Ok(Some(Sourced::new(self.at(host), from(flag)))),
-                Err(_) if self.named.contains(&option) => Ok(None),
+                Err(_) if self.named.contains(&setting) => Ok(None),
                 Err(volume) => {
-                    Err(ProfileError::Volume { volume: volume.to_owned(), path, option })
+                    Err(ProfileError::Volume { volume: volume.to_owned(), path, setting })
                 }
             }
         };
         Ok(Found {
             source: (!server.etcd_servers.is_empty())
                 .then(|| Sourced::new(Place::Endpoints(server.etcd_servers), from("etcd-servers"))),
-            cacert: host(server.etcd_cafile, "etcd-cafile", "--cacert")?,
-            cert: host(server.etcd_certfile, "etcd-certfile", "--cert")?,
-            key: host(server.etcd_keyfile, "etcd-keyfile", "--key")?,
+            cacert: host(server.etcd_cafile, "etcd-cafile", Setting::CaCert)?,
+            cert: host(server.etcd_certfile, "etcd-certfile", Setting::Cert)?,
+            key: host(server.etcd_keyfile, "etcd-keyfile", Setting::Key)?,
             prefix: server.etcd_prefix.map(|p| Sourced::new(p, from("etcd-prefix"))),
             config: host(
                 server.encryption_provider_config,
                 "encryption-provider-config",
-                "--encryption-config",
+                Setting::Config,
             )?,
             overrides: server
                 .etcd_servers_overrides
@@ -297,7 +297,8 @@ impl Host {
 
     /// An etcd that runs is asked; the files of one that does not are read.
     fn running_or_not(&self, dir: &Path) -> Result<Sourced<Place>, ProfileError> {
-        let running = data_dir::in_use(dir).map_err(|e| self.cannot(dir, e, Some("--data-dir")))?;
+        let running =
+            data_dir::in_use(dir).map_err(|e| self.cannot(dir, e, Some(Setting::DataDir)))?;
         Ok(if running {
             let from = format!("an etcd runs in {}", dir.display());
             Sourced::new(Place::Endpoints(vec![LOCAL_ETCD.to_owned()]), from)

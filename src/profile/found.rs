@@ -4,6 +4,29 @@ use std::path::PathBuf;
 
 use super::server::Override;
 
+/// What can be found, and otherwise be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// The file that the API server is started by.
+    Manifest,
+    /// etcd's servers.
+    Endpoints,
+    /// The data directory of a stopped member.
+    DataDir,
+    /// kine's database.
+    Kine,
+    /// etcd's CA.
+    CaCert,
+    /// The client certificate.
+    Cert,
+    /// Its key.
+    Key,
+    /// Where keys begin.
+    Prefix,
+    /// The encryption configuration.
+    Config,
+}
+
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sourced<T> {

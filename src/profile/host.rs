@@ -3,13 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::found::Setting;
 use super::server::ManifestError;
 
 /// Why a distribution's files do not say what is needed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
     /// A file cannot be read.
-    #[error("cannot read {}, which --profile {profile} needs", .path.display())]
+    #[error("cannot read {}, which profile {profile} needs", .path.display())]
     Unreadable {
         /// Whose.
         profile: &'static str,
@@ -18,8 +19,8 @@ pub enum ProfileError {
         /// Why.
         #[source]
         cause: io::Error,
-        /// The option that names another one.
-        option: Option<&'static str>,
+        /// What names another one.
+        setting: Option<Setting>,
     },
     /// A file is not what it should be.
     #[error("{} does not say where the objects are", .path.display())]
@@ -39,8 +40,8 @@ pub enum ProfileError {
         path: PathBuf,
         /// The volume.
         volume: String,
-        /// The option that names a copy.
-        option: &'static str,
+        /// What names a copy.
+        setting: Setting,
     },
     /// There is no datastore where there should be one.
     #[error("{0}")]
@@ -59,8 +60,8 @@ pub struct Host {
     pub profile: &'static str,
     /// The source is to be found, too.
     pub source: bool,
-    /// Options that name files in place of the machine's: these may be out of reach.
-    pub named: Vec<&'static str>,
+    /// Settings that name files in place of the machine's: these may be out of reach.
+    pub named: Vec<Setting>,
 }
 
 impl Host {
@@ -87,18 +88,18 @@ impl Host {
         &self,
         path: &Path,
         cause: io::Error,
-        option: Option<&'static str>,
+        setting: Option<Setting>,
     ) -> ProfileError {
-        ProfileError::Unreadable { profile: self.profile, path: path.to_owned(), cause, option }
+        ProfileError::Unreadable { profile: self.profile, path: path.to_owned(), cause, setting }
     }
 
     /// Reads a file that has to be there.
     pub(super) fn read(
         &self,
         path: &Path,
-        option: Option<&'static str>,
+        setting: Option<Setting>,
     ) -> Result<String, ProfileError> {
-        std::fs::read_to_string(path).map_err(|e| self.cannot(path, e, option))
+        std::fs::read_to_string(path).map_err(|e| self.cannot(path, e, setting))
     }
 
     /// Reads a file that need not be there. One that may not be looked at is no "no".
@@ -134,12 +135,12 @@ impl Host {
     ///
     /// # Errors
     /// When it cannot, or is no regular file.
-    pub fn readable(&self, path: &Path, option: &'static str) -> Result<(), ProfileError> {
+    pub fn readable(&self, path: &Path, setting: Setting) -> Result<(), ProfileError> {
         let opened = std::fs::File::open(path).and_then(|f| f.metadata());
         match opened {
             Ok(meta) if meta.is_file() => Ok(()),
-            Ok(_) => Err(self.cannot(path, io::Error::other("not a regular file"), Some(option))),
-            Err(e) => Err(self.cannot(path, e, Some(option))),
+            Ok(_) => Err(self.cannot(path, io::Error::other("not a regular file"), Some(setting))),
+            Err(e) => Err(self.cannot(path, e, Some(setting))),
         }
     }
 }

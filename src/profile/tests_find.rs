@@ -192,7 +192,7 @@ spec:
     let (_dir, host) = machine(&[(KUBEADM_MANIFEST, manifest)]);
     let failure = find(&host, D::Kubeadm, None).unwrap_err();
     assert!(
-        matches!(&failure, ProfileError::Volume { volume, option: "--cacert", .. } if volume == "projected"),
+        matches!(&failure, ProfileError::Volume { volume, setting: Setting::CaCert, .. } if volume == "projected"),
         "{failure}"
     );
 }

@@ -85,6 +85,8 @@ pub struct Report<'a> {
     pub config: wire::Config,
     /// It was not only planned.
     pub applied: bool,
+    /// What would have it written, as the user says it.
+    pub apply: &'a str,
     /// It was stopped by a signal.
     pub interrupted: bool,
     /// Entries to rewrite, by how they were stored.
@@ -312,7 +314,7 @@ impl Report<'_> {
         if self.applied {
             writeln!(out, "{} remaining", table::count(self.remaining))?;
         } else if self.planned > 0 {
-            writeln!(out, "nothing was written; --apply does it")?;
+            writeln!(out, "nothing was written; {} does it", self.apply)?;
         }
         Ok(())
     }

@@ -6,12 +6,14 @@ use serde::Serialize;
 
 use super::table::{Builder, Mark};
 use super::{Format, wire};
-use crate::profile::{Found, Place};
+use crate::profile::{Found, Place, Setting};
 
 /// What was found, by profile.
 pub struct Report<'a> {
     /// Each with its name.
     pub found: &'a [(&'static str, Found)],
+    /// The option that stands for a setting.
+    pub option: fn(Setting) -> &'static str,
 }
 
 #[derive(Serialize)]
@@ -23,12 +25,12 @@ struct Document<'a> {
 #[derive(Serialize)]
 struct One<'a> {
     profile: &'static str,
-    settings: Vec<Setting>,
+    settings: Vec<Line>,
     warnings: &'a [String],
 }
 
 #[derive(Serialize)]
-struct Setting {
+struct Line {
     /// The option that it stands for; `not examined` for what none stands for.
     option: &'static str,
     value: String,
@@ -46,33 +48,37 @@ fn without_password(endpoint: &str) -> String {
     }
 }
 
-fn settings(found: &Found) -> Vec<Setting> {
+fn settings(found: &Found, option: fn(Setting) -> &'static str) -> Vec<Line> {
     let mut all = Vec::new();
     let mut add = |option, value: String, from: &str| {
-        all.push(Setting { option, value, from: from.to_owned() });
+        all.push(Line { option, value, from: from.to_owned() });
     };
     if let Some(source) = &found.source {
         match &source.value {
             Place::Endpoints(endpoints) => {
                 let shown: Vec<_> = endpoints.iter().map(|e| without_password(e)).collect();
-                add("--endpoints", shown.join(","), &source.from);
+                add(option(Setting::Endpoints), shown.join(","), &source.from);
             }
-            Place::DataDir(dir) => add("--data-dir", dir.display().to_string(), &source.from),
-            Place::Kine(path) => add("--kine", path.display().to_string(), &source.from),
+            Place::DataDir(dir) => {
+                add(option(Setting::DataDir), dir.display().to_string(), &source.from);
+            }
+            Place::Kine(path) => {
+                add(option(Setting::Kine), path.display().to_string(), &source.from);
+            }
         }
     }
-    for (option, path) in [
-        ("--cacert", &found.cacert),
-        ("--cert", &found.cert),
-        ("--key", &found.key),
-        ("--encryption-config", &found.config),
+    for (setting, path) in [
+        (Setting::CaCert, &found.cacert),
+        (Setting::Cert, &found.cert),
+        (Setting::Key, &found.key),
+        (Setting::Config, &found.config),
     ] {
         if let Some(path) = path {
-            add(option, path.value.display().to_string(), &path.from);
+            add(option(setting), path.value.display().to_string(), &path.from);
         }
     }
     if let Some(prefix) = &found.prefix {
-        add("--prefix", prefix.value.clone(), &prefix.from);
+        add(option(Setting::Prefix), prefix.value.clone(), &prefix.from);
     }
     for other in &found.overrides {
         let value = format!("{} in {}", other.value.resource, other.value.servers.join(","));
@@ -88,7 +94,9 @@ impl Report<'_> {
     /// When `out` cannot be written.
     pub fn write(&self, format: Format, color: bool, out: &mut dyn Write) -> io::Result<()> {
         if format == Format::Json {
-            let one = |(profile, found): &'_ (&'static str, Found)| (*profile, settings(found));
+            let one = |(profile, found): &'_ (&'static str, Found)| {
+                (*profile, settings(found, self.option))
+            };
             let profiles = self
                 .found
                 .iter()
@@ -105,7 +113,7 @@ impl Report<'_> {
             }
             writeln!(out, "profile {profile}\n")?;
             let mut rows = Builder::new(color, &["OPTION", "VALUE", "FROM"]);
-            for s in settings(found) {
+            for s in settings(found, self.option) {
                 let mark = if s.option.starts_with('-') { Mark::Plain } else { Mark::Bad };
                 rows.row(vec![s.option.to_owned(), s.value, s.from], mark);
             }

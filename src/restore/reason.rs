@@ -138,12 +138,8 @@ impl Reason {
                 "selector and labels with the Job's old UID removed: they are made for each Job, \
                  and others are refused"
             }
-            Self::ServiceAddress => {
-                "cluster IP removed: the new cluster has other ranges (--keep-ips keeps it)"
-            }
-            Self::NodePort => {
-                "node ports removed: they may be taken in the new cluster (--keep-ips keeps them)"
-            }
+            Self::ServiceAddress => "cluster IP removed: the new cluster has other ranges",
+            Self::NodePort => "node ports removed: they may be taken in the new cluster",
             Self::VolumeBinding => {
                 "what binds claim and volume removed, but for their names, by which they find \
                  each other again; else the claim would be Lost"

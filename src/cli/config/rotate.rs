@@ -12,7 +12,7 @@ use crate::cli::args::{self, Shared};
 use crate::cli::configuration;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::open;
-use crate::config::{self, EncryptionConfig, LoadError, RotateError, Rotated, Step, Which};
+use crate::config::{self, Choice, EncryptionConfig, LoadError, RotateError, Rotated, Step, Which};
 use crate::envelope::Provider;
 use crate::jobs::rotate as job;
 
@@ -170,7 +170,15 @@ fn refused(error: &RotateError, origin: &str) -> Failure {
             form: "a configuration file",
             errors: errors.clone(),
         }),
-        RotateError::Ambiguous(_) => Failure::usage(error.to_string()),
+        RotateError::Ambiguous(unclear) => {
+            Failure::usage(error.to_string()).hint(match unclear.missing {
+                Choice::Provider => "--provider says which static provider shall encrypt",
+                Choice::Key => "name it with --key-name",
+            })
+        }
+        RotateError::Taken(_) => {
+            Failure::new(error.to_string()).hint("choose another name with --key-name")
+        }
         other => Failure::new(other.to_string()),
     }
 }

@@ -71,10 +71,10 @@ pub enum RotateError {
     #[error("{0}")]
     Nothing(String),
     /// A choice has to be made by the user.
-    #[error("{0}")]
-    Ambiguous(String),
+    #[error(transparent)]
+    Ambiguous(Unclear),
     /// The name is in use.
-    #[error("there is a key {0} already: choose another --key-name")]
+    #[error("there is a key {0} already")]
     Taken(String),
     /// It writes.
     #[error("{0} is what the API server writes with: promote its successor first")]
@@ -85,6 +85,31 @@ pub enum RotateError {
     /// The text cannot be edited.
     #[error("{0}")]
     Layout(String),
+}
+
+/// Why there is more than one next file, or none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Unclear {
+    /// What is not clear.
+    pub why: String,
+    /// What is to be chosen.
+    pub missing: Choice,
+}
+
+impl Unclear {
+    fn error(why: impl Into<String>, missing: Choice) -> RotateError {
+        RotateError::Ambiguous(Self { why: why.into(), missing })
+    }
+}
+
+/// What only the user can choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The provider.
+    Provider,
+    /// The key, by its name.
+    Key,
 }
 
 /// Where something stands in an entry.
@@ -216,10 +241,11 @@ fn add(
             Some(kind) => kind,
             None if is_static(first) => first.provider(),
             None => {
-                return Err(RotateError::Ambiguous(match first {
-                    Provider::Kms(_) => "a KMS plugin rotates its keys itself; to move to static keys, give --provider".to_owned(),
-                    _ => "identity comes first: give --provider to say what shall encrypt".to_owned(),
-                }));
+                let why = match first {
+                    Provider::Kms(_) => "a KMS plugin rotates its keys itself",
+                    _ => "identity comes first, which has no keys",
+                };
+                return Err(Unclear::error(why, Choice::Provider));
             }
         };
         let taken = config
@@ -247,9 +273,10 @@ fn add(
                 envelope::Provider::AesGcm => Provider::AesGcm(vec![key.clone()]),
                 envelope::Provider::Secretbox => Provider::Secretbox(vec![key.clone()]),
                 _ => {
-                    return Err(RotateError::Ambiguous(format!(
+                    let why = format!(
                         "a key can be added to secretbox, aescbc and aesgcm, not to {kind}"
-                    )));
+                    );
+                    return Err(Unclear::error(why, Choice::Provider));
                 }
             };
             target.insert(before.unwrap_or(target.len()), new);
@@ -312,7 +339,7 @@ fn resolve(
         guesses.dedup();
         return match guesses.pop() {
             Some((provider, name)) if guesses.is_empty() => Ok((provider, Some(name))),
-            _ => Err(RotateError::Ambiguous("which key is meant? Give --key-name".to_owned())),
+            _ => Err(Unclear::error("it is not clear which key is meant", Choice::Key)),
         };
     };
     let mut providers: Vec<_> = config
@@ -327,10 +354,10 @@ fn resolve(
     match providers.as_slice() {
         [one] => Ok((*one, Some(name.clone()))),
         [] => Err(RotateError::Nothing(format!("there is no key {}", shown(name)))),
-        _ => Err(RotateError::Ambiguous(format!(
-            "several providers have a key {}: give --provider",
-            shown(name)
-        ))),
+        _ => {
+            let why = format!("several providers have a key {}", shown(name));
+            Err(Unclear::error(why, Choice::Provider))
+        }
     }
 }
 

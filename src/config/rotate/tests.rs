@@ -159,7 +159,7 @@ fn providers_change_and_encryption_turns_on_and_off() {
     assert_eq!(keys(&on, "secrets"), ["secretbox:box", "identity:"]);
     // From nothing but identity.
     let plain = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources:\n  - secrets\n  providers:\n  - identity: {}";
-    refused(plain, &fresh("k1", None), "give --provider");
+    refused(plain, &fresh("k1", None), "identity comes first");
     let added = next(plain, &fresh("k1", Some(P::AesGcm)));
     assert_eq!(keys(&added, "secrets"), ["identity:", "aesgcm:k1"]);
     assert_eq!(
@@ -172,7 +172,7 @@ fn providers_change_and_encryption_turns_on_and_off() {
 fn kms_providers_are_promoted_and_retired_by_name() {
     let text = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n  - kms: {name: one, endpoint: 'unix:///a'}\n  # the new one\n  - kms:\n      apiVersion: v2\n      name: two\n      endpoint: unix:///b\n";
     refused(text, &fresh("k", None), "a KMS plugin rotates its keys itself");
-    refused(text, &Step::Promote(Which::default()), "Give --key-name");
+    refused(text, &Step::Promote(Which::default()), "not clear which key");
     let promoted = next(text, &Step::Promote(which("two")));
     assert_eq!(keys(&promoted, "secrets"), ["kms:two", "kms:one"]);
     refused(&promoted.text, &Step::Promote(which("two")), "`two` is first already");
@@ -184,7 +184,7 @@ fn kms_providers_are_promoted_and_retired_by_name() {
 #[test]
 fn what_is_not_clear_is_refused() {
     let text = block();
-    refused(&text, &fresh("old", None), "already: choose another");
+    refused(&text, &fresh("old", None), "there is a key");
     // What would be retired is the key that is not promoted yet; the caller looks at the data.
     assert_eq!(keys(&next(&text, &Step::Retire(Which::default())), "secrets")[0], "aescbc:old");
     refused(&text, &Step::Retire(which("old")), "promote its successor first");

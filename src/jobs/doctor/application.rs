@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::{Adder, Check, Layer, Options, Outcome, Program};
+use super::{Act, Adder, Check, Layer, Options, Outcome, Program};
 use crate::config::{self, LoadError, Loaded, Provider};
 use crate::envelope::{Envelope, Version};
 use crate::jobs::Observer;
@@ -31,7 +31,7 @@ pub(super) fn check(
     let mut add = Adder { layer: Layer::Application, checks };
     let loaded = configuration(options, api, &mut add);
     if let Some(loaded) = &loaded {
-        providers(&mut add, loaded);
+        providers(options, &mut add, loaded);
         same_everywhere(options, &mut add, loaded);
     }
     stored(options, &mut add, loaded.as_ref(), source, observer);
@@ -45,7 +45,8 @@ fn configuration(
     api: Option<&Program>,
     add: &mut Adder<'_>,
 ) -> Option<Loaded> {
-    let remedy = "atrest config new --provider secretbox --out FILE, then kube-apiserver: --encryption-provider-config=FILE";
+    let remedy = (options.command)(Act::NewConfig);
+    let remedy = format!("{remedy}, then kube-apiserver: --encryption-provider-config=FILE");
     let Some(found) = &options.found.config else {
         let (result, evidence) = match api {
             Some(api) => (Outcome::Fail, api.says(FLAG)),
@@ -60,7 +61,8 @@ fn configuration(
     let path = &found.value;
     let evidence = vec![format!("{} ({})", path.display(), found.from)];
     add.add("encryption-configured", &["1.2.27"], Outcome::Pass, evidence, "");
-    let check = format!("atrest config check {}", options.host.own(path).display());
+    let own = options.host.own(path).display().to_string();
+    let check = (options.command)(Act::CheckConfig(&own));
     let bytes = match std::fs::read(path) {
         Ok(bytes) => zeroize::Zeroizing::new(bytes),
         Err(e) => {
@@ -91,7 +93,7 @@ fn configuration(
 }
 
 /// What Secrets are written with, and what is known of that.
-fn providers(add: &mut Adder<'_>, loaded: &Loaded) {
+fn providers(options: &Options<'_>, add: &mut Adder<'_>, loaded: &Loaded) {
     let serving = loaded.config.serving("secrets");
     let first = serving.providers.first().map(|s| s.provider);
     let (result, what) = match first {
@@ -105,7 +107,7 @@ fn providers(add: &mut Adder<'_>, loaded: &Loaded) {
         }
         Some(other) => (Outcome::Pass, format!("secrets are written with {}", other.provider())),
     };
-    let remedy = "atrest config rotate --step add --provider secretbox, then promote it";
+    let remedy = (options.command)(Act::AddProvider);
     add.add("encryption-providers", &["1.2.28"], result, vec![what], remedy);
     let advice: Vec<String> =
         loaded.warnings.iter().chain(&loaded.advice).map(ToString::to_string).collect();
@@ -114,7 +116,7 @@ fn providers(add: &mut Adder<'_>, loaded: &Loaded) {
     } else {
         (Outcome::Warn, advice)
     };
-    let check = format!("atrest config check {}", loaded.location);
+    let check = (options.command)(Act::CheckConfig(&loaded.location));
     add.add("encryption-config-advice", &["1.2.28"], result, evidence, check);
 }
 
@@ -160,10 +162,11 @@ fn stored(
     source: Result<&mut dyn Source, String>,
     observer: &mut dyn Observer,
 ) {
+    let scan = (options.command)(Act::Scan);
     let source = match source {
         Ok(source) => source,
         Err(why) => {
-            add.add("stored-encrypted", &[], Outcome::Unknown, vec![why], "atrest scan");
+            add.add("stored-encrypted", &[], Outcome::Unknown, vec![why], scan);
             return;
         }
     };
@@ -196,7 +199,7 @@ fn stored(
         Ok(visit) => visit,
         Err(e) => {
             let evidence = vec![e.to_string()];
-            add.add("stored-encrypted", &[], Outcome::Unknown, evidence, "atrest scan");
+            add.add("stored-encrypted", &[], Outcome::Unknown, evidence, scan);
             return;
         }
     };
@@ -222,8 +225,7 @@ fn stored(
         0 => Outcome::Pass,
         _ => Outcome::Fail,
     };
-    let profile = options.distribution.as_str();
-    let remedy = format!("atrest migrate --profile {profile} --apply");
+    let remedy = (options.command)(Act::Migrate);
     add.add("stored-encrypted", &[], result, evidence, remedy);
 
     query.revision = Some(visit.revision);
@@ -250,7 +252,7 @@ fn stored(
         }
         Err(e) => (Outcome::Unknown, e.to_string()),
     };
-    let remedy = format!("atrest residue --profile {profile} says what removes it");
+    let remedy = (options.command)(Act::Residue);
     add.add("no-old-plaintext", &[], result, vec![evidence], remedy);
 }
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::device::{self, Under};
-use super::{Adder, Check, Layer, Options, Outcome, Program, manifests};
+use super::{Act, Adder, Check, Layer, Options, Outcome, Program, manifests};
 use crate::profile::{Distribution, Place};
 
 /// Where people put snapshots.
@@ -31,7 +31,7 @@ pub(super) fn check(options: &Options<'_>, etcd: Option<&Program>, checks: &mut 
             if wal.exists() {
                 encrypted(options, &mut add, "wal-encrypted", &[], &wal);
             }
-            room(&mut add, dir);
+            room(options, &mut add, dir);
         }
         None => add.add(
             "data-encrypted",
@@ -141,7 +141,7 @@ fn mode(
 }
 
 /// What a migration needs: the backup, and the database as it may grow.
-fn room(add: &mut Adder<'_>, data: &Path) {
+fn room(options: &Options<'_>, add: &mut Adder<'_>, data: &Path) {
     let database = [data.join("member/snap/db"), data.join("state.db")];
     let Some(size) = database.iter().find_map(|p| p.metadata().ok()).map(|m| m.len()) else {
         return;
@@ -155,7 +155,9 @@ fn room(add: &mut Adder<'_>, data: &Path) {
         }
         Err(e) => (Outcome::Unknown, e.to_string()),
     };
-    let remedy = "make room for twice the database, or save the backup elsewhere: atrest migrate --backup FILE";
+    let elsewhere = (options.command)(Act::BackupElsewhere);
+    let remedy =
+        format!("make room for twice the database, or save the backup elsewhere: {elsewhere}");
     add.add("free-disk", &[], result, vec![evidence], remedy);
 }
 
@@ -226,7 +228,8 @@ fn backups(options: &Options<'_>, add: &mut Adder<'_>) {
         result = result.max(one);
         evidence.push(text);
     }
-    let scan = "atrest --snapshot FILE scan says what each holds; delete or encrypt those that hold plaintext";
+    let scan = (options.command)(Act::ScanSnapshots);
+    let scan = format!("{scan} says what each holds; delete or encrypt those that hold plaintext");
     add.add("backups-encrypted", &[], result, evidence, scan);
     if let Some(dir) = keys {
         let beside: Vec<_> = found
