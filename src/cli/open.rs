@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Ctx;
 use super::failure::Failure;
 use crate::config::ConfigSet;
+use crate::jobs::residue::Opened;
 use crate::kms::{Instead, Plugins, Program, Unwrap};
 pub use crate::resource::Selection;
 use crate::resource::{DEFAULT_PREFIX, NamedKey, Scope, Selector};
@@ -21,18 +22,30 @@ use crate::transform::Transformers;
 /// # Errors
 /// When it cannot be opened, with a hint.
 pub fn source(ctx: &Ctx) -> Result<Box<dyn Source>, Failure> {
+    Ok(match files(ctx)? {
+        Opened::Snapshot(file) => Box::new(file),
+        Opened::DataDir(dir) => Box::new(dir),
+        Opened::Kine(database) => Box::new(database),
+        Opened::Served(source) => source,
+    })
+}
+
+/// As [`source`], for a job that looks into its files.
+///
+/// # Errors
+/// As there.
+pub fn files(ctx: &Ctx) -> Result<Opened, Failure> {
     let g = &ctx.global;
     let options = SnapshotOptions { skip_hash_check: g.skip_hash_check, salvage: g.salvage };
-    if let Some(path) = &g.snapshot {
-        return Ok(Box::new(Snapshot::open(path, &options)?));
-    }
-    if let Some(dir) = &g.data_dir {
-        return Ok(Box::new(DataDir::open(dir, &options)?));
-    }
-    if let Some(path) = &g.kine {
-        return Ok(Box::new(Kine::open(path)?));
-    }
-    Ok(Box::new(live(ctx)?))
+    Ok(if let Some(path) = &g.snapshot {
+        Opened::Snapshot(Snapshot::open(path, &options)?)
+    } else if let Some(dir) = &g.data_dir {
+        Opened::DataDir(DataDir::open(dir, &options)?)
+    } else if let Some(path) = &g.kine {
+        Opened::Kine(Kine::open(path)?)
+    } else {
+        Opened::Served(Box::new(live(ctx)?))
+    })
 }
 
 /// Connects to the etcd that the options name.

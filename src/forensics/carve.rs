@@ -3,8 +3,8 @@
 //!
 //! A hit is an `mvccpb.KeyValue` (etcd `api/mvccpb/kv.proto`) or an `etcdserverpb.PutRequest`
 //! (etcd `api/etcdserverpb/rpc.proto`) whose key is one of those looked for and whose value is
-//! an unencrypted Kubernetes object, or encrypted where that is asked for. The search is for the beginning of the key; the message
-//! around it is then checked backwards and forwards.
+//! an unencrypted Kubernetes object, or encrypted where that is asked for. The search is for the
+//! beginning of the key; the message around it is then checked backwards and forwards.
 
 use std::ops::Range;
 
@@ -117,6 +117,9 @@ pub type Behind<'b> = dyn Fn(Range<usize>) + Sync + 'b;
 /// Bytes after which [`Behind`] is told.
 pub const LEG: usize = 8 << 20;
 
+/// Legs for each thread whose records are held at once.
+const LEGS: usize = 4;
+
 /// Finds records of what is looked for.
 pub struct Carver<'t> {
     targets: &'t Targets,
@@ -152,6 +155,19 @@ impl<'t> Carver<'t> {
         windows: &[Range<usize>],
         terrain: &dyn Terrain,
     ) -> Vec<Hit<'a>> {
+        let mut all = Vec::new();
+        self.each(data, windows, terrain, &mut |hit| all.push(hit));
+        all
+    }
+
+    /// As [`Carver::search`], but never more of them at once than a few stretches of the data have.
+    pub fn each<'a>(
+        &self,
+        data: &'a [u8],
+        windows: &[Range<usize>],
+        terrain: &dyn Terrain,
+        sink: &mut dyn FnMut(Hit<'a>),
+    ) {
         // The second number is how far a key that begins in the stride may reach.
         let strides: Vec<(Range<usize>, usize)> = windows
             .iter()
@@ -169,16 +185,20 @@ impl<'t> Carver<'t> {
                 from = i + 1;
             }
         }
-        legs.par_iter()
-            .flat_map_iter(|(leg, strides)| {
-                let hits: Vec<_> = strides
-                    .iter()
-                    .flat_map(|(stride, end)| self.stride(data, stride, *end, terrain))
-                    .collect();
-                (self.behind)(leg.clone());
-                hits
-            })
-            .collect()
+        for some in legs.chunks(LEGS * rayon::current_num_threads()) {
+            let hits: Vec<_> = some
+                .par_iter()
+                .flat_map_iter(|(leg, strides)| {
+                    let hits: Vec<_> = strides
+                        .iter()
+                        .flat_map(|(stride, end)| self.stride(data, stride, *end, terrain))
+                        .collect();
+                    (self.behind)(leg.clone());
+                    hits
+                })
+                .collect();
+            hits.into_iter().for_each(&mut *sink);
+        }
     }
 
     fn stride<'a>(

@@ -11,7 +11,8 @@ use super::Observer;
 use crate::bolt::Db;
 use crate::chain::chain;
 use crate::envelope::Provider;
-use crate::forensics::{Targets, residue};
+use crate::forensics::Targets;
+use crate::forensics::residue::{self, Bytes, Finding};
 use crate::resource::{Selection, Selector};
 use crate::scan::{Counts, Judge, Prefixes, Totals, judge_with};
 use crate::source::data_dir::DataDir;
@@ -307,7 +308,8 @@ fn remains(file: &Snapshot, options: &Options<'_>) -> Option<u64> {
     let bytes = file.bytes();
     let db = Db::open(bytes).ok()?;
     let mut found = 0;
-    residue::examine(&db, &targets, &|_| None, &|part| bytes.forget(part), &mut |_, _| found += 1);
+    let mut sink = |_: Finding, _: Bytes<'_>| found += 1;
+    residue::examine(&db, &targets, &|_| None, &|part| bytes.forget(part), &mut sink);
     Some(found)
 }
 

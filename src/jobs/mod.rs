@@ -22,6 +22,7 @@ pub mod keys;
 pub mod kms;
 #[cfg(feature = "cli")]
 pub mod posture;
+pub mod residue;
 pub mod restore;
 pub mod rewrite;
 pub mod rotate;

@@ -71,6 +71,24 @@ impl<'a, N: Copy> State<'a, N> {
         *self.held(key, new) = new;
     }
 
+    /// Whether a record of `key` is held, be it a deletion.
+    #[must_use]
+    pub fn has(&self, key: &[u8]) -> bool {
+        let hash = self.hasher.hash_one(key);
+        let same = |slot: &Slot| {
+            slot.hash == hash && record_key(self.held[slot.index].record) == Some(key)
+        };
+        self.slots.find(hash, same).is_some()
+    }
+
+    /// As [`State::apply`]; returns the record that it supersedes.
+    pub fn supersede(&mut self, key: &[u8], new: Held<'a, N>) -> Option<Held<'a, N>> {
+        let before = self.held.len();
+        let held = self.held(key, new);
+        let old = std::mem::replace(held, new);
+        (self.held.len() == before).then_some(old)
+    }
+
     /// Applies one record of `key` that arrives in no order: the newest wins, be it a deletion.
     #[inline]
     pub fn apply_newest(&mut self, key: &[u8], new: Held<'a, N>) {

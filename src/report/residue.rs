@@ -8,31 +8,35 @@ use serde::Serialize;
 
 use super::table::{self, Builder, Mark};
 use super::{Format, wire};
-use crate::forensics::residue::{Finding, Head as Live, Place, Totals};
-use crate::source::{SourceInfo, Visit};
+use crate::forensics::residue::{Finding, Place};
+use crate::jobs::residue::{Outcome, Unexamined};
 
 /// A finished search.
 pub struct Report<'a> {
-    /// Where was searched.
-    pub source: &'a SourceInfo,
-    /// Its revision and damage.
-    pub visit: &'a Visit,
+    /// What was found.
+    pub outcome: &'a Outcome,
     /// What was looked for, in words.
     pub resources: &'a [String],
-    /// Live plaintext entries.
-    pub head: Live,
-    /// What was asked for and found.
-    pub findings: &'a [Finding],
-    /// Counts of it.
-    pub totals: Totals,
-    /// Findings beside it, which the verdict is about, too.
-    pub elsewhere: u64,
     /// What removes it, in order.
     pub remedy: &'a [String],
-    /// Parts of the source that were not searched, in words.
-    pub not_examined: &'a [String],
     /// One row per finding, not per object.
     pub list: bool,
+}
+
+impl Unexamined {
+    /// What was not searched, and how it is.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Logs => "the write-ahead logs of the members: search each with --data-dir",
+            Self::Members => "the other members: search each of them",
+            Self::Pages => {
+                "free pages and page slack: search a snapshot of each member (etcdctl snapshot save) with --snapshot"
+            }
+            Self::LogsAndLeftovers => {
+                "write-ahead logs and leftover files: search the data directory of each member, stopped, with --data-dir"
+            }
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -48,7 +52,7 @@ struct Document<'a> {
     objects: u64,
     verdict: &'static str,
     remedy: &'a [String],
-    not_examined: &'a [String],
+    not_examined: Vec<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     damage: Vec<wire::Damage>,
 }
@@ -125,7 +129,20 @@ impl Report<'_> {
     /// `clean` or `residue`, of everything that is looked for.
     #[must_use]
     pub fn verdict(&self) -> &'static str {
-        if self.findings.is_empty() && self.elsewhere == 0 { "clean" } else { "residue" }
+        if self.outcome.all.sum() == 0 { "clean" } else { "residue" }
+    }
+
+    fn findings(&self) -> &[Finding] {
+        &self.outcome.findings
+    }
+
+    /// Findings beside what was asked for.
+    fn elsewhere(&self) -> u64 {
+        self.outcome.all.sum() - self.outcome.totals.sum()
+    }
+
+    fn not_examined(&self) -> impl Iterator<Item = &'static str> {
+        self.outcome.not_examined.iter().map(|part| part.words())
     }
 
     /// Writes the report.
@@ -135,40 +152,41 @@ impl Report<'_> {
     pub fn write(&self, format: Format, color: bool, out: &mut dyn Write) -> io::Result<()> {
         match format {
             Format::Json => wire::document(&self.document(), out),
-            Format::Jsonl => wire::lines(self.findings.iter().map(Row::from), out),
+            Format::Jsonl => wire::lines(self.findings().iter().map(Row::from), out),
             _ => self.table(color, out),
         }
     }
 
     fn document(&self) -> Document<'_> {
+        let head = self.outcome.head;
         Document {
             schema: "atrest.residue/v1",
-            source: wire::Source::new(self.source, self.visit),
+            source: wire::Source::new(&self.outcome.info, &self.outcome.visit),
             resources: self.resources,
-            head: Head { plaintext: self.head.listed },
-            findings: self.findings.iter().map(Row::from).collect(),
-            totals: Place::ALL.iter().map(|p| (p.as_str(), self.totals.get(*p))).collect(),
-            elsewhere: Elsewhere { plaintext: self.head.elsewhere, findings: self.elsewhere },
+            head: Head { plaintext: head.listed },
+            findings: self.findings().iter().map(Row::from).collect(),
+            totals: Place::ALL.iter().map(|p| (p.as_str(), self.outcome.totals.get(*p))).collect(),
+            elsewhere: Elsewhere { plaintext: head.elsewhere, findings: self.elsewhere() },
             objects: self.objects(),
             verdict: self.verdict(),
             remedy: self.remedy,
-            not_examined: self.not_examined,
-            damage: self.visit.damage.iter().map(Into::into).collect(),
+            not_examined: self.not_examined().collect(),
+            damage: self.outcome.visit.damage.iter().map(Into::into).collect(),
         }
     }
 
     /// How many different objects, by key; pieces without one count each.
     fn objects(&self) -> u64 {
         let keys: std::collections::BTreeSet<_> =
-            self.findings.iter().filter_map(|f| f.key.as_deref()).collect();
-        keys.len() as u64 + self.findings.iter().filter(|f| f.key.is_none()).count() as u64
+            self.findings().iter().filter_map(|f| f.key.as_deref()).collect();
+        keys.len() as u64 + self.findings().iter().filter(|f| f.key.is_none()).count() as u64
     }
 
     /// Copies of the same write, in order of first appearance.
     fn copies(&self) -> Vec<Copies<'_>> {
         let mut index = BTreeMap::new();
         let mut all: Vec<Copies<'_>> = Vec::new();
-        for f in self.findings {
+        for f in self.findings() {
             let place = *index
                 .entry((f.place, f.key.as_deref(), f.revision, f.size, f.partial))
                 .or_insert(all.len());
@@ -181,80 +199,20 @@ impl Report<'_> {
     }
 
     fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
-        /// Rows before a reader is sent to `--list`.
-        const TOP: usize = 20;
-        table::source(self.source, self.visit, out)?;
+        let Outcome { info, visit, head, .. } = self.outcome;
+        table::source(info, visit, out)?;
         writeln!(out, ", plaintext of {}", self.resources.join(", "))?;
         writeln!(out)?;
-        if !self.findings.is_empty() {
-            let copies = self.copies();
-            let shown = if self.list { copies.len() } else { TOP.min(copies.len()) };
-            let row = |c: &Copies<'_>| {
-                let f = c.first;
-                let key = f.key.as_deref().map_or("(overwritten)".into(), String::from_utf8_lossy);
-                let size = table::bytes(f.size);
-                let cells = vec![
-                    f.place.as_str().to_owned(),
-                    f.location.clone(),
-                    key.into_owned(),
-                    f.revision.map_or_else(|| "-".to_owned(), |r| r.to_string()),
-                    if f.partial { format!("{size} partial") } else { size },
-                    table::count(c.count),
-                ];
-                (cells, Mark::Bad)
-            };
-            let columns = ["WHERE", "LOCATION", "ETCD KEY", ">REVISION", ">SIZE", ">COPIES"];
-            table::long(color, &columns, || copies[..shown].iter().map(row), out)?;
-            writeln!(out)?;
-            if shown < copies.len() {
-                let more = table::counted((copies.len() - shown) as u64, "more row", "more rows");
-                writeln!(out, "and {more}; --list shows all\n")?;
-            }
-            let mut sums = Builder::new(color, &["WHERE", ">FINDINGS"]);
-            for place in Place::ALL {
-                let n = self.totals.get(place);
-                if n > 0 {
-                    sums.row(vec![place.as_str().to_owned(), table::count(n)], Mark::Bad);
-                }
-            }
-            writeln!(out, "{sums}")?;
-        }
-        for part in self.not_examined {
+        self.rows(color, out)?;
+        for part in self.not_examined() {
             writeln!(out, "not examined: {part}")?;
         }
-        if self.head.listed > 0 {
-            writeln!(out, "live: {} stored unencrypted", table::entries(self.head.listed))?;
-        }
-        if self.head.elsewhere > 0 {
-            writeln!(
-                out,
-                "live: {} stored unencrypted that were not asked for",
-                table::entries(self.head.elsewhere)
-            )?;
-        }
-        let places = |n| table::counted(n, "place", "places");
-        match (self.findings.len(), self.elsewhere) {
-            (0, 0) if self.head.sum() > 0 => {
-                writeln!(out, "verdict: clean beside the live entries")?;
-            }
-            (0, 0) => writeln!(out, "verdict: clean")?,
-            (0, n) => {
-                writeln!(
-                    out,
-                    "verdict: residue, nothing of what was asked for, but in {} of what was not",
-                    places(n)
-                )?;
-            }
-            (_, elsewhere) => {
-                let objects = table::counted(self.objects(), "object", "objects");
-                let more = match elsewhere {
-                    0 => String::new(),
-                    n => format!(", and in {} of what was not asked for", places(n)),
-                };
-                let sum = places(self.totals.sum());
-                writeln!(out, "verdict: residue, plaintext of {objects} in {sum}{more}")?;
+        for (n, which) in [(head.listed, ""), (head.elsewhere, " that were not asked for")] {
+            if n > 0 {
+                writeln!(out, "live: {} stored unencrypted{which}", table::entries(n))?;
             }
         }
+        writeln!(out, "verdict: {}", self.sentence())?;
         if !self.remedy.is_empty() {
             writeln!(out, "\nto remove it, in this order:")?;
             for (i, step) in self.remedy.iter().enumerate() {
@@ -262,5 +220,74 @@ impl Report<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The findings and how many there are.
+    fn rows(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
+        /// Rows before a reader is sent to `--list`.
+        const TOP: usize = 20;
+        if self.findings().is_empty() {
+            return Ok(());
+        }
+        let copies = self.copies();
+        let shown = if self.list { copies.len() } else { TOP.min(copies.len()) };
+        let row = |c: &Copies<'_>| {
+            let f = c.first;
+            let key = f.key.as_deref().map_or("(overwritten)".into(), String::from_utf8_lossy);
+            let size = table::bytes(f.size);
+            let cells = vec![
+                f.place.as_str().to_owned(),
+                f.location.clone(),
+                key.into_owned(),
+                f.revision.map_or_else(|| "-".to_owned(), |r| r.to_string()),
+                if f.partial { format!("{size} partial") } else { size },
+                table::count(c.count),
+            ];
+            (cells, Mark::Bad)
+        };
+        let columns = ["WHERE", "LOCATION", "ETCD KEY", ">REVISION", ">SIZE", ">COPIES"];
+        table::long(color, &columns, || copies[..shown].iter().map(row), out)?;
+        writeln!(out)?;
+        if shown < copies.len() {
+            let more = table::counted((copies.len() - shown) as u64, "more row", "more rows");
+            writeln!(out, "and {more}; --list shows all\n")?;
+        }
+        let mut sums = Builder::new(color, &["WHERE", ">FINDINGS"]);
+        for place in Place::ALL {
+            let n = self.outcome.totals.get(place);
+            if n > 0 {
+                sums.row(vec![place.as_str().to_owned(), table::count(n)], Mark::Bad);
+            }
+        }
+        writeln!(out, "{sums}")
+    }
+
+    /// The verdict in words, with what it is not about.
+    fn sentence(&self) -> String {
+        let places = |n| table::counted(n, "place", "places");
+        let verdict = match (self.findings().len(), self.elsewhere()) {
+            (0, 0) if self.outcome.head.sum() > 0 => "clean beside the live entries".to_owned(),
+            (0, 0) => "clean".to_owned(),
+            (0, n) => format!(
+                "residue, nothing of what was asked for, but in {} of what was not",
+                places(n)
+            ),
+            (_, elsewhere) => {
+                let objects = table::counted(self.objects(), "object", "objects");
+                let more = match elsewhere {
+                    0 => String::new(),
+                    n => format!(", and in {} of what was not asked for", places(n)),
+                };
+                let sum = places(self.outcome.totals.sum());
+                format!("residue, plaintext of {objects} in {sum}{more}")
+            }
+        };
+        match self.outcome.visit.damage.len() as u64 {
+            0 => verdict,
+            n => format!(
+                "{verdict}; nothing is known of {} that could not be read",
+                table::counted(n, "part", "parts")
+            ),
+        }
     }
 }

@@ -11,7 +11,7 @@ use atrest::config::{ConfigSet, load};
 use atrest::envelope::Envelope;
 use atrest::forensics::Targets;
 use atrest::forensics::residue::{
-    KineFile, KnownRows, Place, examine, examine_bytes, examine_kine,
+    Bytes, Finding, KineFile, KnownRows, Place, examine, examine_bytes, examine_kine,
 };
 use atrest::kms::NoPlugins;
 use atrest::mvcc::Store;
@@ -97,7 +97,7 @@ fn bolt() -> Target {
             });
             store.reachable();
             store.rows(b"members");
-            examine(&db, &targets, &|_| None, &|_| (), &mut |found, bytes| {
+            examine(&db, &targets, &|_| None, &|_| (), &mut |found: Finding, bytes: Bytes<'_>| {
                 assert!(found.size <= data.len() as u64);
                 drop(bytes.value());
             });
@@ -125,7 +125,9 @@ fn log() -> Target {
                     let _ = request::decode(entry.data);
                 }
             }
-            examine_bytes("x", Place::Wal, data, &targets, &mut |_, bytes| drop(bytes.value()));
+            examine_bytes("x", Place::Wal, data, &targets, &mut |_: Finding, bytes: Bytes<'_>| {
+                drop(bytes.value());
+            });
         }),
     }
 }
@@ -287,9 +289,16 @@ fn sqlite() -> Target {
         run: Box::new(move |data| {
             for file in [KineFile::Database, KineFile::Wal, KineFile::Other] {
                 let known = KnownRows::default();
-                examine_kine(file, "x", &data, &targets, &known, &mut |_, bytes| {
-                    drop(bytes.value());
-                })
+                examine_kine(
+                    file,
+                    "x",
+                    &data,
+                    &targets,
+                    &known,
+                    &mut |_: Finding, bytes: Bytes<'_>| {
+                        drop(bytes.value());
+                    },
+                )
                 .unwrap();
             }
             // SQLite itself, a few times.

@@ -349,3 +349,52 @@ fn what_no_key_reads_is_named_and_partial() {
     let done = lost(Some(&config), &out.path().join("wrong"));
     done.code(4).says("not recovered: 60 entries").says("key1");
 }
+
+/// A copy of what is live is nothing lost, wherever it lies.
+#[test]
+fn copies_of_live_values_are_not_recovered() {
+    const KEY: &str = "/registry/secrets/ns/a";
+    let etcd = Etcd::plain(Version::V35);
+    for n in [1, 2, 1] {
+        etcd.put(KEY, format!("k8s:enc:secretbox:v1:key1:{n}").as_bytes());
+    }
+    let out = tempfile::tempdir().unwrap();
+    let recovers_one = |source: &str, at: &std::ffi::OsStr| {
+        let to = tempfile::tempdir_in(out.path()).unwrap();
+        let done =
+            bin().words("residue -w json --recover").arg(to.path()).arg(source).arg(at).run();
+        done.code(4).says(&format!("not recovered: {KEY}: encrypted"));
+    };
+    recovers_one("--endpoints", etcd.endpoint().as_ref());
+    let file = out.path().join("s.db");
+    etcd.snapshot(&file);
+    recovers_one("--snapshot", file.as_ref());
+    let dir = etcd.stop();
+    recovers_one("--data-dir", dir.path().join("etcd").as_ref());
+}
+
+/// What could not be read changes no word of the verdict: it is said beside it.
+#[test]
+fn a_verdict_of_what_could_be_read_says_so() {
+    let mut crafted = crate::support::snapshot::Crafted::new();
+    for i in 0..200 {
+        let value = format!("k8s:enc:secretbox:v1:key1:{}", "x".repeat(200));
+        crafted = crafted.put(format!("/registry/secrets/ns/s{i}"), value);
+    }
+    let file = crafted.file();
+    let mut bytes = fs::read(file.path()).unwrap();
+    // The first leaf page with more than a bucket's name (etcd-io/bbolt `internal/common/page.go`).
+    let is_leaf = |page: &&mut [u8]| page[8..10] == [2, 0] && page[10] > 4;
+    let leaf = bytes.chunks_exact_mut(PAGE).find(is_leaf).unwrap();
+    leaf[16..].fill(0xFF);
+    fs::write(file.path(), &bytes).unwrap();
+    let run = |format: &str| {
+        bin().words("residue --salvage -w").arg(format).arg("--snapshot").arg(file.path()).run()
+    };
+    let document = run("json").code(4).json();
+    assert_eq!(document["verdict"], "clean");
+    assert!(!document["damage"].as_array().unwrap().is_empty());
+    assert!(!document["not_examined"].as_array().unwrap().is_empty());
+    let table = run("table").code(4).says("cannot read page ");
+    assert!(table.text().contains("verdict: clean; nothing is known of "), "{table}");
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use atrest::bolt::Db;
 use atrest::forensics::Targets;
-use atrest::forensics::residue::{Place, examine, examine_bytes};
+use atrest::forensics::residue::{Bytes, Finding, Place, examine, examine_bytes};
 use atrest::resource::{Scope, Selector};
 use proptest::prelude::*;
 
@@ -30,7 +30,7 @@ fn search(data: &[u8]) -> Option<Vec<Found>> {
     let start = Instant::now();
     let db = Db::salvage(data).ok()?;
     let mut all = Vec::new();
-    examine(&db, &secrets(), &|_| None, &|_| (), &mut |f, bytes| {
+    examine(&db, &secrets(), &|_| None, &|_| (), &mut |f: Finding, bytes: Bytes<'_>| {
         assert!(f.size <= data.len() as u64, "no more than there is");
         assert!(bytes.pieces().iter().all(|p| p.end <= data.len()));
         all.push((f.key, f.revision, bytes.pieces().to_vec()));
@@ -111,9 +111,15 @@ fn a_cut_or_overwritten_log_is_searched_as_far_as_it_goes() {
     let data = &data[..used];
     let search = |data: &[u8]| {
         let mut all = Vec::new();
-        examine_bytes("x.wal", Place::Wal, data, &secrets(), &mut |_, bytes| {
-            all.push(bytes.pieces().to_vec());
-        });
+        examine_bytes(
+            "x.wal",
+            Place::Wal,
+            data,
+            &secrets(),
+            &mut |_: Finding, bytes: Bytes<'_>| {
+                all.push(bytes.pieces().to_vec());
+            },
+        );
         all
     };
     let whole = search(data);

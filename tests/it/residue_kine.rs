@@ -253,3 +253,20 @@ fn encrypted_old_values_are_seen_by_recovery() {
         .run();
     done.code(4).says("not recovered: ").says(&key(1));
 }
+
+/// A copy of what is live is nothing lost.
+#[test]
+fn copies_of_live_values_are_not_recovered() {
+    let db = Database::new("DELETE");
+    for n in [1, 2, 1] {
+        db.put(&key(1), format!("k8s:enc:secretbox:v1:key1:{n}").as_bytes());
+    }
+    let out = tempfile::tempdir().unwrap();
+    let done = bin()
+        .words("residue -w json --recover")
+        .arg(out.path().join("recovered"))
+        .arg("--kine")
+        .arg(db.path())
+        .run();
+    done.code(4).says(&format!("not recovered: {}: encrypted", key(1)));
+}

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use crate::export::ExportError;
+use crate::jobs::residue;
 
 /// In words, with what to do.
 pub fn export_failure(e: &ExportError) -> Failure {
@@ -12,5 +13,21 @@ pub fn export_failure(e: &ExportError) -> Failure {
         }
         ExportError::NotADirectory(_) => failure.hint("choose a directory that is none"),
         ExportError::Io { source, .. } => failure.because(source),
+    }
+}
+
+impl From<ExportError> for Failure {
+    fn from(e: ExportError) -> Self {
+        export_failure(&e)
+    }
+}
+
+impl From<residue::Error> for Failure {
+    fn from(e: residue::Error) -> Self {
+        match e {
+            residue::Error::Source(e) => e.into(),
+            residue::Error::Write(e) => e.into(),
+            residue::Error::Database(_) => Self::new(e.to_string()).because(&e),
+        }
     }
 }

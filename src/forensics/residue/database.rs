@@ -6,10 +6,10 @@ use super::orphan;
 use super::terrain::Pages;
 use super::terrain::location;
 use super::{Bytes, Finding, Head, Place, Sink};
-use crate::bolt::{Db, PageDamage, PageKind, PageSet};
+use crate::bolt::{Db, Element, PageDamage, PageKind, PageSet};
 use crate::forensics::Targets;
 use crate::forensics::carve::{Behind, Carver, Hit, LEG};
-use crate::mvcc::{Revision, key_value, record_key};
+use crate::mvcc::{Held, Revision, State, key_value, record_key};
 
 /// What an examination of a file says beside its findings.
 #[derive(Clone, Debug, Default)]
@@ -35,32 +35,37 @@ pub fn examine(
     targets: &Targets,
     newer: &Newer<'_>,
     behind: &Behind<'_>,
-    sink: &mut Sink<'_>,
+    sink: &mut dyn Sink,
 ) -> Database {
     let mut outcome = Database::default();
     let live = live_tree(db, targets, newer, behind, &mut outcome, sink);
     let pages = Pages::new(db, &live);
     let windows = windows(db, &pages, behind);
-    let hits = Carver::new(targets).telling(behind).search(db.data(), &windows, &pages);
-    for hit in &hits {
+    // Of plaintext alone: what an encrypted record once covered may be plaintext's again.
+    let mut covered = Vec::new();
+    Carver::new(targets).telling(behind).each(db.data(), &windows, &pages, &mut |hit| {
         let place =
             if pages.is_live(hit.at / pages.size()) { Place::PageSlack } else { Place::FreePage };
-        report(db, place, hit, targets, sink);
-    }
-    orphan::examine(db, &pages, targets, &hits, behind, sink);
+        report(db, place, &hit, targets, sink);
+        if !hit.encrypted {
+            covered.extend(hit.pieces);
+        }
+    });
+    orphan::examine(db, &pages, targets, covered, behind, sink);
     outcome
 }
 
 /// Looks through a database file that is left over as a whole: nothing in it is live.
-pub fn examine_leftover(name: &str, db: &Db<'_>, targets: &Targets, sink: &mut Sink<'_>) {
+pub fn examine_leftover(name: &str, db: &Db<'_>, targets: &Targets, sink: &mut dyn Sink) {
     let none = PageSet::default();
     let pages = Pages::new(db, &none);
     let whole = 0..db.data().len();
-    for hit in Carver::new(targets).search(db.data(), &[whole], &pages) {
+    Carver::new(targets).each(db.data(), &[whole], &pages, &mut |hit| {
         let location = format!("{name} {}", location(pages.size(), hit.at));
-        let Some(finding) = finding(Place::LeftoverFile, location, &hit, targets) else { continue };
-        sink(finding, Bytes::new(db.data(), hit.value_at, &hit.pieces));
-    }
+        if let Some(finding) = finding(Place::LeftoverFile, location, &hit, targets) {
+            sink.found(finding, Bytes::new(db.data(), hit.value_at, &hit.pieces));
+        }
+    });
 }
 
 /// What a hit is as a finding.
@@ -83,45 +88,136 @@ pub(super) fn finding(
     })
 }
 
-fn report(db: &Db<'_>, place: Place, hit: &Hit<'_>, targets: &Targets, sink: &mut Sink<'_>) {
+fn report(db: &Db<'_>, place: Place, hit: &Hit<'_>, targets: &Targets, sink: &mut dyn Sink) {
     let location = location(db.page_size(), hit.at);
     if let Some(finding) = finding(place, location, hit, targets) {
-        sink(finding, Bytes::new(db.data(), hit.value_at, &hit.pieces));
+        sink.found(finding, Bytes::new(db.data(), hit.value_at, &hit.pieces));
     }
 }
 
-/// A record of the key space that is looked for.
-struct Plain<'a> {
-    key: &'a [u8],
-    revision: Revision,
-    /// The message.
-    record: &'a [u8],
-    value: &'a [u8],
-    encrypted: bool,
+/// The key space of a file: of the keys that are looked for, the newest record and those that are
+/// looked for and are not the newest.
+struct KeySpace<'a, 't> {
+    targets: &'t Targets,
+    /// Noted with a record: whether it is looked for, and is encrypted. Only of keys of which such
+    /// a record was seen: where plaintext alone is looked for, there are few.
+    newest: State<'a, Option<bool>>,
+    superseded: Vec<Held<'a, Option<bool>>>,
+    /// Newest revision of all keys.
+    revision: i64,
+    unread: Vec<PageDamage>,
 }
 
-/// Walks all buckets: reports superseded plaintext, and returns the pages in use.
+impl<'a> KeySpace<'a, '_> {
+    /// Takes a record, in ascending order of revisions.
+    fn take(&mut self, page: u64, element: &Element<'a>) {
+        let Some(at) = Revision::parse(element.key) else { return };
+        self.revision = self.revision.max(at.main);
+        let undecodable = || PageDamage {
+            page,
+            what: format!("the record of revision {} cannot be decoded", at.main),
+        };
+        let Some(key) = record_key(element.value) else {
+            self.unread.push(undecodable());
+            return;
+        };
+        if !self.targets.query().wants(key) {
+            return;
+        }
+        let taken = match (!at.tombstone).then(|| key_value(element.value)) {
+            Some(Ok(entry)) => {
+                self.targets.takes(entry.stored()).filter(|_| self.targets.locate(key).is_some())
+            }
+            Some(Err(_)) => {
+                self.unread.extend(self.targets.locate(key).map(|_| undecodable()));
+                None
+            }
+            None => None,
+        };
+        if taken.is_some() || self.newest.has(key) {
+            let new = Held { revision: at, record: element.value, page, note: taken };
+            let old = self.newest.supersede(key, new);
+            self.superseded.extend(old.filter(|old| old.note.is_some()));
+        }
+    }
+
+    /// Tells what is live, and then what is not, in the order of revisions. Returns what is live
+    /// and stored unencrypted.
+    fn tell(
+        mut self,
+        db: &Db<'_>,
+        newer: &Newer<'_>,
+        behind: &Behind<'_>,
+        sink: &mut dyn Sink,
+    ) -> Head {
+        let mut head = Head::default();
+        let mut since = 0;
+        for held in self.newest.into_records(false) {
+            since += held.record.len();
+            if since > LEG {
+                behind(0..db.data().len());
+                since = 0;
+            }
+            let (Some(encrypted), Ok(entry)) = (held.note, key_value(held.record)) else {
+                continue;
+            };
+            if newer(entry.key).is_some_and(|(main, _)| main > held.revision.main) {
+                self.superseded.push(held);
+                continue;
+            }
+            if !encrypted {
+                head.add(entry.key, self.targets);
+            }
+            sink.live(entry.key, entry.stored());
+        }
+        self.superseded.sort_by_key(|held| held.revision);
+        let base = db.data().as_ptr().addr();
+        for held in self.superseded {
+            let (Some(encrypted), Ok(entry)) = (held.note, key_value(held.record)) else {
+                continue;
+            };
+            let Some(found) = self.targets.locate(entry.key) else { continue };
+            let value = entry.stored();
+            let value_at = value.as_ptr().addr().saturating_sub(base);
+            let finding = Finding {
+                place: Place::SupersededRevision,
+                location: location(db.page_size(), held.record.as_ptr().addr() - base),
+                key: Some(entry.key.to_vec()),
+                resource: found.resource.into_owned(),
+                revision: Some(held.revision.main),
+                size: value.len() as u64,
+                partial: false,
+                encrypted,
+            };
+            let piece = value_at..value_at + value.len();
+            sink.found(finding, Bytes::new(db.data(), value_at, std::slice::from_ref(&piece)));
+        }
+        head
+    }
+}
+
+/// Walks all buckets: tells what is live and which plaintext is superseded, and returns the pages
+/// in use.
 fn live_tree(
     db: &Db<'_>,
     targets: &Targets,
     newer: &Newer<'_>,
     behind: &Behind<'_>,
     outcome: &mut Database,
-    sink: &mut Sink<'_>,
+    sink: &mut dyn Sink,
 ) -> PageSet {
     let mut live = PageSet::default();
     let mut damage = Vec::new();
-    let mut plain: Vec<Plain<'_>> = Vec::new();
-    // The newest revision of each key of which a plaintext revision was seen. Only those are
-    // kept: in an encrypted database there are few.
-    let mut newest: hashbrown::HashMap<&[u8], Revision> = hashbrown::HashMap::new();
-    let mut revision = 1;
-    let mut unread = Vec::new();
+    let mut keys = KeySpace {
+        targets,
+        newest: State::new(0),
+        superseded: Vec::new(),
+        revision: 1,
+        unread: Vec::new(),
+    };
     // Neighbours in the tree lie anywhere in the file.
     let (mut last, mut since) = (u64::MAX, 0);
     for (name, bucket) in db.buckets(&mut live, &mut damage) {
-        let is_keys = name == b"key";
-        let is_meta = name == b"meta";
         // The sink never breaks.
         let _ = db.walk(bucket, &mut live, &mut damage, &mut |page, element| {
             if page.id != last {
@@ -131,70 +227,21 @@ fn live_tree(
                 behind(0..db.data().len());
                 since = 0;
             }
-            if is_meta && matches!(element.key, b"scheduledCompactRev" | b"finishedCompactRev") {
-                revision = revision.max(Revision::parse(element.value).map_or(0, |r| r.main));
-            }
-            let Some(at) = Revision::parse(element.key).filter(|_| is_keys) else {
-                return ControlFlow::Continue(());
-            };
-            revision = revision.max(at.main);
-            let undecodable = || PageDamage {
-                page: page.id,
-                what: format!("the record of revision {} cannot be decoded", at.main),
-            };
-            let Some(key) = record_key(element.value) else {
-                unread.push(undecodable());
-                return ControlFlow::Continue(());
-            };
-            if !targets.query().wants(key) {
-                return ControlFlow::Continue(());
-            }
-            let entry = (!at.tombstone).then(|| key_value(element.value));
-            if matches!(entry, Some(Err(_))) && targets.locate(key).is_some() {
-                unread.push(undecodable());
-            }
-            if let Some(Ok(entry)) = entry
-                && let value = entry.stored()
-                && let Some(encrypted) = targets.takes(value)
-                && targets.locate(key).is_some()
-            {
-                plain.push(Plain { key, revision: at, record: element.value, value, encrypted });
-                newest.insert(key, at);
-            } else if let Some(known) = newest.get_mut(key) {
-                *known = at;
+            match (name, element.key) {
+                (b"key", _) => keys.take(page.id, &element),
+                (b"meta", b"scheduledCompactRev" | b"finishedCompactRev") => {
+                    let at = Revision::parse(element.value).map_or(0, |r| r.main);
+                    keys.revision = keys.revision.max(at);
+                }
+                _ => {}
             }
             ControlFlow::Continue(())
         });
     }
-    damage.append(&mut unread);
-    outcome.revision = revision;
+    outcome.revision = keys.revision;
+    damage.append(&mut keys.unread);
     outcome.damage = damage;
-    for p in &plain {
-        let gone_later = newer(p.key).filter(|(main, _)| *main > p.revision.main);
-        let head = gone_later.is_none() && newest.get(p.key) == Some(&p.revision);
-        if head {
-            if !p.encrypted {
-                outcome.head.add(p.key, targets);
-            }
-            continue;
-        }
-        let base = db.data().as_ptr().addr();
-        let at = p.record.as_ptr().addr() - base;
-        let value_at = p.value.as_ptr().addr().saturating_sub(base);
-        let Some(found) = targets.locate(p.key) else { continue };
-        let finding = Finding {
-            place: Place::SupersededRevision,
-            location: location(db.page_size(), at),
-            key: Some(p.key.to_vec()),
-            resource: found.resource.into_owned(),
-            revision: Some(p.revision.main),
-            size: p.value.len() as u64,
-            partial: false,
-            encrypted: p.encrypted,
-        };
-        let piece = value_at..value_at + p.value.len();
-        sink(finding, Bytes::new(db.data(), value_at, std::slice::from_ref(&piece)));
-    }
+    outcome.head = keys.tell(db, newer, behind, sink);
     live
 }
 

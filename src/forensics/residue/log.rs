@@ -20,7 +20,7 @@ pub fn examine_log(
     log: &Log<'_>,
     changes: &[(u64, Change<'_>)],
     targets: &Targets,
-    sink: &mut Sink<'_>,
+    sink: &mut dyn Sink,
 ) {
     let puts = changes.iter().filter(|(_, c)| c.live.is_some());
     let revisions: BTreeMap<(u64, &[u8]), i64> =
@@ -39,7 +39,7 @@ pub fn examine_log(
                 let put = (e.index, hit.key);
                 found.revision = revisions.get(&put).copied();
             }
-            sink(found, Bytes::new(segment.data, hit.value_at, &hit.pieces));
+            sink.found(found, Bytes::new(segment.data, hit.value_at, &hit.pieces));
         }
     }
 }
@@ -50,12 +50,12 @@ pub fn examine_bytes(
     place: Place,
     data: &[u8],
     targets: &Targets,
-    sink: &mut Sink<'_>,
+    sink: &mut dyn Sink,
 ) {
     for hit in search(&Carver::new(targets), data) {
         let location = format!("{name} offset {}", hit.at);
         let Some(found) = finding(place, location, &hit, targets) else { continue };
-        sink(found, Bytes::new(data, hit.value_at, &hit.pieces));
+        sink.found(found, Bytes::new(data, hit.value_at, &hit.pieces));
     }
 }
 

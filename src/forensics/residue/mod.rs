@@ -116,8 +116,22 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// Receives findings.
-pub type Sink<'s> = dyn FnMut(Finding, Bytes<'_>) + 's;
+/// Receives what an examination finds.
+pub trait Sink {
+    /// Takes a finding.
+    fn found(&mut self, finding: Finding, bytes: Bytes<'_>);
+
+    /// Is told of an entry that is looked for and is live, before anything is found that is not.
+    fn live(&mut self, key: &[u8], value: &[u8]) {
+        let _ = (key, value);
+    }
+}
+
+impl<F: FnMut(Finding, Bytes<'_>)> Sink for F {
+    fn found(&mut self, finding: Finding, bytes: Bytes<'_>) {
+        self(finding, bytes);
+    }
+}
 
 /// Live entries that are stored unencrypted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

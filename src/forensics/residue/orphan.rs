@@ -15,7 +15,7 @@ use super::terrain::location;
 use super::{Bytes, Finding, Place, Sink};
 use crate::bolt::Db;
 use crate::forensics::Targets;
-use crate::forensics::carve::{Behind, Hit, LEG, Terrain};
+use crate::forensics::carve::{Behind, LEG, Terrain};
 use crate::proto::{Fields, varint};
 
 /// `Unknown.contentEncoding` and `.contentType`, both empty and always written.
@@ -24,14 +24,14 @@ const TAIL: &[u8] = &[0x1A, 0, 0x22, 0];
 /// `k8s\0`, then `Unknown.typeMeta` of a v1 Secret.
 const HEAD: &[u8] = b"k8s\0\x0a\x0c\x0a\x02v1\x12\x06Secret\x12";
 
-/// Reports pieces that no hit covers.
+/// Reports pieces that nothing covers which was found: `covered`, in any order.
 pub(super) fn examine(
     db: &Db<'_>,
     pages: &Pages<'_, '_>,
     targets: &Targets,
-    hits: &[Hit<'_>],
+    mut covered: Vec<Range<usize>>,
     behind: &Behind<'_>,
-    sink: &mut Sink<'_>,
+    sink: &mut dyn Sink,
 ) {
     const SECRETS: &str = "secrets";
     if !targets.wants_resource(SECRETS) {
@@ -41,7 +41,6 @@ pub(super) fn examine(
     if runs.is_empty() {
         return;
     }
-    let mut covered: Vec<Range<usize>> = hits.iter().flat_map(|h| h.pieces.clone()).collect();
     covered.sort_unstable_by_key(|r| r.start);
     let is_covered = |at: usize| {
         let after = covered.partition_point(|r| r.start <= at);
@@ -75,7 +74,7 @@ pub(super) fn examine(
                 partial: piece.partial,
                 encrypted: false,
             };
-            sink(finding, Bytes::new(db.data(), piece.at, &piece.pieces));
+            sink.found(finding, Bytes::new(db.data(), piece.at, &piece.pieces));
         }
     }
 }

@@ -85,7 +85,7 @@ pub fn examine_kine(
     parts: &dyn Parts,
     targets: &Targets,
     known: &KnownRows,
-    sink: &mut Sink<'_>,
+    sink: &mut dyn Sink,
 ) -> io::Result<()> {
     examine_by(WINDOW, file, name, parts, targets, known, sink)
 }
@@ -97,7 +97,7 @@ fn examine_by(
     parts: &dyn Parts,
     targets: &Targets,
     known: &KnownRows,
-    sink: &mut Sink<'_>,
+    sink: &mut dyn Sink,
 ) -> io::Result<()> {
     let pages = Pages::new(file, parts)?;
     let needles = targets.needles();
@@ -127,7 +127,7 @@ fn look(
     name: &str,
     targets: &Targets,
     known: &KnownRows,
-    sink: &mut Sink<'_>,
+    sink: &mut dyn Sink,
 ) -> io::Result<()> {
     let Some(found) = targets.locate(row.name) else { return Ok(()) };
     let (place, location, active) = pages.describe(name, row.at, window);
@@ -157,7 +157,7 @@ fn look(
             encrypted,
         };
         let all = 0..bytes.len();
-        sink(finding, Bytes::new(bytes, 0, std::slice::from_ref(&all)));
+        sink.found(finding, Bytes::new(bytes, 0, std::slice::from_ref(&all)));
     }
     Ok(())
 }
