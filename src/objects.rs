@@ -40,6 +40,19 @@ impl Drop for Shown {
     }
 }
 
+/// Fields that a sentence names.
+const NAMED: usize = 10;
+
+/// Fields in a sentence: the first, and how many more there are.
+#[must_use]
+pub fn fields(unknown: &[String]) -> String {
+    let named: Vec<_> = unknown.iter().take(NAMED).map(|f| visible(f)).collect();
+    match unknown.len() - named.len() {
+        0 => named.join(", "),
+        more => format!("{}, and {more} more", named.join(", ")),
+    }
+}
+
 /// Why an entry cannot be shown.
 #[derive(Debug)]
 pub struct NotShown {

@@ -8,11 +8,12 @@ use zeroize::Zeroizing;
 
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
-use super::{Ctx, get, stdin};
+use super::{Ctx, open, stdin, ui};
 use crate::envelope::{Envelope, Provider};
+use crate::jobs::get::{self, Object};
 use crate::objects::Objects;
 use crate::pasted::{self, Form, NotAValue, Pasted, Whole};
-use crate::report::Format;
+use crate::report::{Format, objects};
 
 /// Options of `decode`.
 #[derive(Debug, clap::Args)]
@@ -87,7 +88,46 @@ fn no_value(e: NotAValue) -> Failure {
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let format = args.write_out;
+    let input = read()?;
+    let given = args.key.clone().map(OsStringExt::into_vec);
+    let (form, all) = pasted::read(&input, given.as_deref()).map_err(no_value)?;
+    let encrypted =
+        |one: &Pasted| one.readings[0].value.starts_with(crate::envelope::ENCRYPTED_PREFIX);
+    if input.windows(3).any(|w| w == "\u{FFFD}".as_bytes()) && all.iter().any(encrypted) {
+        ctx.ui.warn(
+            "the value contains replacement characters, as a terminal leaves them: bytes were lost; pipe it instead of copying it, or use `etcdctl get -w json`",
+        );
+    }
+    let reader = super::inside::objects(ctx)?
+        .managed_fields(args.show_managed_fields)
+        .try_keys(args.try_keys);
+    let mut shown = Vec::new();
+    let mut exit = Exit::Ok;
+    for one in &all {
+        match show(ctx, &reader, one, given.as_deref(), args.reveal) {
+            Ok(object) => {
+                if !object.unknown.is_empty() {
+                    exit = Exit::Partial;
+                }
+                shown.push(object);
+            }
+            Err(reason) => {
+                let mut failure = Failure::new(format!("cannot decode the value: {reason}"));
+                failure.exit = Exit::Partial;
+                if let Some(hint) = hint(ctx, form, one, given.is_some()) {
+                    failure = failure.hint(hint);
+                }
+                ctx.ui.failure(&failure);
+                exit = Exit::Partial;
+            }
+        }
+    }
+    ui::print(|out| objects::write(args.write_out, shown, out))?;
+    Ok(exit)
+}
+
+/// What stdin holds.
+fn read() -> Result<Zeroizing<Vec<u8>>, Failure> {
     if std::io::stdin().is_terminal() {
         return Err(Failure::usage("nothing on stdin")
             .hint("pipe a value in: etcdctl get /registry/secrets/NS/NAME | atrest decode"));
@@ -104,41 +144,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         return Err(Failure::new("nothing on stdin")
             .hint("etcdctl prints nothing for a key that does not exist"));
     }
-    let given = args.key.clone().map(OsStringExt::into_vec);
-    let (form, all) = pasted::read(&input, given.as_deref()).map_err(no_value)?;
-    let encrypted =
-        |one: &Pasted| one.readings[0].value.starts_with(crate::envelope::ENCRYPTED_PREFIX);
-    if input.windows(3).any(|w| w == "\u{FFFD}".as_bytes()) && all.iter().any(encrypted) {
-        ctx.ui.warn(
-            "the value contains replacement characters, as a terminal leaves them: bytes were lost; pipe it instead of copying it, or use `etcdctl get -w json`",
-        );
-    }
-    let reader = super::inside::objects(ctx)?
-        .managed_fields(args.show_managed_fields)
-        .try_keys(args.try_keys);
-    let mut items = Vec::new();
-    let mut exit = Exit::Ok;
-    for one in &all {
-        match show(ctx, &reader, one, given.as_deref(), args.reveal) {
-            Ok((json, header, whole)) => {
-                if !whole {
-                    exit = Exit::Partial;
-                }
-                items.push((json, header));
-            }
-            Err(reason) => {
-                let mut failure = Failure::new(format!("cannot decode the value: {reason}"));
-                failure.exit = Exit::Partial;
-                if let Some(hint) = hint(ctx, form, one, given.is_some()) {
-                    failure = failure.hint(hint);
-                }
-                ctx.ui.failure(&failure);
-                exit = Exit::Partial;
-            }
-        }
-    }
-    get::print(format, items)?;
-    Ok(exit)
+    Ok(input)
 }
 
 /// The object of the first reading that is one.
@@ -148,23 +154,26 @@ fn show(
     one: &Pasted,
     key: Option<&[u8]>,
     reveal: bool,
-) -> Result<(serde_json::Value, String, bool), String> {
+) -> Result<Object, String> {
+    let scope = open::scope(ctx);
     let mut first = None;
     for reading in &one.readings {
         let shown = if pasted::is_value(&reading.value) {
-            get::show(ctx, reader, &one.entry(reading, key), reveal, &mut |_| {})
+            let entry = one.entry(reading, key);
+            get::show(reader, &scope, &entry, reveal).map_err(|not| not.words())
         } else {
             let len = reading.value.len();
             Err(format!("{len} bytes that begin as nothing the API server stores as an object"))
         };
         match shown {
-            Ok(shown) => {
+            Ok(object) => {
+                super::get::tell(ctx, &object);
                 if reading.carriage_returns {
                     ctx.ui.warn(
                         "a terminal had put carriage returns into the value; they were taken out (`kubectl exec` and `docker exec` without -t leave the bytes as they are)",
                     );
                 }
-                return Ok(shown);
+                return Ok(object);
             }
             Err(reason) => {
                 first.get_or_insert(reason);

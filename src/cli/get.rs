@@ -1,24 +1,12 @@
 //! `atrest get`.
 
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::ops::ControlFlow;
-
-use serde_json::Value;
-use zeroize::Zeroizing;
-
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::{Ctx, ending, nothing, open, ui};
-use crate::entry::Entry;
-use crate::objects::Objects;
-use crate::report::objects::{fields, list};
-use crate::report::{Format, table};
-use crate::resource::key::is_in;
-use crate::resource::{NamedKey, merge_ranges};
-use crate::scan::place::Misplaced;
-use crate::source::Query;
-use crate::storage;
+use crate::jobs::get::{self as job, Object, Options, Outcome};
+use crate::objects::{NotShown, fields};
+use crate::report::{Format, objects, table};
+use crate::resource::NamedKey;
 
 /// Options of `get`.
 #[derive(Debug, clap::Args)]
@@ -78,65 +66,70 @@ impl Args {
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let format = args.write_out;
     let keys = open::keys(ctx, &args.keys)?;
-    let reader = super::inside::objects(ctx)?
+    let objects = super::inside::objects(ctx)?
         .managed_fields(args.show_managed_fields)
         .try_keys(args.try_keys);
     let mut source = open::source(ctx)?;
-    let query = Query {
-        ranges: merge_ranges(keys.iter().flat_map(NamedKey::singles).collect()),
+    let options = Options {
+        keys: &keys,
+        scope: &open::scope(ctx),
+        namespaces: &ctx.global.namespace,
         revision: ctx.global.revision,
-        ordered: true,
+        reveal: args.reveal,
     };
-    let mut found: Vec<Entry> = Vec::new();
-    let visit = source.visit(&query, &mut |entry| {
-        found.push(entry.to_entry());
-        ControlFlow::Continue(())
-    })?;
-    ending::notes(ctx, &visit);
-    ending::damage(ctx, &visit.damage);
+    let Outcome { visit, shown, missing } = job::run(source.as_mut(), &objects, &options)?;
+    ending::end(ctx, [&visit], || {
+        let whole = report(ctx, args.write_out, shown)?;
+        if missing.is_empty() {
+            return Ok(if whole { Exit::Ok } else { Exit::Partial });
+        }
+        let failure = not_there(ctx, &missing, visit.revision);
+        let near = |failure, key: &NamedKey| nothing::near(ctx, source.as_mut(), key, failure);
+        Err(missing.into_iter().fold(failure, near))
+    })
+}
 
-    let mut exit = if visit.damage.is_empty() { Exit::Ok } else { Exit::Partial };
-    let mut items = Vec::new();
-    let mut missing = Vec::new();
-    let scope = open::scope(ctx);
-    let wanted = |e: &&Entry| is_in(&scope.locate_named(&e.key), &ctx.global.namespace);
-    for key in &keys {
-        let means = |e: &&Entry| key.keys.contains(&e.key);
-        let Some(entry) = found.iter().filter(wanted).find(means) else {
-            missing.push(key);
-            continue;
-        };
-        let key = String::from_utf8_lossy(&entry.key);
-        let revision = visit.revision;
-        let mut look = |found: &mut Misplaced| {
-            // That nobody can look makes the object no less misplaced.
-            let _ = reader.look(source.as_mut(), revision, &open::scope(ctx), &mut [found]);
-        };
-        match show(ctx, &reader, entry, args.reveal, &mut look) {
-            Ok((json, header, whole)) => {
-                if !whole {
-                    exit = Exit::Partial;
-                }
-                items.push((json, header));
+/// Prints what can be shown; returns whether that is all.
+fn report(
+    ctx: &Ctx,
+    format: Format,
+    shown: Vec<Result<Object, (Vec<u8>, NotShown)>>,
+) -> Result<bool, Failure> {
+    let mut whole = true;
+    let mut objects = Vec::new();
+    for one in shown {
+        match one {
+            Ok(object) => {
+                tell(ctx, &object);
+                whole &= object.unknown.is_empty();
+                objects.push(object);
             }
-            Err(reason) => {
-                ctx.ui.warn(&format!("cannot show {}: {reason}", table::visible(&key)));
-                if reason.contains(" reads it (") {
+            Err((key, not)) => {
+                let key = table::visible(&String::from_utf8_lossy(&key));
+                ctx.ui.warn(&format!("cannot show {key}: {}", not.words()));
+                if open::is_other_name(&not.reason) {
                     ctx.ui.note(open::TRY_KEYS);
                 }
-                exit = Exit::Partial;
+                whole = false;
             }
         }
     }
-    print(format, items)?;
-    if missing.is_empty() {
-        return Ok(exit);
+    ui::print(|out| objects::write(format, objects, out))?;
+    Ok(whole)
+}
+
+/// What must be known of an object beside what is shown of it.
+pub fn tell(ctx: &Ctx, object: &Object) {
+    let name = objects::name(object);
+    if let Some(found) = &object.misplaced {
+        ctx.ui.warn(&format!("misplaced: {name}: {found}"));
     }
-    let failure = not_there(ctx, &missing, visit.revision);
-    let near = |failure, key: &NamedKey| nothing::near(ctx, source.as_mut(), key, failure);
-    Err(missing.into_iter().fold(failure, near))
+    if let Some(reason) = &object.hollow {
+        ctx.ui.warn(&format!("{name}: {reason}"));
+    } else if !object.unknown.is_empty() {
+        ctx.ui.warn(&format!("{name}: not shown: {}", fields(&object.unknown)));
+    }
 }
 
 fn not_there(ctx: &Ctx, missing: &[&NamedKey], revision: i64) -> Failure {
@@ -166,74 +159,4 @@ fn not_there(ctx: &Ctx, missing: &[&NamedKey], revision: i64) -> Failure {
     } else {
         failure
     }
-}
-
-/// The object, a line on how it is stored, and whether all of it is shown. `look` finds out what
-/// is where a misplaced object belongs.
-pub fn show(
-    ctx: &Ctx,
-    reader: &Objects,
-    entry: &Entry,
-    reveal: bool,
-    look: &mut dyn FnMut(&mut Misplaced),
-) -> Result<(Value, String, bool), String> {
-    let scope = open::scope(ctx);
-    let location = scope.locate_named(&entry.key);
-    let mut shown = reader.read(entry.as_ref(), &location).map_err(|not| not.words())?;
-    // A value from stdin may come without its key and revision.
-    let name = match entry.key.as_slice() {
-        [] => "value".to_owned(),
-        key => table::visible(&String::from_utf8_lossy(key)),
-    };
-    if let Some(found) = shown.judged.misplaced.as_deref_mut() {
-        look(found);
-        ctx.ui.warn(&format!("misplaced: {name}: {found}"));
-    }
-    if let Some(hollow) = &shown.hollow {
-        ctx.ui.warn(&format!("{name}: {}", hollow.reason));
-    } else if !shown.unknown.is_empty() {
-        ctx.ui.warn(&format!("{name}: not shown: {}", fields(&shown.unknown)));
-    }
-    if !reveal {
-        storage::redact(&mut shown.json, location.resource == "secrets");
-    }
-    let mut header = format!("{name}: {}, {} bytes", shown.judged.stored_as(), entry.value.len());
-    if entry.mod_revision > 0 {
-        let _ = write!(header, ", revision {}", entry.mod_revision);
-    }
-    Ok((std::mem::take(&mut shown.json), header, shown.unknown.is_empty()))
-}
-
-/// Writes objects to stdout, and wipes them: one as itself, several as a list (JSON) or documents
-/// (YAML).
-pub fn print(format: Format, items: Vec<(Value, String)>) -> Result<(), Failure> {
-    let (mut objects, headers): (Vec<Value>, Vec<String>) = items.into_iter().unzip();
-    if objects.is_empty() {
-        return Ok(());
-    }
-    if format == Format::Json && objects.len() > 1 {
-        objects = vec![list(objects)];
-    }
-    let printed = ui::print(|out| {
-        for (i, (json, header)) in objects.iter().zip(&headers).enumerate() {
-            if format == Format::Json {
-                serde_json::to_writer_pretty(&mut *out, json)?;
-                writeln!(out)?;
-                continue;
-            }
-            if i > 0 {
-                writeln!(out, "---")?;
-            }
-            writeln!(out, "# {header}")?;
-            let text = Zeroizing::new(if format == Format::Yaml {
-                storage::yaml::to_string(json)
-            } else {
-                storage::fields::to_string(json)
-            });
-            out.write_all(text.as_bytes())?;
-        }
-        Ok(())
-    });
-    objects.iter_mut().for_each(storage::wipe);
-    printed
 }

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::args::{self, Shared};
-use super::failure::export_failure;
 use super::failure::{Exit, Failure};
 use super::observer::Told;
 use super::{Ctx, ending, nothing, open, ui};
@@ -178,8 +177,7 @@ pub fn export(ctx: &Ctx, args: &Exporting<'_>, dir: &Path) -> Result<Exit, Failu
         })?;
     let steps = outcome.steps();
     tree.write_script("apply.sh", apply_script(&steps, choices.target()).as_bytes())
-        .and_then(|_| tree.sync())
-        .map_err(|e| export_failure(&e))?;
+        .and_then(|_| tree.sync())?;
     for (name, why) in &outcome.unreadable {
         ctx.ui.warn(&format!("cannot export {}: {why}", named(name)));
     }
@@ -218,7 +216,7 @@ fn empty_tree(ctx: &Ctx, dir: &Path, force: bool) -> Result<Tree, Failure> {
             dir.display()
         ));
     }
-    let tree = Tree::open(dir, force).map_err(|e| export_failure(&e))?;
+    let tree = Tree::open(dir, force)?;
     if tree.is_open_to_others() {
         ctx.ui.warn("others can look into the output directory; the files themselves are private");
     }
@@ -244,7 +242,7 @@ fn judge(
     let mut read = |entry: EntryRef<'_>, location: &Location<'_>| reader.read(entry, location);
     job::run(source, &options, &mut read, write, &mut Told::new(&ctx.ui)).map_err(|e| match e {
         job::Error::Source(e) => e.into(),
-        job::Error::Export(e) => export_failure(&e),
+        job::Error::Export(e) => e.into(),
     })
 }
 

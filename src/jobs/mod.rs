@@ -12,10 +12,12 @@ pub mod confirm;
 pub mod diff;
 pub mod doctor;
 pub mod encode;
+pub mod export;
 #[cfg(feature = "cli")]
 pub mod exporter;
 #[cfg(feature = "live")]
 mod follow;
+pub mod get;
 pub mod history;
 pub mod holdings;
 pub mod keys;

@@ -7,7 +7,6 @@ mod export;
 mod file;
 
 pub use etcd::grant_to_write;
-pub use export::export_failure;
 
 use std::error::Error;
 use std::process::ExitCode;
