@@ -137,7 +137,7 @@ impl Count<'_> {
                 add(&mut visit.notes, past.notes);
                 Ok((visit, true))
             }
-            Err(e) if source.info().kind == SourceKind::Etcd => {
+            Err(e) if source.info().kind == SourceKind::Etcd && !e.is_untrue() => {
                 observer.note(&format!("superseded revisions were not counted: {e}"));
                 Ok((visit, false))
             }

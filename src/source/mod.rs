@@ -22,7 +22,7 @@ use crate::entry::EntryRef;
 pub use crate::range::KeyRange;
 pub use error::{
     Cause, DataDirError, EtcdError, FileError, Foreign, KineError, MemberStory, RevisionError,
-    SourceError, Story, TlsFileError, TlsStory, Trials, Wish,
+    SourceError, Story, TlsFileError, TlsStory, Trials, Untrue, Wish,
 };
 
 /// What to read.

@@ -52,4 +52,5 @@ mod serve;
 mod serve_truth;
 mod transform_corpus;
 mod try_keys;
+mod untrue;
 mod wrong_objects;

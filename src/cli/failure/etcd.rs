@@ -3,7 +3,9 @@
 use std::io;
 
 use crate::resource::DEFAULT_PREFIX;
-use crate::source::{EtcdError, KeyRange, MemberStory, Story, TlsFileError, TlsStory, Wish};
+use crate::source::{
+    EtcdError, KeyRange, MemberStory, Story, TlsFileError, TlsStory, Untrue, Wish,
+};
 
 const CLUSTER_HEALTH: &str = "see which members answer and have a leader: etcdctl endpoint status --endpoints with all of them";
 const GIVE_CA: &str =
@@ -30,6 +32,15 @@ pub(super) fn etcd(e: &EtcdError) -> Option<String> {
         }
         EtcdError::Malformed(_) => {
             "check that the endpoint is an etcd and not a proxy that changes messages"
+        }
+        EtcdError::Untrue { what: Untrue::Clusters(_), .. } => {
+            "name the members of one cluster with --endpoints"
+        }
+        EtcdError::Untrue { what: Untrue::WentBack { .. }, .. } => {
+            "the cluster was restored from a backup or has lost writes: run it again to read what it holds now"
+        }
+        EtcdError::Untrue { .. } => {
+            "check that the endpoint is an etcd and not a proxy that changes messages; a member's own files are read with --snapshot or --data-dir"
         }
         EtcdError::Incomplete { .. } => {
             "check that the endpoint is an etcd; the database behind k3s's kine is read with --kine"

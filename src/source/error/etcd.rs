@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Cause;
+use super::{Cause, Untrue};
 use crate::proto::Malformed;
 use crate::range::KeyRange;
 
@@ -54,6 +54,14 @@ pub enum EtcdError {
     /// A response breaks the protocol.
     #[error("etcd sent a response that cannot be read")]
     Malformed(#[from] Malformed),
+    /// A member says what no etcd says.
+    #[error("{}", untrue(.member, .what))]
+    Untrue {
+        /// The endpoint, with its scheme.
+        member: String,
+        /// Which guarantee is broken.
+        what: Untrue,
+    },
     /// The pages of one revision do not add up.
     #[error("the server counts {counted} keys but sent {sent}, so no complete result exists")]
     Incomplete {
@@ -387,6 +395,13 @@ pub enum TlsFileError {
     /// A client key alone proves nothing.
     #[error("a client key is given without its certificate")]
     CertificateMissing,
+}
+
+fn untrue(member: &str, what: &Untrue) -> String {
+    if what.is_clusters() {
+        return what.to_string();
+    }
+    format!("etcd at {member} says what cannot be, so no result exists: {what}")
 }
 
 /// Whose rights the server looks at.

@@ -3,9 +3,11 @@
 
 mod etcd;
 mod file;
+mod untrue;
 
 pub use etcd::{EtcdError, MemberStory, Story, TlsFileError, TlsStory, Trials, Wish};
 pub use file::{DataDirError, FileError, Foreign, KineError};
+pub use untrue::Untrue;
 
 use std::path::PathBuf;
 
@@ -37,6 +39,12 @@ impl SourceError {
     #[must_use]
     pub fn is_unreadable_to_user(&self) -> bool {
         matches!(self, Self::Etcd(EtcdError::Denied { wish: Wish::Read(_), .. }))
+    }
+
+    /// Whether a server says what cannot be: nothing else that it says is worth more.
+    #[must_use]
+    pub fn is_untrue(&self) -> bool {
+        matches!(self, Self::Etcd(EtcdError::Untrue { .. }))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod certs;
 pub mod cluster;
 pub mod corpus;
 pub mod etcd;
+pub mod fake_etcd;
 pub mod kms_plugin;
 pub mod openapi;
 pub mod pages;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 use super::dial::{DialError, copy, innermost};
+use crate::proto::Malformed;
+use crate::source::Untrue;
 use crate::source::live::wire::said::{Said, is_too_large};
 
 /// Why one request to one member failed.
@@ -18,6 +20,10 @@ pub(in crate::source::live) enum CallError {
     Timeout(Duration),
     /// The token does not fit a header.
     Token,
+    /// The answer breaks the protocol.
+    Malformed(Malformed),
+    /// The answer is one that no etcd gives.
+    Untrue(Box<Untrue>),
 }
 
 impl CallError {
@@ -25,7 +31,7 @@ impl CallError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Dial(_) | Self::Timeout(_) => true,
-            Self::Token => false,
+            Self::Token | Self::Malformed(_) | Self::Untrue(_) => false,
             Self::Status(status) => {
                 is_transport(status)
                     || matches!(status.code(), Code::Unavailable)
@@ -48,6 +54,12 @@ pub(in crate::source::live) struct Refusal {
 }
 
 impl Refusal {
+    /// The member whose answer is not taken, and why; other members make it no better.
+    pub fn flaw(&self) -> Option<(usize, &CallError)> {
+        let flawed = |e: &CallError| matches!(e, CallError::Untrue(_) | CallError::Malformed(_));
+        self.failures.iter().find(|(_, e)| flawed(e)).map(|(index, e)| (*index, e))
+    }
+
     /// The server's message, where one answered.
     pub fn message(&self) -> Option<&str> {
         self.failures.iter().find_map(|(_, e)| match e {

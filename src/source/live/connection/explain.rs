@@ -14,6 +14,13 @@ use crate::source::{EtcdError, MemberStory, Story, TlsStory, Trials, Wish};
 
 /// Why no member could serve a request.
 pub(in crate::source::live) fn refusal(session: &Session, refusal: &Refusal) -> EtcdError {
+    match refusal.flaw() {
+        Some((index, CallError::Untrue(what))) => {
+            return EtcdError::Untrue { member: session.member(index), what: (**what).clone() };
+        }
+        Some((_, CallError::Malformed(e))) => return EtcdError::Malformed(*e),
+        _ => {}
+    }
     let mut stories: Vec<_> = refusal
         .failures
         .iter()
@@ -51,6 +58,9 @@ fn story(session: &Session, index: usize, error: &CallError) -> Story {
         CallError::Dial(e) => dial(session, e),
         CallError::Timeout(t) => Story::NoAnswer(*t),
         CallError::Token => Story::Token,
+        // Told above, whatever else went wrong.
+        CallError::Malformed(e) => Story::Other(e.to_string()),
+        CallError::Untrue(e) => Story::Other(e.to_string()),
         CallError::Status(s) if is_transport(s) => transport(session, index, s),
         CallError::Status(s) => status(session, s),
     }

@@ -1,6 +1,7 @@
 //! Connections to the members of a cluster: endpoints, TLS, tokens, failover, and what a failure
 //! of them means.
 
+mod agree;
 mod call;
 mod der;
 mod dial;
@@ -10,6 +11,7 @@ mod request;
 mod session;
 mod tls;
 mod token;
+mod told;
 
 pub(super) use call::{CallError, Refusal};
 pub(super) use explain::{refusal, refusal_to};

@@ -13,6 +13,7 @@ use tonic::metadata::AsciiMetadataValue;
 use super::call::{CallError, Refusal};
 use super::session::Session;
 use super::token::Need;
+use crate::source::live::wire::guaranteed;
 use crate::source::live::wire::kv::{RANGE, RangeRequest};
 use crate::source::live::wire::said::Said;
 use crate::source::live::wire::status::SNAPSHOT;
@@ -41,6 +42,23 @@ fn raw(
     move |session, index, token| {
         let body = body.clone();
         Box::pin(async move { session.once(index, path, body, limit, token).await })
+    }
+}
+
+/// A range request, checked against its answer.
+fn ranged(
+    request: RangeRequest,
+    limit: usize,
+) -> impl Fn(Arc<Session>, usize, Option<AsciiMetadataValue>) -> Answer<Bytes> {
+    let request = Arc::new(request);
+    move |session, index, token| {
+        let request = Arc::clone(&request);
+        Box::pin(async move {
+            let body = request.encode_to_vec().into();
+            let page = session.once(index, RANGE, body, limit, token).await?;
+            guaranteed::page(&request, &page)?;
+            Ok(page)
+        })
     }
 }
 
@@ -82,6 +100,7 @@ impl Session {
 
     /// As [`Session::call`], whatever the request is made with.
     pub async fn call_with<T>(self: &Arc<Self>, send: &Ask<T>) -> Result<T, Refusal> {
+        self.undivided()?;
         let order = self.order();
         // Before anything has answered, a failure is most likely a wrong option.
         let patience =
@@ -121,7 +140,8 @@ impl Session {
         Ok(bytes)
     }
 
-    /// A range request; a member that is a learner is asked for what it has.
+    /// A range request, whose answer holds what etcd guarantees; a member that is a learner is
+    /// asked for what it has.
     pub async fn range(
         self: &Arc<Self>,
         request: &RangeRequest,
@@ -129,15 +149,25 @@ impl Session {
     ) -> Result<Bytes, Refusal> {
         let mut request = request.clone();
         request.serializable = self.learner.load(Ordering::Relaxed);
-        let result = self.call(RANGE, request.encode_to_vec().into(), limit).await;
+        let result = self.call_with(&ranged(request.clone(), limit)).await;
         match result {
             Err(refusal) if !request.serializable && refusal.said() == Some(Said::Learner) => {
                 self.learner.store(true, Ordering::Relaxed);
                 request.serializable = true;
-                self.call(RANGE, request.encode_to_vec().into(), limit).await
+                self.call_with(&ranged(request, limit)).await
             }
             result => result,
         }
+    }
+
+    /// A range request to one member, without another try.
+    pub async fn range_at(
+        self: &Arc<Self>,
+        index: usize,
+        request: RangeRequest,
+        limit: usize,
+    ) -> Result<Bytes, CallError> {
+        self.authenticated(index, &ranged(request, limit)).await
     }
 
     /// Opens a watch at one member, without another try.
@@ -154,7 +184,11 @@ impl Session {
     /// Begins a snapshot of a member that answers.
     pub async fn snapshot(self: &Arc<Self>) -> Result<Streaming<Bytes>, Refusal> {
         let send = |session: Arc<Self>, index, token| -> Answer<Streaming<Bytes>> {
-            Box::pin(async move { session.download(index, SNAPSHOT, Bytes::new(), token).await })
+            Box::pin(async move {
+                // A snapshot has no header to tell its cluster.
+                session.identify(index).await?;
+                session.download(index, SNAPSHOT, Bytes::new(), token).await
+            })
         };
         self.call_with(&send).await
     }
@@ -170,6 +204,7 @@ impl Session {
             match result {
                 Ok(()) => {
                     self.current.store(index, Ordering::Relaxed);
+                    self.ask_others(index);
                     return Ok(());
                 }
                 Err(e) if e.is_passing() => failures.push((index, e)),

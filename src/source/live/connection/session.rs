@@ -15,9 +15,12 @@ use super::call::CallError;
 use super::dial::{DialError, Facts, dial};
 use super::endpoint::Target;
 use super::tls::Tls;
+use super::told::Told;
 use super::{Credentials, LiveOptions};
 use crate::source::EtcdError;
 use crate::source::live::wire::RawCodec;
+use crate::source::live::wire::kv::RANGE;
+use crate::source::live::wire::txn::TXN;
 
 /// grpc-go never pings more often, and etcd closes connections that ping every few seconds
 /// (etcd `--grpc-keepalive-min-time`, grpc-go `internal.KeepaliveMinPingTime`).
@@ -46,7 +49,8 @@ pub(in crate::source::live) struct Session {
     pub(super) tls: Option<Tls>,
     pub(super) credentials: Option<Credentials>,
     pub(super) token: tokio::sync::RwLock<Option<AsciiMetadataValue>>,
-    dial_timeout: Duration,
+    pub(super) dial_timeout: Duration,
+    pub(super) told: Told,
     pub command_timeout: Duration,
     keepalive: (Duration, Duration),
     /// Some member has answered.
@@ -85,6 +89,7 @@ impl Session {
             credentials: options.credentials.clone(),
             token: tokio::sync::RwLock::new(None),
             dial_timeout: options.dial_timeout,
+            told: Told::default(),
             command_timeout: options.command_timeout,
             keepalive: (options.keepalive_time.max(MIN_KEEPALIVE), options.keepalive_timeout),
             answered: AtomicBool::new(false),
@@ -136,6 +141,9 @@ impl Session {
         token: Option<AsciiMetadataValue>,
     ) -> Result<Bytes, CallError> {
         let channel = self.channel(index).await?;
+        // A learner's own state may lag behind, and what else a member says about itself.
+        let linearizable = path == TXN || path == RANGE && !self.learner.load(Ordering::Relaxed);
+        let newest = linearizable.then(|| self.newest());
         let call = async {
             let mut grpc = grpc(channel, limit).await?;
             let request = with(token, tonic::Request::new(body));
@@ -144,7 +152,9 @@ impl Session {
                 .map(tonic::Response::into_inner)
                 .map_err(CallError::from_status)
         };
-        self.in_time(call).await
+        let answer = self.in_time(call).await?;
+        self.heard(index, &answer, newest)?;
+        Ok(answer)
     }
 
     /// Opens a stream at one member, in both directions, without another try.

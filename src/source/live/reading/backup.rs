@@ -53,6 +53,7 @@ impl Live {
                 digest.update(&tail[..fixed]);
                 tail.drain(..fixed);
             }
+            self.session.settle().await.map_err(failed)?;
             if tail.len() < 32 || digest.finalize().as_slice() != tail {
                 return Err(EtcdError::BackupIncomplete.into());
             }

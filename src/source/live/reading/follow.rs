@@ -17,8 +17,9 @@ use tonic::Code;
 use super::watch::{Step, Watch};
 use crate::source::live::Live;
 use crate::source::live::connection::{self, CallError, Refusal, Session};
+use crate::source::live::wire::kv::{PageInfo, RangeRequest};
 use crate::source::live::wire::watch::events;
-use crate::source::{EtcdError, KeyRange, Record, SourceError};
+use crate::source::{EtcdError, KeyRange, Record, SourceError, Untrue};
 
 /// Responses that wait for the caller.
 const WAITING: usize = 16;
@@ -26,6 +27,9 @@ const WAITING: usize = 16;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause before another try.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// Room for the answer to a count, bytes.
+const COUNT_LIMIT: usize = 1 << 20;
 
 /// What a watch reports.
 #[derive(Debug)]
@@ -215,6 +219,12 @@ impl One {
                 }
             }
             match step {
+                // This member may be behind the others, but all of them are not.
+                Step::Quiet { created: true, revision } if revision + 1 < self.next => {
+                    if let Err(e) = self.has_come_to(index, self.next - 1).await {
+                        return End::Lost(e);
+                    }
+                }
                 Step::Events { newest, whole } => {
                     if self.sender.send(Ok(Notice::Changes(Changes(message)))).await.is_err() {
                         return End::Unwanted;
@@ -229,6 +239,19 @@ impl One {
                 _ => {}
             }
         }
+    }
+
+    /// Whether the store of which this is a member still has this revision: it was seen there. A
+    /// cluster that was restored from a backup has not.
+    async fn has_come_to(&self, index: usize, before: i64) -> Result<(), CallError> {
+        let mut request = RangeRequest::new(&self.range, 0);
+        request.count_only = true;
+        let page = self.session.range_at(index, request, COUNT_LIMIT).await?;
+        let now = PageInfo::read(&page).map_err(CallError::Malformed)?.revision;
+        if now < before {
+            return Err(CallError::Untrue(Box::new(Untrue::WentBack { before, now })));
+        }
+        Ok(())
     }
 
     /// Says that the connection is back, if it was gone and no other range waits for its own.

@@ -14,8 +14,9 @@ use bytes::Bytes;
 use prost::Message as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::watch::PREPARATION;
+use super::watch::{PREPARATION, hear};
 use crate::source::live::connection::{self, CallError, Refusal, Session};
+use crate::source::live::wire::guaranteed::{Flaw, Watched};
 use crate::source::live::wire::kv::{self, RangeRequest};
 use crate::source::live::wire::status::{STATUS, Status};
 use crate::source::live::wire::watch::{
@@ -83,7 +84,13 @@ pub(super) async fn read(
         let mut one = One { session, index, ranges, from, newest, unproven };
         match one.read().await {
             Ok(held) => return Ok(held),
-            Err(Obstacle::Member(e)) => failures.push((index, e)),
+            Err(Obstacle::Member(e)) => {
+                let refusal = Refusal { failures: vec![(index, e)] };
+                if refusal.flaw().is_some() {
+                    return Err(connection::refusal(session, &refusal));
+                }
+                failures.extend(refusal.failures);
+            }
             Err(Obstacle::Request(EtcdError::WatchCanceled { denied: true, .. })) => {
                 return Err(EtcdError::Denied {
                     member: session.member(index),
@@ -115,6 +122,12 @@ enum Obstacle {
     Request(EtcdError),
 }
 
+impl From<Flaw> for Obstacle {
+    fn from(flaw: Flaw) -> Self {
+        Self::Member(flaw.into())
+    }
+}
+
 impl From<crate::proto::Malformed> for Obstacle {
     fn from(e: crate::proto::Malformed) -> Self {
         Self::Request(e.into())
@@ -143,6 +156,8 @@ impl One<'_> {
         let mut stream = stream.await.map_err(Obstacle::Member)?;
         let mut messages = Vec::new();
         let mut created = 0;
+        // Watches by the ids that the server gives them, in the order of the requests.
+        let mut watched: HashMap<i64, Watched> = HashMap::new();
         let mut heard = Instant::now();
         let mut tick = tokio::time::interval(ASK);
         loop {
@@ -168,6 +183,21 @@ impl One<'_> {
                 Err(status) => return Err(Obstacle::Member(CallError::Status(Box::new(status)))),
             };
             let frame = Frame::read(&message)?;
+            hear(self.session, self.index, &frame)?;
+            if frame.created
+                && let Some(range) = self.ranges.get(created)
+            {
+                watched.insert(frame.id, Watched::new(range.clone(), self.from));
+            }
+            match watched.get_mut(&frame.id) {
+                Some(watched) => watched.next(&frame, &message)?,
+                // Of no watch that was asked for.
+                None if frame.newest > 0 => {
+                    let none = KeyRange { start: vec![0], end: Some(vec![0]) };
+                    Watched::new(none, self.from).next(&frame, &message)?;
+                }
+                None => {}
+            }
             if frame.compact_revision > 0 {
                 return Ok(Held::Compacted(frame.compact_revision));
             }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::runtime::Runtime;
@@ -12,7 +13,9 @@ use super::stride::Stride;
 use crate::source::live::connection::{self, Refusal, Session};
 use crate::source::live::wire::kv::{self, PageInfo, RangeRequest};
 use crate::source::live::wire::said::Said;
-use crate::source::{EntrySink, EtcdError, KeyRange, Query, RevisionError, SourceError, Wish};
+use crate::source::{
+    EntrySink, EtcdError, KeyRange, Query, RevisionError, SourceError, Untrue, Wish,
+};
 
 /// Entries of the first page, before sizes are known: at etcd's largest they are 150 MB that the
 /// server gathers in vain.
@@ -152,6 +155,7 @@ impl Reader {
             let page = fetch(Arc::clone(&self.session), nothing, 0, 1).await;
             self.revision = page.map_err(|e| self.failed(&e))?.1.revision;
         }
+        self.session.settle().await.map_err(|refusal| self.explain(&refusal))?;
         Ok(self.revision)
     }
 
@@ -176,6 +180,15 @@ impl Reader {
             }
             let entries = u64::try_from(info.entries).unwrap_or(u64::MAX);
             let count = u64::try_from(info.count).unwrap_or(0).max(entries);
+            let left = match part.count {
+                Some(count) => count,
+                None => total.map_or(count, |total: u64| total.saturating_sub(seen)),
+            };
+            if count > left {
+                let what = Untrue::Left { counted: count, expected: left };
+                let member = self.session.current.load(Ordering::Relaxed);
+                return Err(EtcdError::Untrue { member: self.session.member(member), what }.into());
+            }
             total = total.or(Some(count));
             seen += entries;
             if entries > 0 {

@@ -94,6 +94,8 @@ pub(in crate::source::live) fn history(
             }
             Begun::Nothing | Begun::Compacted(_) => {}
         }
+        let settled = runtime.block_on(session.settle());
+        settled.map_err(|refusal| connection::refusal(session, &refusal))?;
         return Ok(visit);
     }
     Err(RevisionError::HistoryCompacted(newest).into())
@@ -149,6 +151,11 @@ async fn begin(session: &Arc<Session>, from: i64, newest: i64) -> Result<Begun, 
             Ok(begun) => return begun,
             Err(e) => failures.push((index, e)),
         }
+        let refusal = Refusal { failures };
+        if refusal.flaw().is_some() {
+            return Err(connection::refusal(session, &refusal));
+        }
+        failures = refusal.failures;
     }
     Err(connection::refusal(session, &Refusal { failures }))
 }
@@ -193,10 +200,12 @@ fn follow(
     let session = Arc::clone(session);
     let task = runtime.spawn(async move {
         let wait = patience(&session);
-        let broke_off = |index, e| {
-            let why = connection::refusal(&session, &Refusal { failures: vec![(index, e)] });
-            EtcdError::HistoryCut(Box::new(why))
-        };
+        let broke_off =
+            |index, e| match connection::refusal(&session, &Refusal { failures: vec![(index, e)] })
+            {
+                e @ (EtcdError::Untrue { .. } | EtcdError::Malformed(_)) => e,
+                why => EtcdError::HistoryCut(Box::new(why)),
+            };
         let mut last = (first.newest, first.whole);
         let mut message = first.message;
         loop {

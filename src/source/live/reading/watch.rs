@@ -8,6 +8,8 @@ use tokio_stream::StreamExt as _;
 use tonic::{Status, Streaming};
 
 use crate::source::live::connection::{CallError, Session};
+use crate::source::live::wire::Header;
+use crate::source::live::wire::guaranteed::{Flaw, Watched};
 use crate::source::live::wire::watch::{Frame, WATCH, canceled, create};
 use crate::source::{EtcdError, KeyRange};
 
@@ -48,6 +50,8 @@ pub(super) struct Watch {
     /// How long the server may take to accept it.
     wait: Duration,
     messages: Option<Streaming<Bytes>>,
+    /// What it has told.
+    watched: Watched,
     /// The first response, when it was looked at before its turn.
     first: Option<Bytes>,
 }
@@ -62,13 +66,15 @@ impl Watch {
         wait: Duration,
     ) -> Self {
         let session = Arc::clone(session);
-        Self { session, index, range, progress, wait, messages: None, first: None }
+        let watched = Watched::new(range.clone(), 0);
+        Self { session, index, range, progress, wait, messages: None, watched, first: None }
     }
 
     /// Watches from this revision on. A server refuses an expired token as it does a user who may
     /// not read, so one is answered with a new token, once.
     pub async fn begin(&mut self, from: i64) -> Result<(), CallError> {
         let mut renewed = false;
+        self.watched = Watched::new(self.range.clone(), from);
         loop {
             let body = Bytes::from(create(&self.range, from, self.progress));
             // The request side stays open as long as the responses are read.
@@ -91,7 +97,12 @@ impl Watch {
             Some(first) => first,
             None => self.message(wait).await?,
         };
-        let step = match Frame::read(&message) {
+        let frame = Frame::read(&message);
+        if let Ok(frame) = &frame {
+            hear(&self.session, self.index, frame)?;
+            self.watched.next(frame, &message)?;
+        }
+        let step = match frame {
             Err(e) => Step::Malformed(e.into()),
             Ok(frame) if frame.compact_revision > 0 => Step::Compacted(frame.compact_revision),
             Ok(frame) if frame.canceled => {
@@ -120,5 +131,14 @@ impl Watch {
             Ok(None) => Err(CallError::Status(ended())),
             Err(status) => Err(CallError::Status(Box::new(status))),
         }
+    }
+}
+
+/// Takes note of what a response says of the member's cluster.
+pub(super) fn hear(session: &Session, index: usize, frame: &Frame<'_>) -> Result<(), Flaw> {
+    match frame.cluster {
+        // A proxy's own response.
+        0 => Ok(()),
+        cluster => Ok(session.hear(index, Header { cluster, revision: frame.revision })?),
     }
 }

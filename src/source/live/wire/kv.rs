@@ -1,6 +1,6 @@
 //! Range requests and their pages, which are read in place, without a copy of every value.
 
-use super::header_revision;
+use super::Header;
 use crate::entry::EntryRef;
 use crate::mvcc::key_value;
 use crate::proto::{Fields, Malformed};
@@ -36,12 +36,21 @@ impl RangeRequest {
         let range_end = range.end.clone().unwrap_or_else(|| vec![0]);
         Self { key, range_end, revision, ..Self::default() }
     }
+
+    /// Whether a key is one of those that are asked for.
+    pub fn holds(&self, key: &[u8]) -> bool {
+        match self.range_end.as_slice() {
+            [] => key == self.key,
+            [0] => key >= self.key.as_slice(),
+            end => key >= self.key.as_slice() && key < end,
+        }
+    }
 }
 
 /// What an `etcdserverpb.RangeResponse` says besides its entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::source::live) struct PageInfo {
-    /// The store's revision, or the newest entry's where the request named one.
+    /// The store's revision, also where the request named an older one.
     pub revision: i64,
     /// Entries remain after the limit.
     pub more: bool,
@@ -63,7 +72,7 @@ impl PageInfo {
         for field in Fields::new(message) {
             let field = field?;
             match field.number {
-                1 => info.revision = header_revision(field)?,
+                1 => info.revision = Header::read(field)?.revision,
                 2 => {
                     info.entries += 1;
                     first = first.or(field.bytes());

@@ -1,6 +1,7 @@
 //! Requests and responses of etcd as bytes (etcd `api/etcdserverpb/rpc.proto`). Responses are read
 //! in place: what can hold values is never copied into messages that nobody wipes.
 
+pub(super) mod guaranteed;
 pub(super) mod kv;
 pub(super) mod said;
 pub(super) mod status;
@@ -13,16 +14,39 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 use crate::proto::{Field, Fields, Malformed};
 
-/// The store's revision in an `etcdserverpb.ResponseHeader`.
-fn header_revision(header: Field<'_>) -> Result<i64, Malformed> {
-    let mut revision = 0;
-    for field in Fields::new(header.bytes().unwrap_or_default()) {
+/// What every answer begins with (`etcdserverpb.ResponseHeader`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Header {
+    /// The cluster that the member belongs to.
+    pub cluster: u64,
+    /// The store's revision.
+    pub revision: i64,
+}
+
+impl Header {
+    fn read(field: Field<'_>) -> Result<Self, Malformed> {
+        let mut header = Self::default();
+        for field in Fields::new(field.bytes().unwrap_or_default()) {
+            let field = field?;
+            match field.number {
+                1 => header.cluster = field.varint().unwrap_or_default(),
+                3 => header.revision = field.int64().unwrap_or_default(),
+                _ => {}
+            }
+        }
+        Ok(header)
+    }
+}
+
+/// The header of an answer, which is the first field of each; empty where there is none.
+pub(super) fn header(message: &[u8]) -> Result<Header, Malformed> {
+    for field in Fields::new(message) {
         let field = field?;
-        if field.number == 3 {
-            revision = field.int64().unwrap_or_default();
+        if field.number == 1 {
+            return Header::read(field);
         }
     }
-    Ok(revision)
+    Ok(Header::default())
 }
 
 /// Passes messages through as bytes.

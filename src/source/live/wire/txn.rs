@@ -1,6 +1,6 @@
 //! Transactions.
 
-use super::header_revision;
+use super::Header;
 use super::kv::RangeRequest;
 use crate::proto::{Fields, Malformed};
 
@@ -123,7 +123,7 @@ impl<'a> Response<'a> {
         for field in Fields::new(message) {
             let field = field?;
             match field.number {
-                1 => response.revision = header_revision(field)?,
+                1 => response.revision = Header::read(field)?.revision,
                 2 => response.succeeded = field.varint().is_some_and(|v| v != 0),
                 3 => {
                     for op in Fields::new(field.bytes().unwrap_or_default()) {

@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-use super::header_revision;
+use super::Header;
 use super::kv::RangeRequest;
 use super::said::{Said, plain};
 use crate::mvcc::key_value;
@@ -55,8 +55,13 @@ pub(in crate::source::live) fn progress() -> Vec<u8> {
 /// What an `etcdserverpb.WatchResponse` says besides its events.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::source::live) struct Frame<'a> {
+    /// The cluster that the member belongs to; 0 where a proxy answers for it (etcd
+    /// `server/proxy/grpcproxy/watch_broadcast.go`).
+    pub cluster: u64,
     /// The store's revision.
     pub revision: i64,
+    /// Which watch of the stream.
+    pub id: i64,
     pub created: bool,
     pub canceled: bool,
     pub compact_revision: i64,
@@ -74,7 +79,11 @@ impl<'a> Frame<'a> {
             let field = field?;
             let flag = || field.varint().is_some_and(|v| v != 0);
             match field.number {
-                1 => frame.revision = header_revision(field)?,
+                1 => {
+                    let header = Header::read(field)?;
+                    (frame.cluster, frame.revision) = (header.cluster, header.revision);
+                }
+                2 => frame.id = field.int64().unwrap_or_default(),
                 3 => frame.created = flag(),
                 4 => frame.canceled = flag(),
                 5 => frame.compact_revision = field.int64().unwrap_or_default(),

@@ -33,8 +33,8 @@ pub trait Gate: Sync {
     fn failed(&self);
 }
 
-/// What became of one write.
-type Answer = (usize, Instant, Result<Commit, KvError>);
+/// What was answered to one write.
+type Answer = (usize, Instant, Result<Bytes, KvError>);
 
 impl Kv {
     /// Writes each of `puts` in a transaction of its own, as many at once as `gate` lets in, and
@@ -90,6 +90,11 @@ impl Kv {
                         next = running.try_join_next();
                         continue;
                     };
+                    let result = match (result, puts.get(index)) {
+                        (Ok(bytes), Some(put)) => self.outcome(&bytes, std::slice::from_ref(put)),
+                        (Ok(_), None) => continue,
+                        (Err(e), _) => Err(e),
+                    };
                     match &result {
                         Ok(_) => gate.answered(begun.elapsed()),
                         Err(KvError::Busy) => gate.busy(),
@@ -108,10 +113,7 @@ impl Kv {
 
     async fn answer(self, index: usize, body: Bytes) -> Answer {
         let begun = Instant::now();
-        let result = match self.call(body).await {
-            Ok(bytes) => Self::outcome(&bytes, 1),
-            Err(e) => Err(e),
-        };
-        (index, begun, result)
+        let answer = self.call(body).await;
+        (index, begun, answer)
     }
 }

@@ -17,7 +17,7 @@ use super::wire::said::{Said, plain};
 use super::wire::txn::{Put, Response, TXN, TxnRequest};
 use crate::entry::Entry;
 use crate::proto::Malformed;
-use crate::source::{EtcdError, SourceError, Wish};
+use crate::source::{EtcdError, SourceError, Untrue, Wish};
 
 /// Room for responses, bytes: a batch is bounded by its requester.
 const LIMIT: usize = 256 << 20;
@@ -112,24 +112,44 @@ impl Kv {
     pub fn commit(&self, puts: &[Put<'_>]) -> Result<Commit, KvError> {
         let body = Bytes::from(TxnRequest::write(puts).encode_to_vec());
         let bytes = self.handle.block_on(self.call(body))?;
-        Self::outcome(&bytes, puts.len())
+        self.outcome(&bytes, puts)
     }
 
-    /// What the response to a transaction of that many writes says.
-    pub(super) fn outcome(bytes: &[u8], puts: usize) -> Result<Commit, KvError> {
+    /// What the response to a transaction says.
+    pub(super) fn outcome(&self, bytes: &[u8], puts: &[Put<'_>]) -> Result<Commit, KvError> {
         let response = Response::read(bytes).map_err(malformed)?;
+        let revision = response.revision;
         if response.succeeded {
-            return Ok(Commit::Done(response.revision));
+            // It is a revision of its own, after those that it was conditional on.
+            let newest = puts.iter().map(|p| p.mod_revision).max().unwrap_or_default();
+            if revision <= newest {
+                return Err(self.untrue(Untrue::WentBack { before: newest, now: revision }));
+            }
+            return Ok(Commit::Done(revision));
         }
-        let mut now = Vec::with_capacity(puts);
-        for range in response.ranges {
-            let entry = kv::entries(range).next().transpose().map_err(malformed)?;
-            now.push(entry.map(|e| e.mod_revision));
-        }
-        if now.len() != puts {
+        if response.ranges.len() != puts.len() {
             return Err(malformed(Malformed { offset: 0 }));
         }
+        let mut now = Vec::with_capacity(puts.len());
+        for (range, put) in response.ranges.iter().zip(puts) {
+            let entry = kv::entries(range).next().transpose().map_err(malformed)?;
+            if let Some(entry) = &entry {
+                if entry.key != put.key {
+                    return Err(self.untrue(Untrue::OutOfRange(entry.key.to_vec())));
+                }
+                if entry.mod_revision > revision {
+                    let (key, mod_revision) = (entry.key.to_vec(), entry.mod_revision);
+                    return Err(self.untrue(Untrue::Newer { key, mod_revision, at: revision }));
+                }
+            }
+            now.push(entry.map(|e| e.mod_revision));
+        }
         Ok(Commit::Conflict(now))
+    }
+
+    fn untrue(&self, what: Untrue) -> KvError {
+        let member = self.session.member(self.session.current.load(Ordering::Relaxed));
+        refused(EtcdError::Untrue { member, what })
     }
 
     pub(super) fn handle(&self) -> &Handle {
