@@ -3,6 +3,7 @@
 pub mod args;
 pub mod config;
 pub mod configuration;
+mod credentials;
 pub mod duration;
 mod ending;
 pub mod failure;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Ctx;
+use super::credentials;
 use super::failure::Failure;
 use crate::config::ConfigSet;
 use crate::jobs::residue::Opened;
@@ -12,7 +13,7 @@ pub use crate::resource::Selection;
 use crate::resource::{DEFAULT_PREFIX, NamedKey, Scope, Selector};
 use crate::source::data_dir::DataDir;
 use crate::source::kine::Kine;
-use crate::source::live::{Credentials, Live, LiveOptions};
+use crate::source::live::{Live, LiveOptions};
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
 use crate::source::{Damage, Source};
 use crate::transform::Transformers;
@@ -51,7 +52,7 @@ pub fn files(ctx: &Ctx) -> Result<Opened, Failure> {
 /// Connects to the etcd that the options name.
 ///
 /// # Errors
-/// As [`Live::connect`], and when there is a user without a password.
+/// As [`Live::connect`] and [`credentials::of`].
 pub fn live(ctx: &Ctx) -> Result<Live, Failure> {
     Ok(Live::connect(&live_options(ctx)?)?)
 }
@@ -59,20 +60,10 @@ pub fn live(ctx: &Ctx) -> Result<Live, Failure> {
 /// How to connect to the etcd that the options name.
 ///
 /// # Errors
-/// When there is a user without a password.
+/// As [`credentials::of`].
 pub fn live_options(ctx: &Ctx) -> Result<LiveOptions, Failure> {
     let g = &ctx.global;
-    let credentials = match (&g.user, &g.password) {
-        (None, _) => None,
-        (Some(user), Some(password)) => Some(Credentials::new(user.expose(), password.expose())),
-        (Some(user), None) => {
-            let (user, password) = user.expose().split_once(':').ok_or_else(|| {
-                Failure::usage("--user is given without a password")
-                    .hint("write --user NAME:PASSWORD, or set ETCDCTL_PASSWORD")
-            })?;
-            Some(Credentials::new(user, password))
-        }
-    };
+    let credentials = credentials::of(ctx)?;
     let endpoints = if g.endpoints.is_empty() {
         vec!["127.0.0.1:2379".to_owned()]
     } else {

@@ -14,7 +14,7 @@ pub mod residue;
 
 use crate::config::EncryptionConfig;
 use crate::envelope::{ENCRYPTED_PREFIX, Envelope};
-use crate::resource::{Location, Scope, Selector};
+use crate::resource::{Location, Scope, Selection, Selector};
 use crate::source::Query;
 
 /// Which keys are looked for, and which of them are listed one by one. What was asked for decides
@@ -87,6 +87,27 @@ impl Targets {
     #[must_use]
     pub fn query(&self) -> &Query {
         &self.query
+    }
+
+    /// The same, but nothing outside the namespaces that were asked for, for a user who may not
+    /// read more; `None` if none were.
+    #[must_use]
+    pub fn in_namespaces(&self) -> Option<Self> {
+        if self.namespaces.is_empty() {
+            return None;
+        }
+        let configured = self.configured.iter().flat_map(|(resources, _)| resources);
+        let resources = self.named.iter().chain(configured).cloned().collect();
+        let (scope, namespaces) = (self.scope.clone(), self.namespaces.clone());
+        let mut narrowed = self.clone();
+        narrowed.query.ranges = Selection { scope, resources, namespaces }.ranges();
+        Some(narrowed)
+    }
+
+    /// The namespaces that were asked for; empty is all.
+    #[must_use]
+    pub fn namespaces(&self) -> &[String] {
+        &self.namespaces
     }
 
     /// Where keys begin.

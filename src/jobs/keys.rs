@@ -73,16 +73,29 @@ pub fn run(
         sought: options.sought.clone(),
         uses: KeyUses::default(),
     };
-    let mut all_read = true;
+    let (mut all_read, mut served_read) = (true, true);
     let (mut visit, with_history) = match count.everything(source, &everything, observer) {
         // What the user may read is most likely what the configuration serves.
         Err(e) if e.is_unreadable_to_user() => {
             let judged = options.selection.judged(configs.map(ConfigSet::resources));
             let served = Query { ranges: judged.query(None, false).ranges, ..everything };
-            let counted = count.everything(source, &served, observer)?;
-            observer.warning(&format!("only {} could be read: {e}", judged.names()));
             all_read = false;
-            counted
+            match count.everything(source, &served, observer) {
+                // Or what was asked for.
+                Err(e) if e.is_unreadable_to_user() && !options.selection.namespaces.is_empty() => {
+                    let asked = options.selection.query(options.revision, false);
+                    let counted = count.everything(source, &asked, observer)?;
+                    let words = options.selection.words();
+                    observer.warning(&format!("only {words} could be read: {e}"));
+                    served_read = false;
+                    counted
+                }
+                counted => {
+                    let counted = counted?;
+                    observer.warning(&format!("only {} could be read: {e}", judged.names()));
+                    counted
+                }
+            }
         }
         counted => counted?,
     };
@@ -90,7 +103,7 @@ pub fn run(
     let plugins = configs.map(plugin_keys).unwrap_or_default();
     // What the configuration does not serve is nobody's to read by it; without one, anything may
     // need a key.
-    let complete = visit.damage.is_empty() && (all_read || configs.is_some());
+    let complete = visit.damage.is_empty() && served_read && (all_read || configs.is_some());
     let keys = count.uses.rows(configs, &plugins, with_history, complete);
     Ok(Outcome { visit, keys, plugins, sought: count.sought })
 }

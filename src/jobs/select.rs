@@ -7,6 +7,6 @@ impl Selection {
     /// The key ranges to read. They may hold more than what is selected.
     #[must_use]
     pub fn query(&self, revision: Option<i64>, ordered: bool) -> Query {
-        Query { ranges: self.scope.ranges(&self.resources), revision, ordered }
+        Query { ranges: self.ranges(), revision, ordered }
     }
 }

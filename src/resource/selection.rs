@@ -3,6 +3,7 @@
 use super::location::Location;
 use super::scope::Scope;
 use super::selector::Selector;
+use crate::range::{KeyRange, merge_ranges};
 
 /// Resources and namespaces below a prefix.
 #[derive(Clone, Debug)]
@@ -23,6 +24,33 @@ impl Selection {
         let mut resources = self.resources.clone();
         resources.extend(configured.unwrap_or_default());
         Self { resources, namespaces: Vec::new(), scope: self.scope.clone() }
+    }
+
+    /// Key ranges that can hold what is selected, ascending and disjoint. They may hold more.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<KeyRange> {
+        self.namespaced().unwrap_or_else(|| self.scope.ranges(&self.resources))
+    }
+
+    /// The ranges of the namespaces alone, which may be all that a user has a right to: an
+    /// object's namespace follows what its resource's keys begin with.
+    fn namespaced(&self) -> Option<Vec<KeyRange>> {
+        if self.namespaces.is_empty() || self.namespaces.iter().any(String::is_empty) {
+            return None;
+        }
+        let mut ranges = Vec::new();
+        for base in self.scope.bases() {
+            for selector in &self.resources {
+                let Selector::Exact(_) = selector else { return None };
+                for range in selector.ranges(base) {
+                    let prefix = range.as_prefix().filter(|prefix| prefix.ends_with(b"/"))?;
+                    ranges.extend(self.namespaces.iter().map(|namespace| {
+                        KeyRange::prefix(&[prefix, namespace.as_bytes(), b"/"].concat())
+                    }));
+                }
+            }
+        }
+        Some(merge_ranges(ranges))
     }
 
     /// The resources, for a sentence.

@@ -6,6 +6,7 @@ mod endpoints;
 mod failures;
 mod faults;
 pub mod otherwise;
+mod passwords;
 mod watching;
 
 use serde_json::Value;

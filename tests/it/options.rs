@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use crate::support::bin::{Bin, bin};
 use crate::support::corpus;
 
-const CONNECTION: &str = "cacert cert key user password insecure-skip-tls-verify \
+const CONNECTION: &str = "cacert cert key user password password-file insecure-skip-tls-verify \
     insecure-transport dial-timeout command-timeout keepalive-time keepalive-timeout";
 const PROFILE: &str = "profile manifest root";
 /// What unwraps KMS data keys, of commands that decrypt.
@@ -150,7 +150,7 @@ fn every_command_refuses_what_it_does_not_honour() {
         .collect();
     options.sort();
     options.dedup();
-    assert_eq!(options.len(), 36);
+    assert_eq!(options.len(), 37);
     for (command, needs, honoured) in table() {
         let honoured: Vec<&str> = honoured.split(' ').collect();
         let words: Vec<&str> = command.split(' ').chain(needs.split(' ')).collect();

@@ -9,12 +9,13 @@ use super::{Group, Shared};
 use crate::cli::duration;
 
 /// The names of these options.
-pub(super) const NAMES: [&str; 11] = [
+pub(super) const NAMES: [&str; 12] = [
     "cacert",
     "cert",
     "key",
     "user",
     "password",
+    "password-file",
     "insecure-skip-tls-verify",
     "insecure-transport",
     "dial-timeout",
@@ -56,13 +57,19 @@ pub struct Connection {
     )]
     key: Option<PathBuf>,
 
-    /// User, as `name[:password]`
+    /// User; without a password anywhere, the terminal is asked for it
+    ///
+    /// As `name[:password]`, which other users of the machine can see on a command line.
     #[arg(long, env = "ETCDCTL_USER", hide_env_values = true, help_heading = "Connection")]
     user: Option<Hidden>,
 
-    /// Password of the user (then `--user` is the name alone)
+    /// Password of the user (then `--user` is the name alone); others can see a command line
     #[arg(long, env = "ETCDCTL_PASSWORD", hide_env_values = true, help_heading = "Connection")]
     password: Option<Hidden>,
+
+    /// File with the user's password in its first line (then `--user` is the name alone)
+    #[arg(long, value_name = "FILE", help_heading = "Connection")]
+    password_file: Option<PathBuf>,
 
     /// Do not verify the server's certificate (for tests only)
     #[arg(long, value_name = "BOOL", env = "ETCDCTL_INSECURE_SKIP_TLS_VERIFY", hide_env_values = true, num_args = 0..=1, require_equals = true, value_parser = boolean, default_value_t = false, default_missing_value = "true", hide_default_value = true, help_heading = "Connection", action = clap::ArgAction::Set)]
@@ -101,6 +108,7 @@ impl Group for Connection {
         shared.key.clone_from(&self.key);
         shared.user.clone_from(&self.user);
         shared.password.clone_from(&self.password);
+        shared.password_file.clone_from(&self.password_file);
         shared.insecure_skip_tls_verify = self.insecure_skip_tls_verify;
         shared.insecure_transport = self.insecure_transport;
         shared.dial_timeout = self.dial_timeout;

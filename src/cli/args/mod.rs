@@ -57,6 +57,8 @@ pub struct Shared {
     pub user: Option<Hidden>,
     /// `--password`
     pub password: Option<Hidden>,
+    /// `--password-file`
+    pub password_file: Option<PathBuf>,
     /// `--insecure-skip-tls-verify`
     pub insecure_skip_tls_verify: bool,
     /// `--insecure-transport`

@@ -140,9 +140,11 @@ fn member(told: &MemberStory) -> Option<String> {
         Story::ClosedAfterHandshake => GIVE_CLIENT,
         Story::Lost(_) => "check that the member is healthy; further --endpoints can take over",
         Story::Token => "check the server's --auth-token setting",
-        Story::Password(_) => "check --user and --password (ETCDCTL_USER, ETCDCTL_PASSWORD)",
+        Story::Password(_) => {
+            "check --user and the password, also in ETCDCTL_USER and ETCDCTL_PASSWORD"
+        }
         Story::UserDemanded => {
-            "give --user NAME:PASSWORD, or a client certificate whose common name is an etcd user"
+            "give --user NAME with --password-file FILE (on a terminal it is asked for), or a client certificate whose common name is an etcd user"
         }
         Story::Denied(_) => {
             "ask for a role with `etcdctl role grant-permission`; etcdctl user get NAME shows what there is"

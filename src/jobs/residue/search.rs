@@ -43,7 +43,19 @@ pub(super) fn search(
         Opened::DataDir(dir) => data_dir(&dir, salvage, targets, found),
         #[cfg(feature = "kine")]
         Opened::Kine(database) => kine(database, targets, found),
-        Opened::Served(mut source) => served(source.as_mut(), targets, found),
+        Opened::Served(mut source) => {
+            match (served(source.as_mut(), targets, found), targets.in_namespaces()) {
+                // The user may not read what the verdict is about, but what was asked for.
+                (Err(Error::Source(e)), Some(narrowed)) if e.is_unreadable_to_user() => {
+                    let mut searched = served(source.as_mut(), &narrowed, found)?;
+                    let location = format!("namespace {}", targets.namespaces().join(", "));
+                    let what = format!("nothing outside was searched, and so not judged: {e}");
+                    searched.visit.damage.push(Damage { location, what });
+                    Ok(searched)
+                }
+                (searched, _) => searched,
+            }
+        }
     }
 }
 

@@ -10,7 +10,9 @@ use super::call::{CallError, Refusal};
 use super::session::Session;
 use crate::source::Untrue;
 use crate::source::live::wire::guaranteed::Flaw;
+use crate::source::live::wire::kv::RANGE;
 use crate::source::live::wire::status::STATUS;
+use crate::source::live::wire::txn::TXN;
 use crate::source::live::wire::{Header, header};
 
 /// Room for an answer, bytes.
@@ -61,11 +63,16 @@ impl Session {
     pub(super) fn heard(
         &self,
         index: usize,
+        path: &'static str,
         message: &[u8],
         newest: Option<i64>,
     ) -> Result<(), Flaw> {
         let said = header(message)?;
-        self.hear(index, said)?;
+        // The answer about alarms has an empty header (etcd
+        // `server/etcdserver/api/v3rpc/maintenance.go`).
+        if said.cluster != 0 || matches!(path, RANGE | TXN) {
+            self.hear(index, said)?;
+        }
         if let Some(before) = newest {
             if said.revision < 1 {
                 return Err(Untrue::Revision(said.revision).into());

@@ -153,7 +153,7 @@ impl Session {
                 .map_err(CallError::from_status)
         };
         let answer = self.in_time(call).await?;
-        self.heard(index, &answer, newest)?;
+        self.heard(index, path, &answer, newest)?;
         Ok(answer)
     }
 
