@@ -17,13 +17,39 @@ use super::{Ctx, apiserver, ending, interrupt, nothing, ui};
 use crate::config::ConfigSet;
 use crate::entry::Entry;
 use crate::migrate::apply::{MAX_OPS, Outcome, Pace, Stop, apply};
-use crate::migrate::plan::{Plan, Planner};
+use crate::migrate::plan::{Plan, Planner, Share, Written};
 use crate::migrate::via_api;
-use crate::report::migrate::{Database, Report};
+use crate::report::migrate::{Database, Known, Report};
 use crate::report::{Format, table};
+use crate::scan::GroupKey;
 use crate::source::live::{Kv, Live};
-use crate::source::{EtcdError, Source as _, SourceError, Visit, Wish};
+use crate::source::{EtcdError, Source as _, SourceError, SourceInfo, Visit, Wish};
 use crate::transform::Transformers;
+
+/// How entries are rewritten.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Writing {
+    /// Where to save a snapshot of the member before writing; the file must not exist [default:
+    /// `atrest-backup-TIME.db` in the working directory]
+    #[arg(long, value_name = "FILE", conflicts_with = "no_backup")]
+    pub backup: Option<PathBuf>,
+
+    /// Write without a backup
+    #[arg(long)]
+    pub no_backup: bool,
+
+    /// The quota that etcd was started with, bytes, for members older than 3.6, which do not tell
+    #[arg(long, value_name = "BYTES")]
+    pub quota_backend_bytes: Option<u64>,
+
+    /// Entries to rewrite in a second, at most
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub qps: Option<f64>,
+
+    /// Transactions at once, at most [default: 128; 4 of several entries; 16 with --via-api]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub concurrency: Option<u32>,
+}
 
 /// Options of `migrate`.
 #[derive(Debug, clap::Args)]
@@ -37,34 +63,16 @@ pub struct Args {
     #[arg(long)]
     pub apply: bool,
 
-    /// Where to save a snapshot of the member before writing; the file must not exist [default:
-    /// `atrest-backup-TIME.db` in the working directory]
-    #[arg(long, value_name = "FILE", conflicts_with = "no_backup")]
-    pub backup: Option<PathBuf>,
-
-    /// Write without a backup
-    #[arg(long)]
-    pub no_backup: bool,
+    #[command(flatten)]
+    writing: Writing,
 
     /// The configuration of another API server, which must be byte for byte the same
     #[arg(long, value_name = "FILE")]
     pub confirm_config: Vec<PathBuf>,
 
-    /// The quota that etcd was started with, bytes, for members older than 3.6, which do not tell
-    #[arg(long, value_name = "BYTES")]
-    pub quota_backend_bytes: Option<u64>,
-
     /// Read what no provider reads with whichever configured secret fits, whatever its name
     #[arg(long)]
     pub try_keys: bool,
-
-    /// Entries to rewrite in a second, at most
-    #[arg(long, value_name = "N", value_parser = rate)]
-    pub qps: Option<f64>,
-
-    /// Transactions at once, at most [default: 128; 4 of several entries; 16 with --via-api]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub concurrency: Option<u32>,
 
     /// Entries in one transaction, at most 128. Entries that share one have the same revision, of
     /// which clients of a running API server can miss some: more than 1 needs --no-apiserver
@@ -147,76 +155,74 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     // From here on the first signal ends the run in good order, the second at once.
     let interrupted = interrupt::tell();
 
+    let way = Way {
+        apply: args.apply,
+        writing: &args.writing,
+        batch: args.batch,
+        via_api: args.via_api.then_some(&args.apiserver),
+        servers: Some(&servers),
+    };
     let job = Job { ctx, selection: &selection, transformers: &transformers, interrupted };
-    let (plan, visit) = job.plan(&mut live, &HashSet::new()).map_err(checks::no_plan)?;
-    if let Some(warning) = checks::elsewhere(&mut live, &selection, &configs, &transformers)? {
-        ctx.ui.warn(&warning);
-    }
-    let alarms = checks::alarms(ctx, &live, args.apply)?;
-    ending::notes(ctx, &visit);
-    let written_by = plan
-        .self_test()
-        .map_err(|e| Failure::new(format!("the write provider cannot be used: {e}")))?;
-    let database = checks::database(&live, &plan, &written_by, args.quota_backend_bytes);
-    if !plan.items.is_empty() {
-        checks::quota(ctx, database.as_ref(), args.apply)?;
-        checks::unencrypted(ctx, &plan, &written_by);
-        checks::nonces(ctx, &plan, &written_by);
-        if let Some(warning) = servers::every_api_server(&written_by, &servers) {
-            ctx.ui.warn(&warning);
-        }
-    }
-
-    let mut outcome = Outcome { failed: plan.unreadable.clone(), ..Outcome::default() };
-    let planned = plan.items.len() as u64;
-    let mut remaining = plan.remaining(planned);
-    let mut backup = None;
-    let groups = plan.groups.clone();
-    let (current, info) = (plan.current, live.info());
-    if args.apply && !plan.items.is_empty() {
-        if alarms {
-            return Err(checks::no_space());
-        }
-        if let Some(path) = checks::backup_path(args) {
-            checks::backup(ctx, &live, &path, &job.interrupted)?;
-            backup = Some(path.display().to_string());
-        }
-        remaining = job.apply(&mut live, plan, args, &mut outcome)?;
-        if outcome.written > 0 {
-            ctx.ui.note(
-                "the values as they were before remain in etcd's history and files; `atrest \
-                 residue` finds them and says what removes them",
-            );
-        }
-    }
-    let interrupted = job.interrupted.load(Ordering::Relaxed);
+    let done = job.perform(&mut live, &configs, &way)?;
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     // whole seconds of a positive, finite rate
-    let seconds = args.qps.map(|q| (planned as f64 / q).ceil() as u64);
+    let seconds = args.writing.qps.map(|q| (done.planned as f64 / q).ceil() as u64);
     let report = Report {
-        source: &info,
-        visit: &visit,
+        source: &done.info,
+        visit: &done.visit,
         config: open::config_wire(&configs),
         applied: args.apply,
         apply: "--apply",
-        interrupted,
-        groups: &groups,
-        written_by: &written_by,
-        planned,
-        current,
-        outcome: &outcome,
-        remaining,
-        database,
-        backup,
+        interrupted: done.interrupted,
+        groups: &done.groups,
+        written_by: &done.written_by,
+        planned: done.planned,
+        current: done.current,
+        outcome: &done.outcome,
+        remaining: done.remaining,
+        database: done.database,
+        backup: done.backup,
         seconds,
         servers: &servers,
     };
     ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
-    Ok(conclude(ctx, args, &outcome, remaining))
+    Ok(conclude(ctx, args.apply, &done.outcome, done.remaining))
+}
+
+/// What is to be done, and how.
+pub struct Way<'a> {
+    /// Write; otherwise only a plan is made.
+    pub apply: bool,
+    /// How.
+    pub writing: &'a Writing,
+    /// Entries in one transaction.
+    pub batch: u64,
+    /// The API server that writes in our place.
+    pub via_api: Option<&'a args::ApiServer>,
+    /// What is known of the API servers, where somebody is to be warned of it.
+    pub servers: Option<&'a Known>,
+}
+
+/// What was planned and, if so, done.
+pub struct Performed {
+    info: SourceInfo,
+    visit: Visit,
+    groups: BTreeMap<GroupKey, Share>,
+    written_by: BTreeMap<String, Written>,
+    planned: u64,
+    current: u64,
+    /// What was done.
+    pub outcome: Outcome,
+    /// Entries that are not current now.
+    pub remaining: u64,
+    database: Option<Database>,
+    /// Where the backup is.
+    pub backup: Option<String>,
+    interrupted: bool,
 }
 
 /// What went wrong, on stderr, and the exit code.
-fn conclude(ctx: &Ctx, args: &Args, outcome: &Outcome, remaining: u64) -> Exit {
+pub fn conclude(ctx: &Ctx, applied: bool, outcome: &Outcome, remaining: u64) -> Exit {
     for f in outcome.failed.iter().take(NAMED) {
         let key = String::from_utf8_lossy(&f.key);
         ctx.ui.warn(&format!("failed: {}: {}", table::visible(&key), f.reason));
@@ -255,7 +261,7 @@ fn conclude(ctx: &Ctx, args: &Args, outcome: &Outcome, remaining: u64) -> Exit {
     if !outcome.failed.is_empty() {
         return Exit::Partial;
     }
-    if args.apply && remaining > 0 {
+    if applied && remaining > 0 {
         ctx.ui.warn(&format!(
             "{} not current: somebody still writes with another configuration",
             table::entries(remaining)
@@ -265,14 +271,82 @@ fn conclude(ctx: &Ctx, args: &Args, outcome: &Outcome, remaining: u64) -> Exit {
     Exit::Ok
 }
 
-struct Job<'a> {
-    ctx: &'a Ctx,
-    selection: &'a Selection,
-    transformers: &'a Transformers,
-    interrupted: Arc<AtomicBool>,
+/// What is to be rewritten.
+pub struct Job<'a> {
+    /// Where messages go.
+    pub ctx: &'a Ctx,
+    /// Which entries.
+    pub selection: &'a Selection,
+    /// What reads and writes them.
+    pub transformers: &'a Transformers,
+    /// Somebody wants it to end.
+    pub interrupted: Arc<AtomicBool>,
 }
 
 impl Job<'_> {
+    /// Looks at everything that must hold, plans and, if so wanted, rewrites.
+    pub fn perform(
+        &self,
+        live: &mut Live,
+        configs: &ConfigSet,
+        way: &Way<'_>,
+    ) -> Result<Performed, Failure> {
+        let ctx = self.ctx;
+        let (plan, visit) = self.plan(live, &HashSet::new()).map_err(checks::no_plan)?;
+        let warning = checks::elsewhere(live, self.selection, configs, self.transformers)?;
+        if let Some(warning) = warning {
+            ctx.ui.warn(&warning);
+        }
+        let alarms = checks::alarms(ctx, live, way.apply)?;
+        ending::notes(ctx, &visit);
+        let written_by = plan
+            .self_test()
+            .map_err(|e| Failure::new(format!("the write provider cannot be used: {e}")))?;
+        let quota = way.writing.quota_backend_bytes;
+        let database = checks::database(live, &plan, &written_by, quota);
+        if !plan.items.is_empty() {
+            checks::quota(ctx, database.as_ref(), way.apply)?;
+            checks::unencrypted(ctx, &plan, &written_by);
+            checks::nonces(ctx, &plan, &written_by);
+            let warning = way.servers.and_then(|s| servers::every_api_server(&written_by, s));
+            if let Some(warning) = warning {
+                ctx.ui.warn(&warning);
+            }
+        }
+        let planned = plan.items.len() as u64;
+        let mut done = Performed {
+            info: live.info(),
+            visit,
+            groups: plan.groups.clone(),
+            written_by,
+            planned,
+            current: plan.current,
+            outcome: Outcome { failed: plan.unreadable.clone(), ..Outcome::default() },
+            remaining: plan.remaining(planned),
+            database,
+            backup: None,
+            interrupted: false,
+        };
+        if way.apply && !plan.items.is_empty() {
+            if alarms {
+                return Err(checks::no_space());
+            }
+            if let Some(path) = checks::backup_path(way.writing) {
+                checks::backup(ctx, live, &path, &self.interrupted)?;
+                done.backup = Some(path.display().to_string());
+            }
+            done.remaining = self.apply(live, plan, way, &mut done.outcome)?;
+            if done.outcome.written > 0 {
+                ctx.ui.note(
+                    "the values as they were before remain in etcd's history and files; `atrest \
+                     residue` finds them and says what removes them",
+                );
+            }
+        }
+        done.interrupted = self.interrupted.load(Ordering::Relaxed);
+        Ok(done)
+    }
+
     /// Looks at every selected entry.
     fn plan(&self, live: &mut Live, except: &HashSet<Vec<u8>>) -> Result<(Plan, Visit), Stop> {
         let query = self.selection.query(None, true);
@@ -313,7 +387,7 @@ impl Job<'_> {
         &self,
         live: &mut Live,
         mut plan: Plan,
-        args: &Args,
+        way: &Way<'_>,
         outcome: &mut Outcome,
     ) -> Result<u64, Failure> {
         let kv = live.kv()?;
@@ -321,7 +395,7 @@ impl Job<'_> {
         for pass in 1.. {
             let total = plan.items.len() as u64;
             let progress = Progress::entries(&self.ctx.ui, || Some(total));
-            let done = self.write(&kv, &plan, args, &|n| progress.advance(n))?;
+            let done = self.write(&kv, &plan, way, &|n| progress.advance(n))?;
             progress.finish();
             let left = total - done.written.min(total);
             let left = left.saturating_sub(done.already + done.deleted);
@@ -352,29 +426,30 @@ impl Job<'_> {
         &self,
         kv: &Kv,
         plan: &Plan,
-        args: &Args,
+        way: &Way<'_>,
         advance: &(dyn Fn(u64) + Sync),
     ) -> Result<Outcome, Failure> {
-        let several = args.batch > 1;
-        let usual = if args.via_api { 16 } else { 128 };
-        let concurrency = args.concurrency.unwrap_or(if several { 4 } else { usual });
-        if !args.via_api {
-            let batch = usize::try_from(args.batch).unwrap_or(MAX_OPS);
-            let pace = Pace { concurrency, qps: args.qps, batch };
+        let several = way.batch > 1;
+        let usual = if way.via_api.is_some() { 16 } else { 128 };
+        let Writing { concurrency, qps, .. } = *way.writing;
+        let concurrency = concurrency.unwrap_or(if several { 4 } else { usual });
+        let Some(api) = way.via_api else {
+            let batch = usize::try_from(way.batch).unwrap_or(MAX_OPS);
+            let pace = Pace { concurrency, qps, batch };
             return Ok(apply(kv, plan, pace, &self.interrupted, advance));
-        }
-        let clients = apiserver::clients(&args.apiserver)?;
+        };
+        let clients = apiserver::clients(api)?;
         let Some(client) = clients.first() else {
             return Err(Failure::usage("no API server is named"));
         };
-        let pace = via_api::Pace { concurrency, qps: args.qps };
+        let pace = via_api::Pace { concurrency, qps };
         let scope = &self.selection.scope;
         Ok(via_api::run(kv, client, plan, scope, pace, &self.interrupted, advance))
     }
 }
 
 /// Which keys the values get, for sentences.
-fn writers(written_by: &BTreeMap<String, crate::migrate::plan::Written>) -> String {
+fn writers(written_by: &BTreeMap<String, Written>) -> String {
     let mut names: Vec<String> = written_by.values().map(|w| w.by.to_string()).collect();
     names.sort();
     names.dedup();

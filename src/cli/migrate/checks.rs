@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{
-    Args, ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, Selection, Stop, Transformers, table,
+    Args, ConfigSet, Ctx, Database, Exit, Failure, Live, Plan, Selection, Stop, Transformers,
+    Writing, table,
 };
 use crate::cli::configuration;
 use crate::envelope::Provider;
@@ -223,12 +224,12 @@ impl<W: std::io::Write> std::io::Write for Until<'_, W> {
 
 /// Where the backup goes: the file that was asked for, or one named for the time in the working
 /// directory. `None` when none is wanted.
-pub fn backup_path(args: &Args) -> Option<PathBuf> {
-    if args.no_backup {
+pub fn backup_path(writing: &Writing) -> Option<PathBuf> {
+    if writing.no_backup {
         return None;
     }
     let name = || jiff::Timestamp::now().strftime("atrest-backup-%Y%m%dT%H%M%SZ.db").to_string();
-    Some(args.backup.clone().unwrap_or_else(|| name().into()))
+    Some(writing.backup.clone().unwrap_or_else(|| name().into()))
 }
 
 /// Saves a snapshot of the member, private from the start and under its name only when complete.
