@@ -36,6 +36,7 @@ mod posture;
 mod residue;
 mod restore;
 mod rewrite;
+mod rotate;
 mod scan;
 mod serve;
 mod watch;
@@ -105,6 +106,8 @@ enum Command {
     Kms(kms::Args),
     /// Re-encrypt what is not stored as the configuration says; without --apply, only a plan
     Migrate(migrate::Args),
+    /// Follow a rotation of an encryption key to its end; without --apply, only say how far it is
+    Rotate(Box<rotate::Args>),
     /// Judge every backup below a directory: readable, plaintext, keys that it needs
     Backups(backups::Args),
     /// Find plaintext that still lies outside the live state, and say what removes it
@@ -213,6 +216,7 @@ impl Command {
             Self::Keys(args) => args.shared(),
             Self::Kms(args) => args.shared(),
             Self::Migrate(args) => args.shared(),
+            Self::Rotate(args) => args.shared(),
             Self::Backups(args) => args.shared(),
             Self::Residue(args) => args.shared(),
             Self::Exporter(args) => args.shared(),
@@ -242,6 +246,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Keys(args) => keys::run(ctx, &args),
         Command::Kms(args) => kms::run(ctx, &args),
         Command::Migrate(args) => migrate::run(ctx, &args),
+        Command::Rotate(args) => rotate::run(ctx, &args),
         Command::Backups(args) => backups::run(ctx, &args),
         Command::Residue(args) => residue::run(ctx, &args),
         Command::Exporter(args) => exporter::run(ctx, &args),

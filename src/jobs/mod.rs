@@ -28,6 +28,8 @@ pub mod residue;
 pub mod restore;
 pub mod rewrite;
 pub mod rotate;
+#[cfg(feature = "live")]
+pub mod rotation;
 pub mod scan;
 mod select;
 #[cfg(feature = "live")]

@@ -1,12 +1,14 @@
 //! What is stored under a key that is to leave the configuration.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
 use crate::config::{EncryptionConfig, Rotated};
+use crate::entry::EntryRef;
 use crate::envelope::{Envelope, Provider};
 use crate::resource::{Scope, Selection, Selector};
-use crate::source::{Source, SourceError, Visit};
+use crate::source::{Record, Source, SourceError, Visit};
 
 /// Which key goes.
 pub struct Options<'o> {
@@ -33,30 +35,73 @@ pub struct Outcome {
 /// # Errors
 /// When the source cannot be read.
 pub fn run(source: &mut dyn Source, options: &Options<'_>) -> Result<Outcome, SourceError> {
-    let Options { scope, old, rotated } = options;
-    let selection =
-        Selection { scope: scope.clone(), resources: vec![Selector::All], namespaces: Vec::new() };
+    let selection = everything(&options.scope);
     let mut entries: BTreeMap<String, u64> = BTreeMap::new();
-    let mut concerned: HashMap<String, bool> = HashMap::new();
+    let mut under = Under::new(options, &selection);
     let visit = source.visit(&selection.query(None, false), &mut |entry| {
-        let Some(location) = selection.locate(entry.key) else { return ControlFlow::Continue(()) };
-        let resource = location.resource.as_ref();
-        if location.internal || !is_under(entry.stored(), old, rotated) {
-            return ControlFlow::Continue(());
-        }
-        // The same name elsewhere in the file may be another key.
-        let concerns = *concerned.entry(resource.to_owned()).or_insert_with(|| {
-            let serving = old.serving(resource);
-            let changed = serving.providers.iter().any(|s| rotated.entries.contains(&s.entry));
-            // What no entry serves any more cannot be read without the key either. Plaintext can.
-            changed || (serving.is_implied_identity() && rotated.provider != Provider::Identity)
-        });
-        if concerns {
-            *entries.entry(resource.to_owned()).or_default() += 1;
+        if let Some(resource) = under.resource(entry) {
+            *entries.entry(resource.into_owned()).or_default() += 1;
         }
         ControlFlow::Continue(())
     })?;
     Ok(Outcome { entries, visit })
+}
+
+/// How many revisions that are held were written under it, the live ones included.
+///
+/// # Errors
+/// When the history cannot be read.
+pub fn held(source: &mut dyn Source, options: &Options<'_>) -> Result<u64, SourceError> {
+    let selection = everything(&options.scope);
+    let mut under = Under::new(options, &selection);
+    let mut held = 0;
+    source.history(&selection.query(None, false), &mut |record| {
+        if let Record::Put(entry) = record {
+            held += u64::from(under.resource(entry).is_some());
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(held)
+}
+
+fn everything(scope: &Scope) -> Selection {
+    Selection { scope: scope.clone(), resources: vec![Selector::All], namespaces: Vec::new() }
+}
+
+/// Sees what needs the key.
+struct Under<'o> {
+    old: &'o EncryptionConfig,
+    rotated: &'o Rotated,
+    selection: &'o Selection,
+    concerned: HashMap<String, bool>,
+}
+
+impl<'o> Under<'o> {
+    fn new(options: &Options<'o>, selection: &'o Selection) -> Self {
+        let Options { old, rotated, .. } = options;
+        Self { old, rotated, selection, concerned: HashMap::new() }
+    }
+
+    /// The resource of an entry that does.
+    fn resource<'e>(&mut self, entry: EntryRef<'e>) -> Option<Cow<'e, str>> {
+        let Self { old, rotated, selection, concerned } = self;
+        let location = selection.locate(entry.key)?;
+        if location.internal || !is_under(entry.stored(), old, rotated) {
+            return None;
+        }
+        let resource = location.resource;
+        // The same name elsewhere in the file may be another key.
+        if let Some(concerns) = concerned.get(&*resource) {
+            return concerns.then_some(resource);
+        }
+        let serving = old.serving(&resource);
+        let changed = serving.providers.iter().any(|s| rotated.entries.contains(&s.entry));
+        // What no entry serves any more cannot be read without the key either. Plaintext can.
+        let concerns =
+            changed || (serving.is_implied_identity() && rotated.provider != Provider::Identity);
+        concerned.insert(resource.clone().into_owned(), concerns);
+        concerns.then_some(resource)
+    }
 }
 
 /// Whether a stored value was written by the provider and key that goes.

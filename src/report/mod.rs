@@ -19,6 +19,8 @@ pub mod posture;
 pub mod profile;
 pub mod residue;
 pub mod restore;
+#[cfg(feature = "live")]
+pub mod rotate;
 pub mod scan;
 pub mod table;
 pub mod text;

@@ -43,6 +43,7 @@ mod residue;
 mod residue_damage;
 mod residue_kine;
 mod restore;
+mod rotate;
 mod salvage;
 mod scan;
 mod scan_errors;

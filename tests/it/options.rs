@@ -94,6 +94,16 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
             ]),
         ),
         (
+            "rotate",
+            "--state x",
+            all(&[
+                CONNECTION,
+                PROFILE,
+                OUTPUT,
+                "prefix proxy-namespace resource endpoints encryption-config write-out",
+            ]),
+        ),
+        (
             "exporter",
             "",
             all(&[CONNECTION, PROFILE, OUTPUT, SELECTION, "endpoints encryption-config"]),

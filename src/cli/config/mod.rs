@@ -4,7 +4,7 @@
 mod check;
 mod explain;
 mod new;
-mod rotate;
+pub mod rotate;
 pub mod write;
 
 use super::Ctx;
