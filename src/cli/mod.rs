@@ -38,6 +38,7 @@ mod restore;
 mod rewrite;
 mod rotate;
 mod scan;
+mod scrub;
 mod serve;
 mod watch;
 
@@ -112,6 +113,9 @@ enum Command {
     Backups(backups::Args),
     /// Find plaintext that still lies outside the live state, and say what removes it
     Residue(residue::Args),
+    /// Remove the old plaintext from the databases of an etcd cluster, member by member; without
+    /// --apply, only a plan
+    Scrub(Box<scrub::Args>),
     /// Publish the counts for Prometheus, for as long as it runs
     Exporter(exporter::Args),
     /// Say where each Secret came from, who uses and who reads it, and what is wrong with that
@@ -219,6 +223,7 @@ impl Command {
             Self::Rotate(args) => args.shared(),
             Self::Backups(args) => args.shared(),
             Self::Residue(args) => args.shared(),
+            Self::Scrub(args) => args.shared(),
             Self::Exporter(args) => args.shared(),
             Self::Posture(args) => args.shared(),
             Self::Serve(args) => args.shared(),
@@ -249,6 +254,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Rotate(args) => rotate::run(ctx, &args),
         Command::Backups(args) => backups::run(ctx, &args),
         Command::Residue(args) => residue::run(ctx, &args),
+        Command::Scrub(args) => scrub::run(ctx, &args),
         Command::Exporter(args) => exporter::run(ctx, &args),
         Command::Posture(args) => posture::run(ctx, &args),
         Command::Serve(args) => serve::run(ctx, &args),

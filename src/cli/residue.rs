@@ -199,7 +199,11 @@ fn is_there(ctx: &Ctx, selection: &Selection, outcome: &Outcome) -> Result<(), F
 
 /// What is looked for, and in words what is listed: without `--resource`, what the configuration
 /// encrypts.
-fn targets(ctx: &Ctx, configs: Option<&ConfigSet>, selection: Selection) -> (Targets, Vec<String>) {
+pub fn targets(
+    ctx: &Ctx,
+    configs: Option<&ConfigSet>,
+    selection: Selection,
+) -> (Targets, Vec<String>) {
     let Selection { scope, resources, namespaces } = selection;
     let words = |selectors: &[Selector]| selectors.iter().map(ToString::to_string).collect();
     let Some(set) = configs else {

@@ -87,7 +87,7 @@ pub struct Args {
     prefix: args::Prefix,
 
     #[command(flatten)]
-    reading: args::Reading,
+    reading: args::Decrypting,
 
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]

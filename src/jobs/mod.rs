@@ -31,6 +31,8 @@ pub mod rotate;
 #[cfg(feature = "live")]
 pub mod rotation;
 pub mod scan;
+#[cfg(feature = "live")]
+pub mod scrub;
 mod select;
 #[cfg(feature = "live")]
 pub mod watch;

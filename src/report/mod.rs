@@ -22,6 +22,8 @@ pub mod restore;
 #[cfg(feature = "live")]
 pub mod rotate;
 pub mod scan;
+#[cfg(feature = "live")]
+pub mod scrub;
 pub mod table;
 pub mod text;
 pub mod wire;

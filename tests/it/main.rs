@@ -49,6 +49,7 @@ mod scan;
 mod scan_errors;
 mod scan_formats;
 mod scan_verify;
+mod scrub;
 mod serve;
 mod serve_truth;
 mod transform_corpus;

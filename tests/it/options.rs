@@ -20,7 +20,7 @@ const SELECTION: &str = "prefix proxy-namespace resource all-resources namespace
 fn table() -> Vec<(&'static str, &'static str, String)> {
     let all = |parts: &[&str]| parts.join(" ");
     let read = [ANY_SOURCE, CONNECTION, PROFILE, "encryption-config", OUTPUT].join(" ");
-    vec![
+    let mut rows = vec![
         ("scan", "", all(&[&read, INSIDE, SELECTION, "allow-empty revision write-out"])),
         ("get", "x", all(&[&read, INSIDE, "prefix proxy-namespace namespace revision write-out"])),
         (
@@ -94,16 +94,6 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
             ]),
         ),
         (
-            "rotate",
-            "--state x",
-            all(&[
-                CONNECTION,
-                PROFILE,
-                OUTPUT,
-                "prefix proxy-namespace resource endpoints encryption-config write-out",
-            ]),
-        ),
-        (
             "exporter",
             "",
             all(&[CONNECTION, PROFILE, OUTPUT, SELECTION, "endpoints encryption-config"]),
@@ -118,6 +108,37 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
         ("completion", "bash", String::new()),
         ("man", "", String::new()),
         ("version", "", String::new()),
+    ];
+    rows.extend(upkeep());
+    rows
+}
+
+/// The commands that change a cluster over several runs.
+fn upkeep() -> Vec<(&'static str, &'static str, String)> {
+    let all = |parts: &[&str]| parts.join(" ");
+    vec![
+        (
+            "rotate",
+            "--state x",
+            all(&[
+                CONNECTION,
+                PROFILE,
+                OUTPUT,
+                UNWRAP,
+                "prefix proxy-namespace resource endpoints encryption-config write-out",
+            ]),
+        ),
+        (
+            "scrub",
+            "",
+            all(&[
+                CONNECTION,
+                PROFILE,
+                OUTPUT,
+                INSIDE,
+                "prefix proxy-namespace resource all-resources endpoints encryption-config write-out",
+            ]),
+        ),
     ]
 }
 

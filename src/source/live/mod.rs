@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 pub(crate) use self::connection::{AcceptAnything, system_roots};
 pub use self::connection::{Credentials, LiveOptions};
 pub use self::reading::follow::{Changes, Notice, Watcher};
-pub use self::reading::member::{MemberStatus, NO_SPACE};
+pub use self::reading::member::{ListedMember, MemberStatus, NO_SPACE};
 pub use self::wire::txn::Put;
 pub use self::writing::each::{Admission, Gate};
 pub use self::writing::{Commit, Kv, KvError};

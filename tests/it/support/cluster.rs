@@ -65,6 +65,15 @@ impl Cluster {
         }
     }
 
+    /// etcdctl against one member.
+    #[track_caller]
+    pub fn ctl_at(&self, index: usize, args: &[&str]) -> Vec<u8> {
+        let to = format!("127.0.0.1:{}", self.members[index].client);
+        let done = self.try_ctl(&to, args, None);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        done.stdout
+    }
+
     fn try_ctl(&self, to: &str, args: &[&str], stdin: Option<PathBuf>) -> std::process::Output {
         let stdin = stdin.map_or(Stdio::null(), |path| File::open(path).unwrap().into());
         Command::new(tools::program(self.version, "etcdctl"))
@@ -110,7 +119,8 @@ impl Cluster {
         }
     }
 
-    fn kill(&mut self, index: usize) {
+    /// Ends a member without warning.
+    pub fn kill(&mut self, index: usize) {
         if let Some(mut process) = self.members[index].process.take() {
             // It may have ended by itself already.
             let _ = process.kill();

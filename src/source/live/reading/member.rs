@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::proto::Malformed;
-use crate::source::live::wire::status::{ALARM, Alarms, STATUS, Status};
+use crate::source::live::wire::status::{ALARM, Alarms, Listed, MEMBERS, Members, STATUS, Status};
 use crate::source::live::{Live, connection};
 use crate::source::{EtcdError, SourceError};
 
@@ -24,6 +24,29 @@ pub struct MemberStatus {
     pub quota: Option<u64>,
     /// What the member complains about.
     pub errors: Vec<String>,
+    /// The member's own number.
+    pub id: u64,
+    /// The number of the member that it takes for the leader; 0 for none.
+    pub leader: u64,
+    /// The newest entry of the log that it knows.
+    pub raft_index: u64,
+    /// The newest entry that it has applied.
+    pub applied: u64,
+    /// It does not vote.
+    pub learner: bool,
+}
+
+/// A member as the cluster lists it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedMember {
+    /// Its number.
+    pub id: u64,
+    /// Its name; empty until it was started.
+    pub name: String,
+    /// Where it serves clients, as it says.
+    pub client_urls: Vec<String>,
+    /// It does not vote.
+    pub learner: bool,
 }
 
 /// Alarms of a cluster, in words (`etcdserverpb.AlarmType`).
@@ -44,7 +67,27 @@ impl Live {
             quota: Some(bytes(status.db_size_quota)).filter(|n| *n > 0),
             version: status.version,
             errors: status.errors,
+            id: status.header.unwrap_or_default().member_id,
+            leader: status.leader,
+            raft_index: status.raft_index,
+            applied: status.raft_applied_index,
+            learner: status.is_learner,
         })
+    }
+
+    /// The members of the cluster.
+    ///
+    /// # Errors
+    /// When no member answers.
+    pub fn members(&self) -> Result<Vec<ListedMember>, SourceError> {
+        let answer: Members = self.ask(MEMBERS)?;
+        let listed = |m: Listed| ListedMember {
+            id: m.id,
+            name: m.name,
+            client_urls: m.client_urls,
+            learner: m.is_learner,
+        };
+        Ok(answer.members.into_iter().map(listed).collect())
     }
 
     /// The alarms that are raised, as `NOSPACE`, `CORRUPT`.

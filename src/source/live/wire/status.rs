@@ -11,6 +11,12 @@ pub(in crate::source::live) const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authe
 pub(in crate::source::live) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 /// The method that lists alarms; a request without fields asks for all.
 pub(in crate::source::live) const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
+/// The method that rewrites a member's database file; its request has no fields.
+pub(in crate::source::live) const DEFRAGMENT: &str = "/etcdserverpb.Maintenance/Defragment";
+/// The method that forgets superseded revisions.
+pub(in crate::source::live) const COMPACT: &str = "/etcdserverpb.KV/Compact";
+/// The method that lists the members; a request without fields asks for all.
+pub(in crate::source::live) const MEMBERS: &str = "/etcdserverpb.Cluster/MemberList";
 /// The method that sends a snapshot; its request has no fields.
 pub(in crate::source::live) const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 
@@ -57,16 +63,65 @@ pub(in crate::source::live) fn token(message: &[u8]) -> Result<Vec<u8>, Malforme
 /// `etcdserverpb.StatusResponse`, as far as it is used; sizes in bytes.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(in crate::source::live) struct Status {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<Header>,
     #[prost(string, tag = "2")]
     pub version: String,
     #[prost(int64, tag = "3")]
     pub db_size: i64,
+    #[prost(uint64, tag = "4")]
+    pub leader: u64,
+    #[prost(uint64, tag = "5")]
+    pub raft_index: u64,
+    #[prost(uint64, tag = "7")]
+    pub raft_applied_index: u64,
     #[prost(string, repeated, tag = "8")]
     pub errors: Vec<String>,
     #[prost(int64, tag = "9")]
     pub db_size_in_use: i64,
+    #[prost(bool, tag = "10")]
+    pub is_learner: bool,
     #[prost(int64, tag = "12")]
     pub db_size_quota: i64,
+}
+
+/// `etcdserverpb.ResponseHeader`, as far as it is used.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(in crate::source::live) struct Header {
+    #[prost(uint64, tag = "1")]
+    pub cluster_id: u64,
+    #[prost(uint64, tag = "2")]
+    pub member_id: u64,
+}
+
+/// `etcdserverpb.CompactionRequest`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(in crate::source::live) struct Compaction {
+    #[prost(int64, tag = "1")]
+    pub revision: i64,
+    /// The answer comes when the member has removed what it forgets.
+    #[prost(bool, tag = "2")]
+    pub physical: bool,
+}
+
+/// `etcdserverpb.Member`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(in crate::source::live) struct Listed {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(string, tag = "2")]
+    pub name: String,
+    #[prost(string, repeated, tag = "4")]
+    pub client_urls: Vec<String>,
+    #[prost(bool, tag = "5")]
+    pub is_learner: bool,
+}
+
+/// `etcdserverpb.MemberListResponse`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(in crate::source::live) struct Members {
+    #[prost(message, repeated, tag = "2")]
+    pub members: Vec<Listed>,
 }
 
 /// `etcdserverpb.AlarmMember`.

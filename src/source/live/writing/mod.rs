@@ -1,6 +1,7 @@
-//! Single keys and transactions. Only `migrate` writes.
+//! Single keys and transactions, which only `migrate` writes; and the upkeep of `scrub`.
 
 pub mod each;
+mod maintenance;
 
 use std::collections::HashMap;
 use std::sync::Arc;
