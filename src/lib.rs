@@ -69,6 +69,8 @@ pub mod profile;
 pub mod proto;
 mod random;
 pub mod range;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod report;
 pub mod resource;
 pub mod restore;

@@ -17,7 +17,7 @@ use crate::report::backups::Report;
 Snapshots, packed or not, data directories and kine databases are found by their content.
 With --encryption-config every value is decrypted, and what no key reads is counted.")]
 pub struct Args {
-    /// Directories with backups, or single ones
+    /// Directories with backups, or single ones; also s3://, gs://, az:// and https:// addresses
     #[arg(required = true, value_name = "LOCATION")]
     locations: Vec<PathBuf>,
 
@@ -42,22 +42,54 @@ impl Args {
     }
 }
 
-/// Runs the command.
-pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+/// What is here, and what is elsewhere.
+#[cfg(feature = "remote")]
+fn places(
+    args: &Args,
+) -> Result<(Vec<PathBuf>, Option<(crate::remote::Remote, Vec<crate::remote::Address>)>), Failure> {
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    for location in &args.locations {
+        match crate::remote::Address::of(location) {
+            Some(address) => there.push(address.map_err(|e| Failure::from(&e))?),
+            None => here.push(location.clone()),
+        }
+    }
+    let elsewhere = if there.is_empty() { None } else { Some((super::remote::access()?, there)) };
+    Ok((here, elsewhere))
+}
+
+#[cfg(not(feature = "remote"))]
+fn places(args: &Args) -> Result<(Vec<PathBuf>, ()), Failure> {
     if let Some(remote) = args.locations.iter().find(|l| l.to_string_lossy().contains("://")) {
         return Err(Failure::usage(format!("{} is not a directory", remote.display()))
-            .hint("this version reads directories: copy the backups into one"));
+            .hint("this build reads directories: copy the backups into one"));
     }
+    Ok((args.locations.clone(), ()))
+}
+
+fn failure(error: &job::Error) -> Failure {
+    match error {
+        job::Error::List { cause, .. } => {
+            Failure::new(error.to_string()).because(cause).hint("check the path")
+        }
+        #[cfg(feature = "remote")]
+        job::Error::Remote(e) => e.into(),
+    }
+}
+
+/// Runs the command.
+pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+    let (locations, elsewhere) = places(args)?;
     let configs = super::inside::configs(ctx)?;
     let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
     let options = Options {
-        locations: args.locations.clone(),
+        locations,
+        #[cfg(feature = "remote")]
+        elsewhere: elsewhere.as_ref().map(|(remote, addresses)| (remote, addresses.clone())),
         selection: open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?,
         transformers: transformers.as_ref(),
     };
-    let outcome = job::run(&options, &mut Told::new(&ctx.ui)).map_err(|(path, e)| {
-        Failure::new(format!("cannot list {}", path.display())).because(&e).hint("check the path")
-    })?;
+    let outcome = job::run(&options, &mut Told::new(&ctx.ui)).map_err(|e| failure(&e))?;
     if outcome.backups.iter().all(|b| b.kind == Kind::NotABackup && b.error.is_none()) {
         return Err(Failure::new(format!(
             "no backup among {}",

@@ -135,7 +135,13 @@ impl Place {
             Kind::Etcd => {}
         }
         global.revision = self.revision;
-        Ctx { global, given: ctx.given.clone(), ui: ctx.ui.clone(), kms: Arc::clone(&ctx.kms) }
+        Ctx {
+            global,
+            given: ctx.given.clone(),
+            ui: ctx.ui.clone(),
+            kms: Arc::clone(&ctx.kms),
+            remote: ctx.remote.clone(),
+        }
     }
 }
 

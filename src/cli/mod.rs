@@ -14,6 +14,7 @@ pub mod observer;
 pub mod open;
 pub mod profile;
 pub mod progress;
+pub mod remote;
 pub mod stdin;
 pub mod ui;
 
@@ -146,6 +147,8 @@ pub struct Ctx {
     pub ui: Ui,
     /// What unwraps KMS data keys, from when it is first needed.
     pub kms: Arc<OnceLock<Arc<dyn Unwrap>>>,
+    /// What was fetched from elsewhere.
+    pub remote: remote::Remotes,
 }
 
 /// The command line as clap sees it, for completions, the manual page and tests.
@@ -180,7 +183,8 @@ pub fn run() -> ExitCode {
     if let Err(error) = hardened {
         ui.warn(&format!("core dumps cannot be disabled: {error}"));
     }
-    let mut ctx = Ctx { global, given: Given::new(matches), ui, kms: Arc::default() };
+    let (kms, remote) = (Arc::default(), remote::Remotes::default());
+    let mut ctx = Ctx { global, given: Given::new(matches), ui, kms, remote };
     let result = profile::apply(&mut ctx)
         .and_then(|()| one_source(&ctx))
         .and_then(|()| dispatch(&mut ctx, cli.command));

@@ -1,11 +1,11 @@
 //! Shared arguments → an open source, the selected resources and the key prefix. The one place
 //! where low-level arguments become built objects.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use super::Ctx;
-use super::credentials;
 use super::failure::Failure;
+use super::{Ctx, credentials, remote};
 use crate::config::ConfigSet;
 use crate::jobs::residue::Opened;
 use crate::kms::{Instead, Plugins, Program, Unwrap};
@@ -39,7 +39,7 @@ pub fn files(ctx: &Ctx) -> Result<Opened, Failure> {
     let g = &ctx.global;
     let options = SnapshotOptions { skip_hash_check: g.skip_hash_check, salvage: g.salvage };
     Ok(if let Some(path) = &g.snapshot {
-        Opened::Snapshot(Snapshot::open(path, &options)?)
+        Opened::Snapshot(snapshot(ctx, path, &options)?)
     } else if let Some(dir) = &g.data_dir {
         Opened::DataDir(DataDir::open(dir, &options)?)
     } else if let Some(path) = &g.kine {
@@ -47,6 +47,17 @@ pub fn files(ctx: &Ctx) -> Result<Opened, Failure> {
     } else {
         Opened::Served(Box::new(live(ctx)?))
     })
+}
+
+/// Opens a snapshot, which may lie elsewhere.
+///
+/// # Errors
+/// When it cannot be opened or fetched, with a hint.
+pub fn snapshot(ctx: &Ctx, path: &Path, options: &SnapshotOptions) -> Result<Snapshot, Failure> {
+    match remote::fetch(ctx, path)? {
+        Some((name, file)) => Ok(Snapshot::of_file(&name, file, options)?),
+        None => Ok(Snapshot::open(path, options)?),
+    }
 }
 
 /// Connects to the etcd that the options name.

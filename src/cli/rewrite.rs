@@ -10,7 +10,7 @@ use crate::config::ConfigSet;
 use crate::jobs::rewrite as job;
 use crate::migrate::rewrite::Counts;
 use crate::report::{Format, table};
-use crate::source::snapshot::{Snapshot, SnapshotOptions};
+use crate::source::snapshot::SnapshotOptions;
 
 /// Options of `rewrite`.
 #[derive(Debug, clap::Args)]
@@ -79,7 +79,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let reader = open::transformers(ctx, &old)?;
 
     let options = SnapshotOptions { skip_hash_check: ctx.global.skip_hash_check, salvage: false };
-    let mut snapshot = Snapshot::open(input, &options)?;
+    let mut snapshot = open::snapshot(ctx, input, &options)?;
     let options = job::Options {
         out: &args.out,
         scope: open::scope(ctx),

@@ -13,6 +13,8 @@ use crate::chain::chain;
 use crate::envelope::Provider;
 use crate::forensics::Targets;
 use crate::forensics::residue::{self, Bytes, Finding};
+#[cfg(feature = "remote")]
+use crate::remote::{Address, Fetched, Remote, RemoteError};
 use crate::resource::{Selection, Selector};
 use crate::scan::{Counts, Judge, Prefixes, Totals, judge_with};
 use crate::source::data_dir::DataDir;
@@ -28,6 +30,9 @@ const DEEPEST: usize = 32;
 pub struct Options<'a> {
     /// Directories and files.
     pub locations: Vec<PathBuf>,
+    /// What lies elsewhere, and how to reach it.
+    #[cfg(feature = "remote")]
+    pub elsewhere: Option<(&'a Remote, Vec<Address>)>,
     /// Which entries `totals` and `residue` count. Keys are counted over everything.
     pub selection: Selection,
     /// Decrypt every value with these, and say what is readable.
@@ -121,20 +126,39 @@ pub struct Outcome {
     pub keys: Vec<Needed>,
 }
 
-/// Finds and judges them, several at once.
+/// Why there is no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A location cannot be listed.
+    #[error("cannot list {}", .path.display())]
+    List {
+        /// The location.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// Nor can one elsewhere.
+    #[cfg(feature = "remote")]
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+}
+
+/// Finds and judges them: those of this machine several at once, those elsewhere one after the
+/// other, since each is put into a temporary file.
 ///
 /// # Errors
-/// When a location cannot be listed, with its path.
-pub fn run(
-    options: &Options<'_>,
-    observer: &mut dyn Observer,
-) -> Result<Outcome, (PathBuf, std::io::Error)> {
+/// When a location cannot be listed.
+pub fn run(options: &Options<'_>, observer: &mut dyn Observer) -> Result<Outcome, Error> {
     let mut found = Vec::new();
     for location in &options.locations {
-        find(location, 0, &mut found).map_err(|e| (location.clone(), e))?;
+        find(location, 0, &mut found)
+            .map_err(|cause| Error::List { path: location.clone(), cause })?;
     }
     found.sort();
     found.dedup();
+    #[cfg(feature = "remote")]
+    let listed = listed(options)?;
     observer.begin("backups", &mut || Some(found.len() as u64));
     let mut backups = Vec::with_capacity(found.len());
     // A part at a time, so that somebody can be told.
@@ -143,6 +167,15 @@ pub fn run(
         observer.advance(part.len() as u64);
     }
     observer.end();
+    #[cfg(feature = "remote")]
+    if let Some((remote, _)) = &options.elsewhere {
+        observer.begin("backups", &mut || Some(listed.len() as u64));
+        for object in &listed {
+            backups.push(judge_object(remote, object, options));
+            observer.advance(1);
+        }
+        observer.end();
+    }
     let mut needed: BTreeMap<Key, Needed> = BTreeMap::new();
     for backup in &backups {
         for key in backup.keys.keys() {
@@ -184,18 +217,62 @@ fn find(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<
     Ok(())
 }
 
+/// What lies elsewhere, each once.
+#[cfg(feature = "remote")]
+fn listed(options: &Options<'_>) -> Result<Vec<crate::remote::Object>, RemoteError> {
+    let mut all = Vec::new();
+    let Some((remote, addresses)) = &options.elsewhere else { return Ok(all) };
+    for address in addresses {
+        all.extend(remote.list(address)?);
+    }
+    all.sort_by(|a, b| a.address.cmp(&b.address));
+    all.dedup_by(|a, b| a.address == b.address);
+    Ok(all)
+}
+
+/// Fetches an object, unless its first bytes say that it is none, and judges it.
+#[cfg(feature = "remote")]
+fn judge_object(remote: &Remote, object: &crate::remote::Object, options: &Options<'_>) -> Backup {
+    let path = Path::new(object.address.shown());
+    let modified =
+        (object.modified > 0).then(|| jiff::Timestamp::from_second(object.modified).ok()).flatten();
+    let mut backup = Backup::new(path, time_in(object.address.name()).or(modified));
+    match remote.fetch(&object.address, &crate::source::may_be_backup, &mut |_| ()) {
+        Ok(Fetched::Whole(file)) => {
+            let again = || file.try_clone().map_err(|cause| unreadable(path, cause));
+            let opened = |o: &SnapshotOptions| Snapshot::of_file(path, again()?, o);
+            let kine = || Kine::of_file(path, again()?);
+            judge_file(object.address.name(), &opened, &kine, options, &mut backup);
+        }
+        Ok(Fetched::Unwanted) => backup.kind = Kind::NotABackup,
+        Err(e) => backup.error = Some(chain(&e)),
+    }
+    backup
+}
+
+#[cfg(feature = "remote")]
+fn unreadable(path: &Path, cause: std::io::Error) -> SourceError {
+    FileError::Unreadable { path: path.to_owned(), cause }.into()
+}
+
+impl Backup {
+    fn new(location: &Path, taken: Option<jiff::Timestamp>) -> Self {
+        Self {
+            location: location.to_owned(),
+            kind: Kind::Snapshot,
+            taken,
+            revision: None,
+            totals: None,
+            keys: BTreeMap::new(),
+            residue: None,
+            error: None,
+        }
+    }
+}
+
 fn judge(path: &Path, options: &Options<'_>) -> Backup {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut backup = Backup {
-        location: path.to_owned(),
-        kind: Kind::Snapshot,
-        taken: time_in(&name).or_else(|| modified(path)),
-        revision: None,
-        totals: None,
-        keys: BTreeMap::new(),
-        residue: None,
-        error: None,
-    };
+    let mut backup = Backup::new(path, time_in(&name).or_else(|| modified(path)));
     if path.is_dir() {
         backup.kind = Kind::DataDir;
         match DataDir::open(path, &SnapshotOptions::default()) {
@@ -204,7 +281,20 @@ fn judge(path: &Path, options: &Options<'_>) -> Backup {
         }
         return backup;
     }
-    match Snapshot::open(path, &SnapshotOptions::default()) {
+    let snapshot = |o: &SnapshotOptions| Snapshot::open(path, o);
+    judge_file(&name, &snapshot, &|| Kine::open(path), options, &mut backup);
+    backup
+}
+
+/// Judges a file by what it is: opened as a snapshot, or else as kine's.
+fn judge_file(
+    name: &str,
+    snapshot: &dyn Fn(&SnapshotOptions) -> Result<Snapshot, SourceError>,
+    kine: &dyn Fn() -> Result<Kine, SourceError>,
+    options: &Options<'_>,
+    backup: &mut Backup,
+) {
+    match snapshot(&SnapshotOptions::default()) {
         Ok(mut file) => {
             // gardener/etcd-backup-restore `pkg/types/snapstore.go`: `Full-<first>-<last>-<time>`.
             if name.starts_with("Full-") {
@@ -213,27 +303,26 @@ fn judge(path: &Path, options: &Options<'_>) -> Backup {
             if let Err(e) = file.verify() {
                 backup.error = Some(chain(&e));
                 let tolerant = SnapshotOptions { skip_hash_check: true, salvage: false };
-                match Snapshot::open(path, &tolerant) {
+                match snapshot(&tolerant) {
                     Ok(again) => file = again,
-                    Err(_) => return backup,
+                    Err(_) => return,
                 }
             }
-            count(&mut file, options, &mut backup);
+            count(&mut file, options, backup);
             backup.residue = remains(&file, options);
         }
         Err(SourceError::File(FileError::Foreign { what: Foreign::Sqlite, .. })) => {
             backup.kind = Kind::Kine;
-            match Kine::open(path) {
-                Ok(mut kine) => count(&mut kine, options, &mut backup),
+            match kine() {
+                Ok(mut kine) => count(&mut kine, options, backup),
                 Err(SourceError::Kine(KineError::NotKine { .. } | KineError::NoColumn { .. })) => {
                     backup.kind = Kind::NotABackup;
                 }
                 Err(e) => backup.error = Some(chain(&e)),
             }
         }
-        Err(e) => unread(&e, &mut backup),
+        Err(e) => unread(&e, backup),
     }
-    backup
 }
 
 /// Says what a file is that is not read.

@@ -29,6 +29,22 @@ impl std::ops::Deref for Bytes {
     }
 }
 
+/// Whether a file that begins so may be a backup, packed or not: what it is, reading it tells.
+#[must_use]
+pub fn may_be_backup(head: &[u8]) -> bool {
+    packed::is_known(head) || KNOWN.iter().any(|(magic, _)| head.starts_with(magic))
+}
+
+/// First bytes of files that are no etcd database.
+const KNOWN: [(&[u8], Foreign); 5] = [
+    (b"SQLite format 3\0", Foreign::Sqlite),
+    (b"BZh", Foreign::Bzip2),
+    (b"age-encryption.org/", Foreign::Age),
+    // gardener/etcd-backup-restore `pkg/snapshot/snapshotter/snapshotter.go`.
+    (b"[{\"etcdEvent\":", Foreign::Incremental),
+    (b"k8s:enc:", Foreign::Value),
+];
+
 /// Whether a file that a running etcd holds is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum InUse {
@@ -48,7 +64,12 @@ pub(super) fn open_file(path: &Path) -> std::io::Result<File> {
 /// Opens and maps a file, after looking at what it is.
 pub(super) fn read(path: &Path, in_use: InUse) -> Result<Bytes, FileError> {
     let cannot = |cause| FileError::Unreadable { path: path.to_owned(), cause };
-    let mut file = open_file(path).map_err(cannot)?;
+    of(open_file(path).map_err(cannot)?, path, in_use)
+}
+
+/// As [`read`], of a file that is open already; `path` is what it is called.
+pub(super) fn of(mut file: File, path: &Path, in_use: InUse) -> Result<Bytes, FileError> {
+    let cannot = |cause| FileError::Unreadable { path: path.to_owned(), cause };
     let metadata = file.metadata().map_err(cannot)?;
     if metadata.is_dir() {
         return Err(FileError::Directory { path: path.to_owned() });
@@ -85,14 +106,6 @@ pub(super) fn in_use(file: &File) -> bool {
 
 /// Why a file is no database, by its first bytes.
 pub(super) fn not_a_database(path: &Path, bytes: &[u8], cause: BoltError) -> FileError {
-    const KNOWN: [(&[u8], Foreign); 5] = [
-        (b"SQLite format 3\0", Foreign::Sqlite),
-        (b"BZh", Foreign::Bzip2),
-        (b"age-encryption.org/", Foreign::Age),
-        // gardener/etcd-backup-restore `pkg/snapshot/snapshotter/snapshotter.go`.
-        (b"[{\"etcdEvent\":", Foreign::Incremental),
-        (b"k8s:enc:", Foreign::Value),
-    ];
     let path = path.to_owned();
     if let Some((_, what)) = KNOWN.iter().find(|(magic, _)| bytes.starts_with(magic)) {
         return FileError::Foreign { path, what: *what };

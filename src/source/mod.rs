@@ -24,6 +24,7 @@ pub use error::{
     Cause, DataDirError, EtcdError, FileError, Foreign, KineError, MemberStory, RevisionError,
     SourceError, Story, TlsFileError, TlsStory, Trials, Untrue, Wish,
 };
+pub use file::may_be_backup;
 
 /// What to read.
 #[derive(Clone, Debug)]

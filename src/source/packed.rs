@@ -21,6 +21,8 @@ const DEEPEST: usize = 4;
 const HEAD: usize = (64 << 10) + 64;
 /// Most members of an archive that are looked at.
 const MOST_MEMBERS: usize = 1 << 20;
+/// Most members that may belong to a database.
+const MOST_BESIDE: usize = 8;
 /// Window of a zstd frame, log 2: what `zstd --long` makes by default.
 const ZSTD_WINDOW: u32 = 27;
 /// Memory that xz may use; the largest preset needs 65 MiB.
@@ -69,6 +71,11 @@ fn is_database(head: &[u8]) -> bool {
         .any(|magic| magic == MAGIC || magic == SWAPPED)
 }
 
+/// Whether bytes begin as a database or as a packing.
+pub(super) fn is_known(head: &[u8]) -> bool {
+    is_database(head) || packing(head).is_some()
+}
+
 /// Whether the file is packed at all.
 ///
 /// # Errors
@@ -84,22 +91,55 @@ pub(super) fn is_packed(file: &mut File) -> io::Result<bool> {
 /// # Errors
 /// When there is none or there are several, when it cannot be unpacked, or when there is no room.
 pub(super) fn unpack(file: File, path: &Path) -> Result<Mapped, FileError> {
-    let mut unpacker = Unpacker { found: None, databases: 0, members: 0, backup: None };
-    unpacker.file(file).map_err(|e| match e {
-        Failed::Unpack(cause) => FileError::Unpack { path: path.to_owned(), cause: cause.into() },
-        Failed::Room(cause) => FileError::NoRoom { path: path.to_owned(), cause },
-        Failed::Bomb => FileError::Bomb { path: path.to_owned(), bytes: LARGEST },
-    })?;
+    let unpacker = Unpacker::run(file, path, is_database, |_| false)?;
     match (unpacker.found, unpacker.databases) {
-        (Some(file), 1) => {
-            Mapped::new(&file).map_err(|cause| FileError::NoRoom { path: path.to_owned(), cause })
-        }
+        (Some(found), 1) => Mapped::new(&found.file)
+            .map_err(|cause| FileError::NoRoom { path: path.to_owned(), cause }),
         (_, 0) => Err(match unpacker.backup {
             Some(what) => FileError::Objects { path: path.to_owned(), what },
             None => FileError::NoDatabase { path: path.to_owned(), members: unpacker.members },
         }),
         (_, databases) => Err(FileError::Databases { path: path.to_owned(), databases }),
     }
+}
+
+/// The one `SQLite` database that is packed in a file, with what lies beside it in the archive, by
+/// the endings that `SQLite` gives their names: none, `-wal`, `-journal`. Empty if there is none.
+///
+/// # Errors
+/// As [`unpack`].
+#[cfg(feature = "kine")]
+pub(super) fn unpack_sqlite(
+    file: File,
+    path: &Path,
+) -> Result<Vec<(&'static str, File)>, FileError> {
+    let unpacker = Unpacker::run(file, path, is_sqlite, is_sqlite_log)?;
+    let Some(found) = unpacker.found else { return Ok(Vec::new()) };
+    if unpacker.databases > 1 {
+        let databases = unpacker.databases;
+        return Err(FileError::Databases { path: path.to_owned(), databases });
+    }
+    let mut parts = Vec::new();
+    for log in unpacker.beside {
+        let mut endings = ["-wal", "-journal"].into_iter();
+        let ending = endings.find(|e| log.name == [&found.name, e.as_bytes()].concat());
+        parts.extend(ending.map(|ending| (ending, log.file)));
+    }
+    parts.insert(0, ("", found.file));
+    Ok(parts)
+}
+
+/// sqlite.org/fileformat2.html §1.3.1.
+#[cfg(feature = "kine")]
+fn is_sqlite(head: &[u8]) -> bool {
+    head.starts_with(b"SQLite format 3\0")
+}
+
+/// A WAL or a rollback journal (sqlite.org/fileformat2.html §4.1, §3).
+#[cfg(feature = "kine")]
+fn is_sqlite_log(head: &[u8]) -> bool {
+    matches!(head, [0x37, 0x7F, 0x06, 0x82 | 0x83, ..])
+        || head.starts_with(&[0xD9, 0xD5, 0x05, 0xF9, 0x20, 0xA1, 0x63, 0xD7])
 }
 
 enum Failed {
@@ -117,9 +157,20 @@ impl From<io::Error> for Failed {
     }
 }
 
+/// A member that was put down.
+struct Found {
+    /// Its name in an archive; empty outside of any.
+    name: Vec<u8>,
+    file: File,
+}
+
 struct Unpacker {
+    is_database: fn(&[u8]) -> bool,
+    /// What else is put down: it may belong to the database.
+    is_beside: fn(&[u8]) -> bool,
     /// The first database.
-    found: Option<File>,
+    found: Option<Found>,
+    beside: Vec<Found>,
     databases: usize,
     /// Files in archives.
     members: usize,
@@ -128,6 +179,30 @@ struct Unpacker {
 }
 
 impl Unpacker {
+    fn run(
+        file: File,
+        path: &Path,
+        is_database: fn(&[u8]) -> bool,
+        is_beside: fn(&[u8]) -> bool,
+    ) -> Result<Self, FileError> {
+        let mut unpacker = Self {
+            is_database,
+            is_beside,
+            found: None,
+            beside: Vec::new(),
+            databases: 0,
+            members: 0,
+            backup: None,
+        };
+        let path = path.to_owned();
+        unpacker.file(file).map_err(|e| match e {
+            Failed::Unpack(cause) => FileError::Unpack { path, cause: cause.into() },
+            Failed::Room(cause) => FileError::NoRoom { path, cause },
+            Failed::Bomb => FileError::Bomb { path, bytes: LARGEST },
+        })?;
+        Ok(unpacker)
+    }
+
     /// A file on disk: the only place where a zip archive can be read from its end.
     fn file(&mut self, mut file: File) -> Result<(), Failed> {
         let head = head(&mut file)?;
@@ -135,41 +210,47 @@ impl Unpacker {
         if packing(&head) == Some(Packing::Zip) {
             return self.zip(file);
         }
-        self.stream(&mut file, 0)
+        self.stream(&mut file, 0, b"")
     }
 
-    fn stream(&mut self, reader: &mut dyn Read, depth: usize) -> Result<(), Failed> {
+    fn stream(&mut self, reader: &mut dyn Read, depth: usize, name: &[u8]) -> Result<(), Failed> {
         let head = head(reader)?;
-        let packed = if is_database(&head) { None } else { packing(&head) };
+        let is_database = (self.is_database)(&head);
+        let packed = if is_database { None } else { packing(&head) };
         let mut reader = head.as_slice().chain(reader);
         if packed.is_some() && depth >= DEEPEST {
             return Ok(());
         }
         match packed {
-            None if is_database(&head) => {
+            None if is_database => {
                 self.databases += 1;
                 if self.found.is_none() {
-                    self.found = Some(spool(&mut reader)?);
+                    self.found = Some(Found { name: name.to_owned(), file: spool(&mut reader)? });
                 }
+                Ok(())
+            }
+            None if (self.is_beside)(&head) && self.beside.len() < MOST_BESIDE => {
+                self.beside.push(Found { name: name.to_owned(), file: spool(&mut reader)? });
                 Ok(())
             }
             None => Ok(()),
             Some(Packing::Gzip) => {
-                self.stream(&mut flate2::read::MultiGzDecoder::new(reader), depth + 1)
+                self.stream(&mut flate2::read::MultiGzDecoder::new(reader), depth + 1, name)
             }
             Some(Packing::Zlib) => {
-                self.stream(&mut flate2::read::ZlibDecoder::new(reader), depth + 1)
+                self.stream(&mut flate2::read::ZlibDecoder::new(reader), depth + 1, name)
             }
             Some(Packing::Zstd) => {
                 let mut decoder = zstd::stream::read::Decoder::new(reader)?;
                 decoder.window_log_max(ZSTD_WINDOW)?;
-                self.stream(&mut decoder, depth + 1)
+                self.stream(&mut decoder, depth + 1, name)
             }
             Some(Packing::Xz) => {
                 use liblzma::stream::{CONCATENATED, Stream};
                 let decoder = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED);
                 let decoder = decoder.map_err(io::Error::from)?;
-                self.stream(&mut liblzma::read::XzDecoder::new_stream(reader, decoder), depth + 1)
+                let mut decoder = liblzma::read::XzDecoder::new_stream(reader, decoder);
+                self.stream(&mut decoder, depth + 1, name)
             }
             Some(Packing::Tar) => self.tar(&mut reader, depth + 1),
             Some(Packing::Zip) => {
@@ -189,7 +270,8 @@ impl Unpacker {
             }
             self.members += 1;
             self.backup = self.backup.or_else(|| backup_of(&member.path_bytes()));
-            self.stream(&mut member, depth)?;
+            let name = member.path_bytes().into_owned();
+            self.stream(&mut member, depth, &name)?;
         }
         // What packs the archive has a checksum at its end.
         io::copy(&mut reader.take(LARGEST), &mut io::sink())?;
@@ -205,7 +287,8 @@ impl Unpacker {
             }
             self.members += 1;
             // One level: a zip inside of a zip is nobody's snapshot.
-            self.stream(&mut member, DEEPEST - 1)?;
+            let name = member.name_raw().to_vec();
+            self.stream(&mut member, DEEPEST - 1, &name)?;
         }
         Ok(())
     }

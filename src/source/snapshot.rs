@@ -60,8 +60,22 @@ impl Snapshot {
     /// When it is no database that can be read as a whole; with options that tolerate damage,
     /// when there is nothing to read at all.
     pub fn open(path: &Path, options: &SnapshotOptions) -> Result<Self, SourceError> {
-        let in_use = if options.salvage { InUse::Allow } else { InUse::Refuse };
-        let bytes = read(path, in_use)?;
+        Self::of(path, read(path, in_use(*options))?, *options)
+    }
+
+    /// As [`Snapshot::open`], of a file that is open already; `name` stands for its path.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of_file(
+        name: &Path,
+        file: std::fs::File,
+        options: &SnapshotOptions,
+    ) -> Result<Self, SourceError> {
+        Self::of(name, super::file::of(file, name, in_use(*options))?, *options)
+    }
+
+    fn of(path: &Path, bytes: Bytes, options: SnapshotOptions) -> Result<Self, SourceError> {
         let has_trailer = bytes.len() % 512 == TRAILER;
         let db = open_db(path, &bytes, options.salvage)?;
         if !options.tolerant() {
@@ -75,7 +89,7 @@ impl Snapshot {
         if hash.is_none() {
             drop(hashed.runner());
         }
-        Ok(Self { path: path.to_owned(), bytes, options: *options, hash, hashed, has_trailer })
+        Ok(Self { path: path.to_owned(), bytes, options, hash, hashed, has_trailer })
     }
 
     /// The bytes of the file, trailer included.
@@ -113,6 +127,10 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+fn in_use(options: SnapshotOptions) -> InUse {
+    if options.salvage { InUse::Allow } else { InUse::Refuse }
 }
 
 impl Source for Snapshot {

@@ -39,6 +39,7 @@ mod past;
 mod posture;
 mod prefix;
 mod profile;
+mod remote;
 mod residue;
 mod residue_damage;
 mod residue_kine;

@@ -270,3 +270,54 @@ fn copies_of_live_values_are_not_recovered() {
         .run();
     done.code(4).says(&format!("not recovered: {}: encrypted", key(1)));
 }
+
+/// A database in a packing, with its log where it has one, is searched to the last byte.
+#[test]
+fn a_packed_database_is_searched_like_one_that_is_not() {
+    let db = Database::new("WAL");
+    for i in 0..40 {
+        db.put(&key(i), &secret(i, "first"));
+        db.put(&key(i), b"k8s:enc:secretbox:v1:k:made-up");
+    }
+    // As compaction does it; the rows are still in pages and in the log.
+    db.c.execute("DELETE FROM kine WHERE prev_revision = 0 AND name <> 'compact_rev_key'", [])
+        .unwrap();
+    db.c.execute("UPDATE kine SET old_value = NULL", []).unwrap();
+    let expected = db.residue();
+    assert!(!expected["findings"].as_array().unwrap().is_empty(), "{expected}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let names = ["state.db", "state.db-wal", "state.db-shm"];
+    let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(
+        std::fs::File::create(dir.path().join("db.tgz")).unwrap(),
+        flate2::Compression::fast(),
+    ));
+    for name in names {
+        archive.append_path_with_name(db.dir.path().join(name), format!("db/{name}")).unwrap();
+    }
+    archive.into_inner().unwrap().finish().unwrap();
+    let residue = |path: &Path| bin().words("residue -w json --kine").arg(path).run().ok().json();
+    let packed = residue(&dir.path().join("db.tgz"));
+    assert_eq!(packed["totals"], expected["totals"]);
+    assert_eq!(
+        packed["findings"].as_array().unwrap().len(),
+        expected["findings"].as_array().unwrap().len()
+    );
+
+    db.c.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let whole = db.residue();
+    let bytes = std::fs::read(db.path()).unwrap();
+    let zst = dir.path().join("state.db.zst");
+    std::fs::write(&zst, zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();
+    let packed = residue(&zst);
+    assert_eq!(packed["totals"], whole["totals"]);
+    let scan = |path: &Path| {
+        let done = bin().words("scan -w json --list --kine").arg(path).run().ok();
+        let mut document = done.json();
+        document["source"]["location"].take();
+        document
+    };
+    assert_eq!(scan(&zst), scan(&db.path()));
+    std::fs::write(&zst, zstd::encode_all(&b"nothing"[..], 1).unwrap()).unwrap();
+    bin().words("scan --kine").arg(&zst).run().fails_with_hint(1);
+}

@@ -5,6 +5,8 @@ mod encode;
 mod etcd;
 mod export;
 mod file;
+#[cfg(feature = "remote")]
+mod remote;
 
 pub use etcd::grant_to_write;
 

@@ -16,7 +16,7 @@ use crate::forensics::residue::{self, Bytes, Examined, Finding, Head, Place, Sin
 use crate::forensics::residue::{KineFile, KnownRows};
 use crate::source::data_dir::{DataDir, Leftover, leftovers};
 #[cfg(feature = "kine")]
-use crate::source::kine::Kine;
+use crate::source::kine::{Kine, Part};
 use crate::source::snapshot::Snapshot;
 use crate::source::{Damage, Record, Source, SourceInfo, Visit};
 use crate::wal::Segment;
@@ -212,20 +212,22 @@ impl Newest {
 /// What `SQLite` did not erase in the files of a database.
 #[cfg(feature = "kine")]
 fn kine_files(
-    files: &[std::path::PathBuf],
+    files: &[Part],
     targets: &Targets,
     known: &KnownRows,
     found: &mut Found<'_>,
     visit: &mut Visit,
 ) {
-    for (path, kind) in files.iter().zip([KineFile::Database, KineFile::Wal, KineFile::Other]) {
+    for (part, kind) in files.iter().zip([KineFile::Database, KineFile::Wal, KineFile::Other]) {
+        let path = &part.path;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let kind = match kind {
             KineFile::Database => KineFile::Database,
             _ if name.ends_with("-wal") => KineFile::Wal,
             _ => KineFile::Other,
         };
-        let examined = std::fs::File::open(path)
+        let examined = part
+            .open()
             .and_then(|file| residue::examine_kine(kind, &name, &file, targets, known, found));
         if let Err(e) = examined {
             visit.damage.push(Damage {

@@ -9,6 +9,7 @@ mod open;
 mod pieces;
 mod rows;
 
+use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use self::open::{Opened, Stamp, beside, unreadable};
 use self::rows::State;
+use super::packed;
 use super::pieces::Pieces;
 use super::snapshot::revision;
 use super::{
@@ -29,6 +31,28 @@ use crate::entry::{EntryRef, Value};
 pub struct Kine {
     path: PathBuf,
     opened: Opened,
+}
+
+/// A file that holds bytes of a database.
+#[derive(Debug)]
+pub struct Part {
+    /// Its path; of a database that was packed or fetched, what it would be called.
+    pub path: PathBuf,
+    file: Option<File>,
+}
+
+impl Part {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(&self) -> std::io::Result<File> {
+        use std::io::Seek as _;
+        let Some(file) = &self.file else { return File::open(&self.path) };
+        let mut file = file.try_clone()?;
+        file.rewind()?;
+        Ok(file)
+    }
 }
 
 /// One row as kine stored it, superseded or not.
@@ -77,20 +101,59 @@ impl Kine {
     /// # Errors
     /// When it is no `SQLite` database, not kine's, or cannot be read.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
-        let opened = open::open(path)?;
+        let parts = open::packed(path)?;
+        let opened =
+            if parts.is_empty() { open::open(path)? } else { open::of_parts(path, parts)? };
+        Self::of(path, opened)
+    }
+
+    /// As [`Kine::open`], of a file that is open already; `name` stands for its path.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of_file(name: &Path, file: File) -> Result<Self, SourceError> {
+        let mut again = file.try_clone().map_err(|cause| unread(name, cause))?;
+        let is_packed = packed::is_packed(&mut again).map_err(|cause| unread(name, cause))?;
+        let parts = if is_packed { packed::unpack_sqlite(again, name)? } else { vec![] };
+        let parts = if parts.is_empty() { vec![("", file)] } else { parts };
+        Self::of(name, open::of_parts(name, parts)?)
+    }
+
+    fn of(path: &Path, opened: Opened) -> Result<Self, SourceError> {
         check_schema(path, &opened.connection)?;
         Ok(Self { path: path.to_owned(), opened })
+    }
+
+    /// Another connection to the same state of the same files, as far as they have not changed.
+    fn again(&self) -> Result<Self, SourceError> {
+        if self.opened.parts.is_empty() {
+            return Self::open(&self.path);
+        }
+        let cloned = |(ending, file): &(&'static str, File)| Ok((*ending, file.try_clone()?));
+        let parts: std::io::Result<Vec<_>> = self.opened.parts.iter().map(cloned).collect();
+        let parts = parts.map_err(|cause| unread(&self.path, cause))?;
+        Self::of(&self.path, open::of_parts(&self.path, parts)?)
     }
 
     /// The files that hold the database's bytes: itself and, when there are any, its WAL and its
     /// journal. `SQLite` keeps deleted rows in them until the space is used again.
     #[must_use]
-    pub fn files(&self) -> Vec<PathBuf> {
-        ["", "-wal", "-journal"]
-            .iter()
-            .map(|suffix| beside(&self.path, suffix))
-            .filter(|file| file.metadata().is_ok_and(|m| m.len() > 0))
-            .collect()
+    pub fn files(&self) -> Vec<Part> {
+        let parts = &self.opened.parts;
+        let named = |ending: &str| Part { path: beside(&self.path, ending), file: None };
+        if parts.is_empty() {
+            return ["", "-wal", "-journal"]
+                .into_iter()
+                .map(named)
+                .filter(|part| part.path.metadata().is_ok_and(|m| m.len() > 0))
+                .collect();
+        }
+        // What cannot be opened again is told when it is read.
+        let unnamed = |(ending, file): &(&'static str, File)| Part {
+            file: file.try_clone().ok(),
+            ..named(ending)
+        };
+        parts.iter().map(unnamed).collect()
     }
 
     /// The revision that kine last compacted to; 0 for never.
@@ -121,7 +184,7 @@ impl Kine {
         body: impl FnOnce(&Path, &Connection, &mut Visit) -> Result<(), SourceError>,
     ) -> Result<Visit, SourceError> {
         let mut visit = Visit::default();
-        if self.opened.copy.is_some() {
+        if self.opened.copy.is_some() && self.opened.parts.is_empty() {
             visit.notes.push(
                 "the database has a write-ahead log or journal that cannot be read in place; a private copy was read"
                     .into(),
@@ -148,6 +211,10 @@ impl Kine {
         }
         Err(KineError::Changed { path: self.path.clone() })
     }
+}
+
+fn unread(path: &Path, cause: std::io::Error) -> KineError {
+    KineError::Unreadable { path: path.to_owned(), cause }
 }
 
 fn record<'a>(row: &Row<'a>, version: i64) -> Record<'a> {
@@ -177,7 +244,7 @@ impl Source for Kine {
 
     fn pieces(&mut self, revision: Option<i64>) -> Result<Option<Box<dyn Pieces>>, SourceError> {
         // One of its own: it outlives this one.
-        pieces::Rows::new(Self::open(&self.path)?, revision)
+        pieces::Rows::new(self.again()?, revision)
             .map(|rows| Some(Box::new(rows) as Box<dyn Pieces>))
     }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::source::KineError;
+use crate::source::{KineError, SourceError};
 use crate::temporary;
 
 /// First bytes of every `SQLite` database (sqlite.org/fileformat2.html §1.3.1).
@@ -39,6 +39,9 @@ pub(super) struct Opened {
     pub(super) connection: Connection,
     /// What the files were when they were opened in a way that needs them to stay so.
     pub(super) unlocked: Option<Stamp>,
+    /// What the private copy was made of where that has no name: the file itself, then its WAL and
+    /// journal by the endings of their names.
+    pub(super) parts: Vec<(&'static str, std::fs::File)>,
     /// The private copy that the connection reads; removed when dropped.
     pub(super) copy: Option<Copy>,
 }
@@ -104,11 +107,11 @@ pub(super) fn open(path: &Path) -> Result<Opened, KineError> {
     }
     if uses_wal && !shm {
         let connection = connect(path, &real, "immutable=1", true)?;
-        return Ok(Opened { connection, unlocked: Some(stamp), copy: None });
+        return Ok(Opened { connection, unlocked: Some(stamp), parts: vec![], copy: None });
     }
     let connection = connect(path, &real, "mode=ro&readonly_shm=1", true)?;
     match probe(&connection) {
-        Ok(()) => Ok(Opened { connection, unlocked: None, copy: None }),
+        Ok(()) => Ok(Opened { connection, unlocked: None, parts: vec![], copy: None }),
         // The index is of another version, locked in another way, or on a file system that
         // cannot share memory.
         Err(e) if needs_copy(&e) => copied(path, &real),
@@ -129,6 +132,11 @@ fn look(path: &Path) -> Result<bool, KineError> {
     if metadata.len() == 0 {
         return Err(KineError::Empty { path: path.to_owned() });
     }
+    recognised(path, &mut file)
+}
+
+/// Refuses what does not begin as `SQLite`'s. Returns whether it is in WAL mode.
+fn recognised(path: &Path, file: &mut std::fs::File) -> Result<bool, KineError> {
     let mut head = Vec::new();
     file.by_ref().take(100).read_to_end(&mut head).map_err(|e| cannot(path, e))?;
     if head.starts_with(MAGIC) {
@@ -223,30 +231,70 @@ fn copied(path: &Path, real: &Path) -> Result<Opened, KineError> {
             }
         }
         if Stamp::of(real) == before {
-            let connection = connect(path, &target, "mode=rw", false)?;
-            // Nobody else uses it: no shared index is needed, and no file is opened again.
-            let alone = connection.pragma_update(None, "locking_mode", "EXCLUSIVE");
-            alone.and_then(|()| probe(&connection)).map_err(|e| unreadable(path, e))?;
-            // The files are open; without names nothing is left of them however the program ends.
-            for suffix in ["", "-wal", "-journal", "-shm"] {
-                match std::fs::remove_file(beside(&target, suffix)) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
-                    _ => {}
-                }
-            }
-            return Ok(Opened { connection, unlocked: None, copy: Some(copy) });
+            return recovered(path, &target, copy);
         }
     }
     Err(KineError::Restless { path: path.to_owned() })
 }
 
+/// Lets `SQLite` recover a private copy, and takes its names away.
+fn recovered(path: &Path, target: &Path, copy: Copy) -> Result<Opened, KineError> {
+    let failed = |cause| KineError::Copy { path: path.to_owned(), cause };
+    let connection = connect(path, target, "mode=rw", false)?;
+    // Nobody else uses it: no shared index is needed, and no file is opened again.
+    let alone = connection.pragma_update(None, "locking_mode", "EXCLUSIVE");
+    alone.and_then(|()| probe(&connection)).map_err(|e| unreadable(path, e))?;
+    // The files are open; without names nothing is left of them however the program ends.
+    for suffix in ["", "-wal", "-journal", "-shm"] {
+        match std::fs::remove_file(beside(target, suffix)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+    }
+    Ok(Opened { connection, unlocked: None, parts: vec![], copy: Some(copy) })
+}
+
+/// Opens a database that lies in files without names, by way of a private copy; `path` is what it
+/// is called.
+pub(super) fn of_parts(
+    path: &Path,
+    mut parts: Vec<(&'static str, std::fs::File)>,
+) -> Result<Opened, KineError> {
+    use std::io::Seek as _;
+    let failed = |cause| KineError::Copy { path: path.to_owned(), cause };
+    let copy = private_dir().map_err(failed)?;
+    let target = copy.dir.path().join("kine.db");
+    for (ending, file) in &mut parts {
+        file.rewind().map_err(|e| cannot(path, e))?;
+        if ending.is_empty() {
+            recognised(path, file)?;
+            file.rewind().map_err(|e| cannot(path, e))?;
+        }
+        write_private(file, &beside(&target, ending)).map_err(failed)?;
+    }
+    Ok(Opened { parts, ..recovered(path, &target, copy)? })
+}
+
+/// What a packed file holds, if it is packed and holds a database.
+pub(super) fn packed(path: &Path) -> Result<Vec<(&'static str, std::fs::File)>, SourceError> {
+    let mut file = crate::source::file::open_file(path).map_err(|e| cannot(path, e))?;
+    let regular = file.metadata().is_ok_and(|m| m.is_file());
+    if !regular || !crate::source::packed::is_packed(&mut file).map_err(|e| cannot(path, e))? {
+        return Ok(Vec::new());
+    }
+    Ok(crate::source::packed::unpack_sqlite(file, path)?)
+}
+
 /// Copies a file so that only we can read it.
 fn private_copy(from: &Path, to: &Path) -> std::io::Result<u64> {
+    write_private(&mut crate::source::file::open_file(from)?, to)
+}
+
+fn write_private(from: &mut std::fs::File, to: &Path) -> std::io::Result<u64> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let mut from = crate::source::file::open_file(from)?;
     let mut options = std::fs::OpenOptions::new();
     let mut to = options.write(true).create(true).truncate(true).mode(0o600).open(to)?;
-    std::io::copy(&mut from, &mut to)
+    std::io::copy(from, &mut to)
 }
 
 /// A directory for the copy: `$TMPDIR` if set, else in memory if the system has such a place, so

@@ -70,6 +70,22 @@ impl ApiServer {
         certs: &Certs,
         handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
     ) -> Self {
+        Self::started(certs, false, handler)
+    }
+
+    /// One that answers everybody.
+    pub fn open(
+        certs: &Certs,
+        handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
+    ) -> Self {
+        Self::started(certs, true, handler)
+    }
+
+    fn started(
+        certs: &Certs,
+        open: bool,
+        handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
+    ) -> Self {
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&certs.server.cert)
             .unwrap()
             .map(Result::unwrap)
@@ -103,7 +119,9 @@ impl ApiServer {
                 let (config, handler) = (Arc::clone(&config), Arc::clone(&handler));
                 let count = Arc::clone(&count);
                 // A connection that breaks is the client's trouble.
-                std::thread::spawn(move || serve(stream, config, &*handler, &count, number));
+                std::thread::spawn(move || {
+                    serve(stream, config, &*handler, &count, (number, open))
+                });
             }
         });
         Self { url: format!("https://127.0.0.1:{}", address.port()), requests, end, address }
@@ -148,7 +166,7 @@ fn serve(
     config: Arc<ServerConfig>,
     handler: &Handler,
     count: &AtomicUsize,
-    connection: usize,
+    (connection, open): (usize, bool),
 ) -> io::Result<()> {
     let tls = ServerConnection::new(config).map_err(io::Error::other)?;
     let mut stream = BufReader::new(StreamOwned::new(tls, stream));
@@ -169,7 +187,8 @@ fn serve(
         let length = headers.get("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
         let mut body = vec![0; length];
         stream.read_exact(&mut body)?;
-        let known = stream.get_ref().conn.peer_certificates().is_some()
+        let known = open
+            || stream.get_ref().conn.peer_certificates().is_some()
             || headers.get("authorization").is_some_and(|a| *a == format!("Bearer {TOKEN}"));
         let request = Request { method, path, headers, body, connection };
         let response = if known {

@@ -4,6 +4,7 @@
 
 pub mod apiserver;
 pub mod bin;
+pub mod bucket;
 pub mod certs;
 pub mod cluster;
 pub mod corpus;
