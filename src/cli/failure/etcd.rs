@@ -139,18 +139,17 @@ fn member(told: &MemberStory) -> Option<String> {
         }
         Story::ClosedAfterHandshake => GIVE_CLIENT,
         Story::Lost(_) => "check that the member is healthy; further --endpoints can take over",
-        Story::Token => "check the server's --auth-token setting",
         Story::Password(_) => {
             "check --user and the password, also in ETCDCTL_USER and ETCDCTL_PASSWORD"
         }
         Story::UserDemanded => {
             "give --user NAME with --password-file FILE (on a terminal it is asked for), or a client certificate whose common name is an etcd user"
         }
-        Story::Denied(_) => {
-            "ask for a role with `etcdctl role grant-permission`; etcdctl user get NAME shows what there is"
-        }
+        Story::Denied(_) => "the user needs a role that allows it",
         Story::Future => super::file::NOT_REACHED,
-        Story::TokenRefused => "check the server's --auth-token setting and the clocks",
+        Story::Token | Story::TokenRefused => {
+            "check the server's --auth-token setting and the clocks"
+        }
         Story::Learner => "name a voting member with --endpoints",
         Story::NoLeader(_) | Story::Unhealthy(_) => CLUSTER_HEALTH,
         Story::NotEtcd(_) => "check the port of --endpoints",

@@ -68,6 +68,14 @@ pub fn known(
     })
 }
 
+/// Why nothing is to be written, and what to do about it.
+struct Obstacle {
+    text: String,
+    hint: &'static str,
+}
+
+const EACH: &str = "name each one's own address with --apiserver";
+
 /// Asks the running API servers, where that is wanted, whether they have loaded the configuration.
 /// Nothing is written unless all have.
 pub fn loaded(
@@ -95,31 +103,30 @@ pub fn loaded(
         let name = table::visible(answered.name());
         match &answered.loaded {
             Loaded::This => {}
-            Loaded::Other(hash) => obstacles.push((
-                format!("the API server {name} has loaded another configuration: {hash}"),
-                "copy the file to it, and wait until it has loaded it or restart it",
-            )),
-            Loaded::Untold => obstacles.push((
-                format!(
+            Loaded::Other(hash) => obstacles.push(Obstacle {
+                text: format!("the API server {name} has loaded another configuration: {hash}"),
+                hint: "copy the file to it, and wait until it has loaded it or restart it",
+            }),
+            Loaded::Untold => obstacles.push(Obstacle {
+                text: format!(
                     "the API server {name} ({}) does not say which configuration it has loaded; Kubernetes 1.34 and later do, where encryption is configured",
                     answered.metrics.version.as_deref().unwrap_or("of unknown version")
                 ),
-                "compare the files of all of them with --confirm-config instead, and restart each",
-            )),
+                hint: "compare the files of all of them with --confirm-config instead, and restart each",
+            }),
         }
     }
     for (address, e) in &outcome.failed {
         let text = format!("{} was not asked: {}", table::visible(address), chain(e));
-        obstacles.push((text, "name addresses that answer with --apiserver, once for each"));
+        let hint = "name addresses that answer with --apiserver, once for each";
+        obstacles.push(Obstacle { text, hint });
     }
     for host in &outcome.silent {
-        obstacles.push((
-            format!(
-                "the API server on {}, which etcd knows of, was not reached",
-                table::visible(host)
-            ),
-            "name each one's own address with --apiserver",
-        ));
+        let text = format!(
+            "the API server on {}, which etcd knows of, was not reached",
+            table::visible(host)
+        );
+        obstacles.push(Obstacle { text, hint: EACH });
     }
     let less = known.seen.is_some_and(|seen| seen > outcome.answered.len());
     if obstacles.is_empty() && less {
@@ -128,16 +135,16 @@ pub fn loaded(
             "{} of {seen} API servers that etcd knows of were reached",
             outcome.answered.len()
         );
-        obstacles.push((text, "name each one's own address with --apiserver"));
+        obstacles.push(Obstacle { text, hint: EACH });
     }
     known.confirmed = outcome.confirmed();
     known.asked = Some(outcome.answered.iter().map(Asked::from).collect());
-    if let Some((text, hint)) = obstacles.first()
+    if let Some(Obstacle { text, hint }) = obstacles.first()
         && args.apply
     {
         return Err(Failure::new(text.clone()).hint(*hint));
     }
-    for (text, hint) in &obstacles {
+    for Obstacle { text, hint } in &obstacles {
         ctx.ui.warn(&format!("{text}: --apply would refuse; {hint}"));
     }
     Ok(known)

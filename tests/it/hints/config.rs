@@ -125,3 +125,21 @@ fn a_configuration_in_a_secret_is_taken_out_first() {
         add(&plain)
     });
 }
+
+/// `kms check` is about plugins.
+#[test]
+fn plugins_to_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |words: &str| bin().words(words).run();
+    let config = private(&dir, "plain.yaml", &providers("secrets", "identity: {}"));
+    let explain = format!("config explain secrets --encryption-config {}", config.display());
+    says("`atrest config explain RESOURCE` says what it encrypts with")
+        .helps(&run(&format!("kms check --encryption-config {}", config.display())), |_| {
+            run(&explain)
+        });
+    let plugs = crate::support::plugs::Plugs::start("kek-2026-02");
+    let config = plugs.config("p5-kmsv2");
+    says("give it with --encryption-config FILE or --profile").helps(&run("kms check"), |_| {
+        run(&format!("kms check --encryption-config {}", config.display()))
+    });
+}

@@ -266,6 +266,60 @@ fn a_connection_that_is_lost() {
         .helps(&alone, |_| lost(&format!(",{}", etcd.endpoint())));
 }
 
+/// A member that hangs up in the middle of each answer.
+#[test]
+fn connections_that_are_lost_again_and_again() {
+    use std::io::{Read as _, Write as _};
+    let etcd = Etcd::plain(Version::V35);
+    let value = "v".repeat(40_000);
+    etcd.put_many((0..100).map(|i| (format!("/registry/secrets/a/s{i:03}"), value.clone())));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap().to_string();
+    let to = etcd.endpoint();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, mut server) = (client.unwrap(), TcpStream::connect(&to).unwrap());
+            let (mut from, mut back) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from, &mut server));
+            std::thread::spawn(move || {
+                let mut answer = Vec::new();
+                // A page has more than this; who takes it no more has hung up.
+                let _ = (&mut back).take(100_000).read_to_end(&mut answer);
+                let _ = client.write_all(&answer);
+                let _ = client.shutdown(std::net::Shutdown::Both);
+                let _ = back.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    let scan = |more: &str| scan(&format!("{at}{more}")).words("--command-timeout 60s").run();
+    says("check that the member is healthy; further --endpoints can take over")
+        .helps(&scan(""), |_| scan(&format!(",{}", etcd.endpoint())));
+}
+
+#[test]
+fn a_history_that_breaks_off() {
+    let etcd = Etcd::plain(Version::V35);
+    let value = crate::support::secret(&"v".repeat(40_000));
+    etcd.put_many((0..300).map(|i| (format!("/registry/secrets/a/s{i:03}"), value.clone())));
+    let history = |endpoint: &str| {
+        bin().words("history secrets --command-timeout 60s --endpoints").arg(endpoint).run()
+    };
+    let proxy = Proxy::new(&etcd.endpoint());
+    proxy.hold_after(2 << 20);
+    let printed = std::thread::scope(|scope| {
+        let reading = scope.spawn(|| history(&proxy.endpoint));
+        proxy.wait_until_held();
+        proxy.cut();
+        reading.join().unwrap()
+    });
+    says("run it again, or read a snapshot (etcdctl snapshot save)").helps(&printed, |_| {
+        history(&etcd.endpoint()).ok();
+        let dir = tempfile::tempdir().unwrap();
+        etcd.snapshot(&dir.path().join("s.db"));
+        bin().words("history secrets --snapshot").arg(dir.path().join("s.db")).run()
+    });
+}
+
 #[test]
 fn a_cluster_without_a_quorum() {
     let etcd = Etcd::plain(Version::V35);

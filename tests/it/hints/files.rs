@@ -88,9 +88,11 @@ fn each_source_has_its_option() {
         .helps(&scan("--kine", &text, ""), |_| scan("--kine", &kine, ""));
     let none = folder.file("none/member/snap/x", b"");
     let none = none.parent().unwrap().parent().unwrap().parent().unwrap();
-    for at in [none, folder.0.path()] {
-        says("--data-dir takes the directory that etcd was started with")
-            .helps(&scan("--data-dir", at, ""), |_| scan("--data-dir", dir.path(), ""));
+    for (at, hint) in [
+        (none, says("--data-dir takes the directory that etcd was started with")),
+        (folder.0.path(), says("that etcd was started with, often /var/lib/etcd")),
+    ] {
+        hint.helps(&scan("--data-dir", at, ""), |_| scan("--data-dir", dir.path(), ""));
     }
 }
 
@@ -216,6 +218,37 @@ fn parts_of_a_data_directory() {
         fs::rename(dir.path().join("kept.wal"), elsewhere.join(log.file_name().unwrap())).unwrap();
         std::os::unix::fs::symlink(elsewhere, log.parent().unwrap()).unwrap();
         data("")
+    });
+}
+
+/// The log goes on far behind the database, as after an old copy was put back.
+#[test]
+fn a_log_that_does_not_join_its_database() {
+    let etcd = Etcd::plain(Version::V35);
+    etcd.put("/registry/secrets/a/b", crate::support::secret("x").as_bytes());
+    let stopped = etcd.stop();
+    let member = stopped.path().join("etcd/member");
+    let old = fs::read(member.join("snap/db")).unwrap();
+    let etcd = Etcd::builder(Version::V35).data(stopped).start();
+    // A segment of the log has 64 MiB.
+    let value = vec![b'v'; 1 << 20];
+    for i in 0..70 {
+        etcd.put(&format!("/big/{i}"), &value);
+    }
+    let stopped = etcd.stop();
+    let member = stopped.path().join("etcd/member");
+    let mut log: Vec<_> =
+        fs::read_dir(member.join("wal")).unwrap().map(|e| e.unwrap().path()).collect();
+    log.retain(|path| path.extension().is_some_and(|e| e == "wal"));
+    log.sort();
+    assert!(log.len() > 1, "one segment only");
+    fs::remove_file(&log[0]).unwrap();
+    fs::write(member.join("snap/db"), old).unwrap();
+    let data = |more: &str| scan("--data-dir", &stopped.path().join("etcd"), more);
+    let hint = says("--snapshot with the db file reads the database alone; --salvage applies");
+    hint.helps(&data(""), |_| {
+        data("--salvage").code(4);
+        scan("--snapshot", &member.join("snap/db"), "")
     });
 }
 

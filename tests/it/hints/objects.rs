@@ -32,6 +32,16 @@ fn keys_of_entries() {
         get(&format!("get secrets/{namespace}/{name}")).ok();
         get(&format!("get secrets/{name} -n {namespace}"))
     });
+    says("name one of them, such as {}; `atrest scan --list {}` lists them").helps(
+        &get("get secrets/default"),
+        |said| {
+            let scan = said.split("`atrest ").nth(1).unwrap().split('`').next().unwrap();
+            get(scan).ok();
+            get(&scan.replace("scan --list", "export")).ok();
+            let one = said.strip_prefix("name one of them, such as ").unwrap();
+            get(&format!("get {}", one.split(';').next().unwrap()))
+        },
+    );
     says("write it like /registry/secrets/default/login or secrets/default/login")
         .helps(&get("get *.x/y"), |_| get("get secrets/default/login2"));
 }
@@ -161,6 +171,14 @@ fn what_decode_is_given_instead() {
             bin().words("decode --help").run().ok();
             decode(json())
         });
+    let keys = format!("{key}\n\n/registry/secrets/a/c\n\n").into_bytes();
+    says("leave out --keys-only: etcdctl get KEY")
+        .helps(&decode(keys), |_| decode(etcd.ctl(&["get", key])));
+    says("give what `etcdctl get KEY -w json` prints, whole")
+        .helps(&decode(b"\"k8s:enc:secretbox:v1:k:cut off".to_vec()), right);
+    let mixed = [key.as_bytes(), b"\r\nk8s:enc:secretbox:v1:k:one\ntwo\r\nthree\n"].concat();
+    says("give what `etcdctl get KEY -w json` prints: it survives terminals and editors")
+        .helps(&decode(mixed), right);
     let behind = [b"value: ".as_slice(), b"k8s:enc:secretbox:v1:k:x"].concat();
     says("give what `etcdctl get KEY -w json` prints").helps(&decode(behind), right);
     let dump = |bytes: &[u8], with: &str| {

@@ -52,6 +52,9 @@ fn grants_to_read() {
         let command = format!("{command} --user reader:read:er");
         let printed = run(&etcd, &command);
         let said = hint.of(&printed);
+        if command.starts_with("history") {
+            says("--prefix=true {}").of(&printed);
+        }
         let grant = said.strip_prefix("etcdctl ").unwrap().split(" allows it").next().unwrap();
         as_root(&etcd, &grant.replace("ROLE", "reader"));
         let done = run(&etcd, &command);
@@ -76,7 +79,7 @@ fn grants_to_write() {
         };
         let value = crate::support::secret("a");
         as_root(&etcd, &format!("put {prefix}/secrets/default/a {value}"));
-        says("etcdctl role grant-permission ROLE readwrite --prefix=true {} allows it").helps(
+        says("etcdctl role grant-permission ROLE readwrite --prefix=true {base} allows it").helps(
             &migrate(),
             |said| {
                 let grant = said.strip_prefix("etcdctl ").unwrap().split(" allows it").next();
