@@ -43,12 +43,15 @@ impl Args {
 }
 
 /// What is here, and what is elsewhere.
+///
+/// # Errors
+/// When an address is none, or cannot be reached from here.
 #[cfg(feature = "remote")]
-fn places(
-    args: &Args,
+pub fn places(
+    locations: &[PathBuf],
 ) -> Result<(Vec<PathBuf>, Option<(crate::remote::Remote, Vec<crate::remote::Address>)>), Failure> {
     let (mut here, mut there) = (Vec::new(), Vec::new());
-    for location in &args.locations {
+    for location in locations {
         match crate::remote::Address::of(location) {
             Some(address) => there.push(address.map_err(|e| Failure::from(&e))?),
             None => here.push(location.clone()),
@@ -58,16 +61,21 @@ fn places(
     Ok((here, elsewhere))
 }
 
+/// As with the feature: addresses are known, and refused.
+///
+/// # Errors
+/// When there is one.
 #[cfg(not(feature = "remote"))]
-fn places(args: &Args) -> Result<(Vec<PathBuf>, ()), Failure> {
-    if let Some(remote) = args.locations.iter().find(|l| l.to_string_lossy().contains("://")) {
+pub fn places(locations: &[PathBuf]) -> Result<(Vec<PathBuf>, ()), Failure> {
+    if let Some(remote) = locations.iter().find(|l| l.to_string_lossy().contains("://")) {
         return Err(Failure::usage(format!("{} is not a directory", remote.display()))
             .hint("this build reads directories: copy the backups into one"));
     }
-    Ok((args.locations.clone(), ()))
+    Ok((locations.to_vec(), ()))
 }
 
-fn failure(error: &job::Error) -> Failure {
+/// Why no listing could be made.
+pub fn failure(error: &job::Error) -> Failure {
     match error {
         job::Error::List { cause, .. } => {
             Failure::new(error.to_string()).because(cause).hint("check the path")
@@ -79,7 +87,7 @@ fn failure(error: &job::Error) -> Failure {
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let (locations, elsewhere) = places(args)?;
+    let (locations, elsewhere) = places(&args.locations)?;
     let configs = super::inside::configs(ctx)?;
     let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
     let options = Options {

@@ -120,14 +120,16 @@ pub fn backups(ctx: &Ctx, locations: &[PathBuf], old: &Key) -> Result<Option<Bac
         resources: vec![Selector::All],
         namespaces: Vec::new(),
     };
+    let (locations, elsewhere) = crate::cli::backups::places(locations)?;
     let options = backups::Options {
-        locations: locations.to_vec(),
+        locations,
+        #[cfg(feature = "remote")]
+        elsewhere: elsewhere.as_ref().map(|(remote, addresses)| (remote, addresses.clone())),
         selection: everything,
         transformers: None,
     };
-    let outcome = backups::run(&options, &mut Told::new(&ctx.ui)).map_err(|(path, e)| {
-        Failure::new(format!("cannot list {}", path.display())).because(&e).hint("check the path")
-    })?;
+    let outcome = backups::run(&options, &mut Told::new(&ctx.ui))
+        .map_err(|e| crate::cli::backups::failure(&e))?;
     let needs = |b: &&backups::Backup| match old.provider {
         Provider::Identity => b.totals.is_some_and(|t| t.plaintext > 0),
         provider => b.keys.keys().any(|k| k.provider == provider && k.name == old.name),
