@@ -283,6 +283,9 @@ pub struct Job<'a> {
     pub interrupted: Arc<AtomicBool>,
 }
 
+const VALUES_REMAIN: &str = "the values as they were before remain in etcd's history and files; \
+     `atrest residue` finds them and says what removes them";
+
 impl Job<'_> {
     /// Looks at everything that must hold, plans and, if so wanted, rewrites.
     pub fn perform(
@@ -293,8 +296,8 @@ impl Job<'_> {
     ) -> Result<Performed, Failure> {
         let ctx = self.ctx;
         let (plan, visit) = self.plan(live, &HashSet::new()).map_err(checks::no_plan)?;
-        let warning = checks::elsewhere(live, self.selection, configs, self.transformers)?;
-        if let Some(warning) = warning {
+        if let Some(warning) = checks::elsewhere(live, self.selection, configs, self.transformers)?
+        {
             ctx.ui.warn(&warning);
         }
         let alarms = checks::alarms(ctx, live, way.apply)?;
@@ -337,10 +340,7 @@ impl Job<'_> {
             }
             done.remaining = self.apply(live, plan, way, &mut done.outcome)?;
             if done.outcome.written > 0 {
-                ctx.ui.note(
-                    "the values as they were before remain in etcd's history and files; `atrest \
-                     residue` finds them and says what removes them",
-                );
+                ctx.ui.note(VALUES_REMAIN);
             }
         }
         done.interrupted = self.interrupted.load(Ordering::Relaxed);

@@ -26,7 +26,7 @@ pub fn source(ctx: &Ctx) -> Result<Box<dyn Source>, Failure> {
     Ok(match files(ctx)? {
         Opened::Snapshot(file) => Box::new(file),
         Opened::DataDir(dir) => Box::new(dir),
-        Opened::Kine(database) => Box::new(database),
+        Opened::Kine(database) => database,
         Opened::Served(source) => source,
     })
 }
@@ -43,7 +43,7 @@ pub fn files(ctx: &Ctx) -> Result<Opened, Failure> {
     } else if let Some(dir) = &g.data_dir {
         Opened::DataDir(DataDir::open(dir, &options)?)
     } else if let Some(path) = &g.kine {
-        Opened::Kine(Kine::open(path)?)
+        Opened::Kine(Box::new(Kine::open(path)?))
     } else {
         Opened::Served(Box::new(live(ctx)?))
     })

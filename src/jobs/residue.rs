@@ -30,7 +30,7 @@ pub enum Opened {
     DataDir(DataDir),
     /// The rows of a database and its files.
     #[cfg(feature = "kine")]
-    Kine(Kine),
+    Kine(Box<Kine>),
     /// What a source without files serves.
     Served(Box<dyn Source>),
 }

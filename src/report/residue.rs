@@ -27,13 +27,13 @@ impl Unexamined {
     /// What was not searched, and how it is.
     fn words(self) -> &'static str {
         match self {
-            Self::Logs => "the write-ahead logs of the members: search each with --data-dir",
+            Self::Logs => "the write-ahead logs of the members: search the data directory of each",
             Self::Members => "the other members: search each of them",
             Self::Pages => {
-                "free pages and page slack: search a snapshot of each member (etcdctl snapshot save) with --snapshot"
+                "free pages and page slack: search a snapshot of each member (etcdctl snapshot save)"
             }
             Self::LogsAndLeftovers => {
-                "write-ahead logs and leftover files: search the data directory of each member, stopped, with --data-dir"
+                "write-ahead logs and leftover files: search the data directory of each member, stopped"
             }
         }
     }

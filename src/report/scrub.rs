@@ -177,7 +177,7 @@ impl Report<'_> {
         let outcome = self.outcome;
         if let Some(revision) = outcome.compaction.filter(|_| !outcome.compacted) {
             let by = if outcome.compactor {
-                ": the API server's compactor comes to it within about ten minutes, or --compact-now"
+                ": the API server's compactor comes to it within about ten minutes, or it is done now if asked for"
             } else {
                 ""
             };
@@ -258,7 +258,7 @@ impl Report<'_> {
         writeln!(out, "{rows}")?;
         let steps = self.steps();
         if !steps.is_empty() {
-            let head = if self.applied { "still to do:" } else { "to do, by --apply:" };
+            let head = if self.applied { "still to do:" } else { "to do:" };
             writeln!(out, "{head}")?;
             for (i, step) in steps.iter().enumerate() {
                 writeln!(out, "  {}. {}", i + 1, visible(step))?;

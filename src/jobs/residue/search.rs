@@ -42,7 +42,7 @@ pub(super) fn search(
         Opened::Snapshot(file) => snapshot(file, salvage, targets, found),
         Opened::DataDir(dir) => data_dir(&dir, salvage, targets, found),
         #[cfg(feature = "kine")]
-        Opened::Kine(database) => kine(database, targets, found),
+        Opened::Kine(database) => kine(*database, targets, found),
         Opened::Served(mut source) => {
             match (served(source.as_mut(), targets, found), targets.in_namespaces()) {
                 // The user may not read what the verdict is about, but what was asked for.
