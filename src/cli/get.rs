@@ -1,12 +1,16 @@
 //! `atrest get`.
 
+use std::ops::ControlFlow;
+
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::{Ctx, ending, nothing, open, ui};
 use crate::jobs::get::{self as job, Object, Options, Outcome};
 use crate::objects::{NotShown, fields};
 use crate::report::{Format, objects, table};
-use crate::resource::NamedKey;
+use crate::resource::key::is_in;
+use crate::resource::{Location, NamedKey, merge_ranges};
+use crate::source::{KeyRange, Query, Source};
 
 /// Options of `get`.
 #[derive(Debug, clap::Args)]
@@ -84,6 +88,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         if missing.is_empty() {
             return Ok(if whole { Exit::Ok } else { Exit::Partial });
         }
+        if let Some(failure) = level(ctx, source.as_mut(), &missing)? {
+            return Err(failure);
+        }
         let failure = not_there(ctx, &missing, visit.revision);
         let near = |failure, key: &NamedKey| nothing::near(ctx, source.as_mut(), key, failure);
         Err(missing.into_iter().fold(failure, near))
@@ -130,6 +137,58 @@ pub fn tell(ctx: &Ctx, object: &Object) {
     } else if !object.unknown.is_empty() {
         ctx.ui.warn(&format!("{name}: not shown: {}", fields(&object.unknown)));
     }
+}
+
+/// The first of the KEYs below which entries lie: it names a resource or a namespace.
+fn level(
+    ctx: &Ctx,
+    source: &mut dyn Source,
+    missing: &[&NamedKey],
+) -> Result<Option<Failure>, Failure> {
+    let scope = open::scope(ctx);
+    for key in missing {
+        let levels = key.keys.iter().map(|k| [k.strip_suffix(b"/").unwrap_or(k), b"/"].concat());
+        let query = Query {
+            ranges: merge_ranges(levels.map(|level| KeyRange::prefix(&level)).collect()),
+            revision: ctx.global.revision,
+            ordered: true,
+        };
+        let mut first = None;
+        let looked = source.visit(&query, &mut |entry| {
+            let location = scope.locate_named(entry.key);
+            if location.internal || !is_in(&location, &ctx.global.namespace) {
+                return ControlFlow::Continue(());
+            }
+            first = Some((String::from_utf8_lossy(entry.key).into_owned(), owned(&location)));
+            ControlFlow::Break(())
+        });
+        match looked {
+            Err(e) if e.is_unreadable_to_user() => continue,
+            looked => looked?,
+        };
+        if let Some((below, (resource, namespace))) = first {
+            let text = table::visible(&key.text);
+            let narrow = match namespace {
+                Some(namespace) if text.contains(&format!("/{namespace}")) => {
+                    format!("--resource {resource} -n {namespace}")
+                }
+                _ => format!("--resource {resource}"),
+            };
+            return Ok(Some(
+                Failure::new(format!("{text} is no entry, but a level with entries below it"))
+                    .hint(format!(
+                        "name one of them, such as {}; `atrest scan --list {}` lists them, `atrest export` with the same options writes them",
+                        table::visible(&below),
+                        table::visible(&narrow)
+                    )),
+            ));
+        }
+    }
+    Ok(None)
+}
+
+fn owned(location: &Location<'_>) -> (String, Option<String>) {
+    (location.resource.to_string(), location.namespace.as_deref().map(str::to_owned))
 }
 
 fn not_there(ctx: &Ctx, missing: &[&NamedKey], revision: i64) -> Failure {

@@ -6,6 +6,7 @@ use super::observer::Told;
 use super::{Ctx, ending, nothing, open, ui};
 use crate::config::ConfigSet;
 use crate::jobs::keys::{self as job, Options, Outcome};
+use crate::kms::Plugins;
 use crate::report::Format;
 use crate::report::keys::Report;
 use crate::scan::judge_with;
@@ -63,6 +64,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         sought: nothing::sought(ctx, &selection),
         configs: configs.as_ref(),
         judge: judge.as_ref(),
+        plugins: &Plugins::new(),
         revision: ctx.global.revision,
         unexamined: open::unexamined(ctx, &selection.judged(configured())),
     };

@@ -9,7 +9,7 @@ use crate::config::{ConfigSet, Provider as Configured};
 use crate::entry::EntryRef;
 use crate::envelope::{Provider, Version};
 use crate::forensics::keys::{KeyName, KeyRow, KeyUses, PluginKeys};
-use crate::kms::{Plugins, Unwrap as _};
+use crate::kms::Unwrap;
 use crate::resource::{Selection, Selector, Sought};
 use crate::scan::Judge;
 use crate::source::{Damage, Query, Record, Source, SourceError, SourceKind, Visit};
@@ -24,6 +24,8 @@ pub struct Options<'o> {
     pub configs: Option<&'o ConfigSet>,
     /// How a value is stored.
     pub judge: &'o dyn Judge,
+    /// Says which key ID a KMS v2 provider writes with.
+    pub plugins: &'o dyn Unwrap,
     /// As of this revision; `None` is the newest.
     pub revision: Option<i64>,
     /// What the verdict is about and lies in another source.
@@ -100,7 +102,7 @@ pub fn run(
         counted => counted?,
     };
     visit.damage.extend(options.unexamined.iter().cloned());
-    let plugins = configs.map(plugin_keys).unwrap_or_default();
+    let plugins = configs.map(|set| plugin_keys(set, options.plugins)).unwrap_or_default();
     // What the configuration does not serve is nobody's to read by it; without one, anything may
     // need a key.
     let complete = visit.damage.is_empty() && served_read && (all_read || configs.is_some());
@@ -210,9 +212,8 @@ fn add<T: PartialEq>(all: &mut Vec<T>, more: Vec<T>) {
 }
 
 /// Asks the KMS v2 plugins that write what they write with.
-fn plugin_keys(set: &ConfigSet) -> PluginKeys {
+fn plugin_keys(set: &ConfigSet, plugins: &dyn Unwrap) -> PluginKeys {
     let config = &set.current().config;
-    let plugins = Plugins::new();
     let mut said = PluginKeys::new();
     for resource in config.group_resources() {
         let serving = config.serving(&resource.to_string());

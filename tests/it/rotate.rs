@@ -349,7 +349,7 @@ fn the_whole_of_it_beforehand() {
             .words(words)
             .run()
     };
-    begin("", &plain).fails(2).says("give --provider");
+    begin("", &plain).fails(2).says("--provider says which");
     let first = begin("--provider secretbox -w json", &plain).ok();
     assert_eq!(first.json()["old"]["provider"], "identity");
     bin().words("rotate --state x").run().fails_with_hint(2).says("begins with the file");

@@ -163,7 +163,8 @@ fn step(args: &Args, old: &EncryptionConfig) -> Result<Step, Failure> {
     })
 }
 
-fn refused(error: &RotateError, origin: &str) -> Failure {
+/// Why a step cannot be made, and what would say more.
+pub fn refused(error: &RotateError, origin: &str) -> Failure {
     match error {
         RotateError::Invalid(errors) => configuration::failure(&LoadError::Invalid {
             location: origin.to_owned(),

@@ -287,9 +287,10 @@ fn refused(error: &FilesError, origin: &str) -> Failure {
             failure.causes = errors.errors.iter().map(ToString::to_string).collect();
             failure
         }
-        RotateError::Ambiguous(_) => {
-            Failure { exit: Exit::Usage, ..Failure::new(error.to_string()) }
+        // What is missing is chosen by the options that `config rotate` has.
+        inner => {
+            let Failure { exit, hint, .. } = super::super::config::rotate::refused(inner, origin);
+            Failure { exit, hint, ..Failure::new(error.to_string()) }
         }
-        _ => Failure::new(error.to_string()),
     }
 }

@@ -164,7 +164,7 @@ fn what_decode_is_given_instead() {
     says("leave out --keys-only: etcdctl get KEY -w json").helps(&decode(keys_only("json")), right);
     says("leave out --keys-only: etcdctl get KEY -w fields")
         .helps(&decode(keys_only("fields")), |_| decode(etcd.ctl(&["get", key, "-w", "fields"])));
-    says("the key may be misspelt or in another --prefix")
+    says("the key may be misspelt, or lie below another prefix")
         .helps(&decode(etcd.ctl(&["get", "/tenant/x", "-w", "json"])), right);
     says("give a stored value, or what `etcdctl get KEY -w json` prints; `atrest decode --help`")
         .helps(&decode(b"no value in any form".to_vec()), |_| {

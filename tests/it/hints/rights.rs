@@ -19,20 +19,28 @@ fn as_root(etcd: &Etcd, command: &str) {
 fn users_and_passwords() {
     let etcd = with_users(Version::V35, None, &[]);
     let right = || run(&etcd, "scan --user root:toor");
-    says("check --user and --password").helps(&run(&etcd, "scan --user root:wrong"), |said| {
-        assert!(said.contains("ETCDCTL_USER, ETCDCTL_PASSWORD"));
-        bin()
-            .words("scan")
-            .args(etcd.args())
-            .env("ETCDCTL_USER", "root")
-            .env("ETCDCTL_PASSWORD", "toor")
-            .run()
-            .ok();
-        right()
-    });
-    says("give --user NAME:PASSWORD, or a client certificate")
-        .helps(&run(&etcd, "scan"), |_| right());
-    says("write --user NAME:PASSWORD, or set ETCDCTL_PASSWORD").helps(
+    says("check --user and the password, also in ETCDCTL_USER and ETCDCTL_PASSWORD").helps(
+        &run(&etcd, "scan --user root:wrong"),
+        |_| {
+            bin()
+                .words("scan")
+                .args(etcd.args())
+                .env("ETCDCTL_USER", "root")
+                .env("ETCDCTL_PASSWORD", "toor")
+                .run()
+                .ok();
+            right()
+        },
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "toor\n").unwrap();
+    let by_file = |_: &str| {
+        let words = bin().words("scan --user root --password-file").arg(file.path());
+        words.args(etcd.args()).run()
+    };
+    says("give --user NAME with --password-file FILE (on a terminal it is asked for)")
+        .helps(&run(&etcd, "scan"), by_file);
+    says("--password-file FILE and ETCDCTL_PASSWORD keep it from others").helps(
         &run(&etcd, "scan --user root"),
         |_| {
             right().ok();
