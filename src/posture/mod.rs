@@ -15,7 +15,7 @@ mod uses;
 pub use certificate::Certificate;
 pub use delivery::Delivery;
 pub use origin::origin;
-pub use rbac::{Access, Grant};
+pub use rbac::Access;
 pub use uses::Use;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

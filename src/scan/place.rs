@@ -11,6 +11,7 @@ use crate::resource::kind::{Fit, fits, plural};
 use crate::resource::{Location, Scope, Selector, merge_ranges};
 use crate::source::{KeyRange, Query, Source, SourceError};
 use crate::storage::TypeMeta;
+use crate::visible::visible;
 
 /// An object at another object's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +40,6 @@ pub enum AtHome {
 impl std::fmt::Display for Misplaced {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let TypeMeta { api_version, kind, namespace, name, uid } = &self.object;
-        let visible = crate::report::table::visible;
         write!(f, "the object inside is {} ", visible(kind))?;
         if api_version != "v1" {
             write!(f, "({}) ", visible(api_version))?;

@@ -27,9 +27,6 @@ mod status;
 mod table;
 mod version;
 
-pub use api::{Answer, Api, Watch};
-pub use catalogue::{Catalogue, Resource};
-pub use http::{ServeError, Server, Tell};
-pub use identity::{Identity, IdentityError, KubeconfigError};
-pub use request::Request;
-pub use status::Status;
+pub use api::Api;
+pub use http::Server;
+pub use identity::{Identity, KubeconfigError};

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{Args, Given};
 use crate::cli::config::write::{fresh_key, fresh_name, write};
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 use crate::cli::{Ctx, configuration};
 use crate::config::RotateError;
 use crate::envelope::Provider;
