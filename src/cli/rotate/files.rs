@@ -289,8 +289,8 @@ fn refused(error: &FilesError, origin: &str) -> Failure {
         }
         // What is missing is chosen by the options that `config rotate` has.
         inner => {
-            let Failure { exit, hint, .. } = super::super::config::rotate::refused(inner, origin);
-            Failure { exit, hint, ..Failure::new(error.to_string()) }
+            let Failure { hint, exit, .. } = super::super::config::rotate::refused(inner, origin);
+            Failure { hint, exit, ..Failure::new(error.to_string()) }
         }
     }
 }
