@@ -305,7 +305,8 @@ fn a_history_that_breaks_off() {
         bin().words("history secrets --command-timeout 60s --endpoints").arg(endpoint).run()
     };
     let proxy = Proxy::new(&etcd.endpoint());
-    proxy.hold_after(2 << 20);
+    // Behind the first part that etcd sends of so much, which is 2 MiB.
+    proxy.hold_after(6 << 20);
     let printed = std::thread::scope(|scope| {
         let reading = scope.spawn(|| history(&proxy.endpoint));
         proxy.wait_until_held();
