@@ -12,6 +12,7 @@ use crate::bolt::Db;
 use crate::chain::chain;
 use crate::envelope::Provider;
 use crate::forensics::Targets;
+use crate::forensics::keys::KeyName;
 use crate::forensics::residue::{self, Bytes, Finding};
 #[cfg(feature = "remote")]
 use crate::remote::{Address, Fetched, Remote, RemoteError};
@@ -98,6 +99,8 @@ pub struct Backup {
     pub totals: Option<Totals>,
     /// Encrypted entries by key, those that were not selected included.
     pub keys: BTreeMap<Key, u64>,
+    /// Of those that KMS encrypted, by the plugin's own key.
+    pub kms: BTreeMap<KeyName, u64>,
     /// Places with plaintext outside the live state; `None` where nobody looked.
     pub residue: Option<u64>,
     /// Why it, or a part of it, could not be read.
@@ -264,6 +267,7 @@ impl Backup {
             revision: None,
             totals: None,
             keys: BTreeMap::new(),
+            kms: BTreeMap::new(),
             residue: None,
             error: None,
         }
@@ -357,6 +361,7 @@ fn count(source: &mut dyn Source, options: &Options<'_>, backup: &mut Backup) {
     let judge = judge_with(options.transformers, true);
     let mut counts = Counts::default();
     let mut keys: BTreeMap<Key, u64> = BTreeMap::new();
+    let mut kms: BTreeMap<KeyName, u64> = BTreeMap::new();
     let visit = source.visit(&query, &mut |entry| {
         let value = entry.stored();
         let location = selection.scope.locate(entry.key);
@@ -366,6 +371,9 @@ fn count(source: &mut dyn Source, options: &Options<'_>, backup: &mut Backup) {
         } else {
             Prefixes.judge(&location.resource, entry.key, value)
         };
+        if judged.provider == Provider::Kms {
+            *kms.entry(KeyName::of(&judged)).or_default() += 1;
+        }
         if judged.provider != Provider::Identity {
             let name = judged.key_name.as_deref().map(str::to_owned);
             *keys.entry(Key { provider: judged.provider, name }).or_default() += 1;
@@ -380,6 +388,7 @@ fn count(source: &mut dyn Source, options: &Options<'_>, backup: &mut Backup) {
             backup.revision = Some(visit.revision);
             backup.totals = Some(counts.totals());
             backup.keys = keys;
+            backup.kms = kms;
             if let Some(damage) = visit.damage.first() {
                 backup.error.get_or_insert(format!("{}: {}", damage.location, damage.what));
             }

@@ -3,6 +3,7 @@
 mod check;
 mod exec;
 mod keyring;
+mod needs;
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -80,7 +80,12 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
             ]),
         ),
         ("keys", "", all(&[&read, INSIDE, SELECTION, "allow-empty revision write-out"])),
-        ("kms check", "", all(&[&read, "prefix proxy-namespace revision write-out"])),
+        ("kms check", "", all(&[&read, "allow-empty prefix proxy-namespace revision write-out"])),
+        (
+            "kms needs",
+            "",
+            all(&[&read, INSIDE, "allow-empty prefix proxy-namespace revision write-out"]),
+        ),
         (
             "migrate",
             "",

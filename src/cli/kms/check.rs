@@ -4,8 +4,8 @@ use crate::cli::args::{self, Shared};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::observer::Told;
 use crate::cli::{Ctx, ending, inside, open, ui};
-use crate::jobs::kms::check::{self as job, Entries, Outcome};
-use crate::jobs::kms::uses;
+use crate::jobs::kms::check::{self as job, Outcome};
+use crate::jobs::kms::uses::{self, Place};
 use crate::kms::Plugins;
 use crate::report::Format;
 use crate::report::kms::check::Report;
@@ -26,6 +26,9 @@ pub struct Args {
     prefix: args::Prefix,
 
     #[command(flatten)]
+    allow_empty: args::AllowEmpty,
+
+    #[command(flatten)]
     revision: args::Revision,
 
     #[command(flatten)]
@@ -42,7 +45,14 @@ pub struct Args {
 impl Args {
     /// The options that are not this command's own.
     pub fn shared(&self) -> Shared {
-        Shared::of(&[&self.source, &self.prefix, &self.revision, &self.reading, &self.output])
+        Shared::of(&[
+            &self.source,
+            &self.prefix,
+            &self.allow_empty,
+            &self.revision,
+            &self.reading,
+            &self.output,
+        ])
     }
 }
 
@@ -60,14 +70,17 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let g = &ctx.global;
     let named = g.is_file() || !g.endpoints.is_empty();
     let mut source = named.then(|| open::source(ctx)).transpose()?;
-    let scope = open::scope(ctx);
-    let entries = Entries { scope: &scope, revision: g.revision };
+    let selection = super::everything(ctx);
+    let place = Place { scope: &selection.scope, revision: g.revision, configs: Some(&configs) };
     let mut told = Told::new(&ctx.ui);
-    let with = source.as_mut().map(|source| (source.as_mut() as &mut dyn Source, entries));
+    let with = source.as_mut().map(|source| (source.as_mut() as &mut dyn Source, place));
     let outcome = job::run(&configs, &Plugins::new(), with, &mut told)?;
     let report = Report { outcome: &outcome, config: open::config_wire(&configs) };
-    let visit = outcome.source.iter().map(|(_, visit)| visit);
+    let visit = outcome.source.iter().map(|(_, reading)| &reading.visit);
     ending::end(ctx, visit.collect::<Vec<_>>(), || {
+        if let (Some(source), Some((_, reading))) = (&mut source, &outcome.source) {
+            super::is_there(ctx, source.as_mut(), &selection, reading)?;
+        }
         ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
         Ok(tell(ctx, &outcome, named))
     })

@@ -2,10 +2,14 @@
 //! that one is gone.
 
 mod check;
+mod needs;
 
-use super::Ctx;
 use super::args::Shared;
 use super::failure::{Exit, Failure};
+use super::{Ctx, nothing, open};
+use crate::jobs::kms::uses::Reading;
+use crate::resource::{Selection, Selector};
+use crate::source::Source;
 
 /// `kms` and its subcommands.
 #[derive(Debug, clap::Args)]
@@ -18,6 +22,8 @@ pub struct Args {
 enum Command {
     /// Ask every KMS plugin of the configuration for its health, its key and a round trip
     Check(check::Args),
+    /// Count what depends on which KMS key and data key, and say what breaks without it
+    Needs(needs::Args),
 }
 
 impl Args {
@@ -25,6 +31,7 @@ impl Args {
     pub fn shared(&self) -> Shared {
         match &self.command {
             Command::Check(args) => args.shared(),
+            Command::Needs(args) => args.shared(),
         }
     }
 }
@@ -33,5 +40,24 @@ impl Args {
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     match &args.command {
         Command::Check(args) => check::run(ctx, args),
+        Command::Needs(args) => needs::run(ctx, args),
     }
+}
+
+/// What these commands read: a plugin is needed for whatever it encrypted.
+fn everything(ctx: &Ctx) -> Selection {
+    Selection { scope: open::scope(ctx), resources: vec![Selector::All], namespaces: Vec::new() }
+}
+
+/// Whether anything lies where was looked.
+fn is_there(
+    ctx: &Ctx,
+    source: &mut dyn Source,
+    selection: &Selection,
+    reading: &Reading,
+) -> Result<(), Failure> {
+    if reading.any {
+        return Ok(());
+    }
+    nothing::check(ctx, source, selection, &nothing::sought(ctx, selection))
 }

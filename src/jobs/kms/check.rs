@@ -4,20 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 
-use super::uses::{self, PluginName, Uses, sum};
+use super::uses::{self, Place, PluginName, Reading, Uses, sum};
 use crate::config::{ConfigSet, Kms};
 use crate::jobs::Observer;
 use crate::kms::{Plugins, Probe};
-use crate::resource::Scope;
-use crate::source::{Source, SourceError, SourceInfo, Visit};
-
-/// What is compared with what the plugins say.
-pub struct Entries<'a> {
-    /// Where the API server keeps its objects.
-    pub scope: &'a Scope,
-    /// The state that is read; `None` is the newest.
-    pub revision: Option<i64>,
-}
+use crate::source::{Source, SourceError, SourceInfo};
 
 /// A key ID that live entries name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +67,7 @@ pub struct Outcome {
     /// Needed by entries, and nowhere configured.
     pub unconfigured: Vec<Unconfigured>,
     /// What was read.
-    pub source: Option<(SourceInfo, Visit)>,
+    pub source: Option<(SourceInfo, Reading)>,
     /// Live values that name a plugin and are damaged.
     pub malformed: u64,
 }
@@ -88,16 +79,15 @@ pub struct Outcome {
 pub fn run(
     configs: &ConfigSet,
     plugins: &Plugins,
-    source: Option<(&mut dyn Source, Entries<'_>)>,
+    source: Option<(&mut dyn Source, Place<'_>)>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, SourceError> {
     let mut outcome = Outcome::default();
     let mut counted = None;
-    if let Some((source, at)) = source {
+    if let Some((source, place)) = source {
         let mut uses = Uses::new(Some(configs));
-        let place = (at.scope, at.revision);
-        let visit = uses::live(source, place, Some(configs), &mut uses, observer)?;
-        outcome.source = Some((source.info(), visit));
+        let reading = uses::read(source, place, false, &mut uses, observer)?;
+        outcome.source = Some((source.info(), reading));
         outcome.malformed = uses.plugins.values().map(|p| sum(&p.malformed).entries).sum();
         counted = Some(uses);
     }
@@ -120,7 +110,7 @@ pub fn run(
             name: name.clone(),
             endpoint: kms.endpoint.url.clone(),
             location: location(configs, kms),
-            writes: writes(configs, kms),
+            writes: uses::writes(configs, kms),
             key_ids: used.map(|used| key_ids(&used, probe.key_id.as_deref())),
             probe,
         });
@@ -151,18 +141,4 @@ fn location(configs: &ConfigSet, kms: &Kms) -> String {
             .any(|s| matches!(s.provider, crate::config::Provider::Kms(k) if k == kms))
     };
     configs.files().iter().find(has).map(|file| file.location.clone()).unwrap_or_default()
-}
-
-/// What it writes by the first configuration.
-fn writes(configs: &ConfigSet, kms: &Kms) -> Vec<String> {
-    let config = &configs.current().config;
-    let first = |resource: &str| config.serving(resource).providers.first().map(|s| s.provider);
-    config
-        .group_resources()
-        .iter()
-        .map(ToString::to_string)
-        .filter(
-            |resource| matches!(first(resource), Some(crate::config::Provider::Kms(k)) if k == kms),
-        )
-        .collect()
 }

@@ -10,7 +10,7 @@ use crate::config::{ConfigSet, Kms, Provider as Configured};
 use crate::envelope::{Envelope, Provider, Version};
 use crate::jobs::Observer;
 use crate::resource::{Scope, Selector};
-use crate::source::{Query, Source, SourceError, Visit};
+use crate::source::{Query, Record, Source, SourceError, SourceKind, Visit};
 use crate::transform::kms_v2::{Object, SourceType};
 use crate::transform::{CipherError, kms_v1};
 
@@ -148,6 +148,45 @@ impl Uses {
     }
 }
 
+impl Uses {
+    /// Adds what others counted.
+    fn join(&mut self, others: Self) {
+        let join = |by: &mut ByResource, others: ByResource| {
+            for (resource, tally) in others {
+                by.entry(resource).or_default().add(tally);
+            }
+        };
+        for (name, other) in others.plugins {
+            let plugin = self.plugins.entry(name).or_default();
+            for (wrapped, by) in other.keys {
+                join(plugin.keys.entry(wrapped).or_default(), by);
+            }
+            join(&mut plugin.malformed, other.malformed);
+        }
+    }
+
+    /// Takes the live values out of those that are held.
+    fn forget(&mut self, live: &Self) {
+        let less = |held: &mut ByResource, live: Option<&ByResource>| {
+            for (resource, tally) in live.into_iter().flatten() {
+                if let Some(held) = held.get_mut(resource) {
+                    held.history = held.history.saturating_sub(tally.entries);
+                }
+            }
+            held.retain(|_, tally| !tally.is_empty());
+        };
+        for (name, held) in &mut self.plugins {
+            let live = live.plugins.get(name);
+            less(&mut held.malformed, live.map(|l| &l.malformed));
+            held.keys.retain(|wrapped, by| {
+                less(by, live.and_then(|l| l.keys.get(wrapped)));
+                !by.is_empty()
+            });
+        }
+        self.plugins.retain(|_, held| !held.keys.is_empty() || !held.malformed.is_empty());
+    }
+}
+
 /// What a payload hands the plugin.
 fn wrapped(version: Version, payload: &[u8]) -> Result<Wrapped, CipherError> {
     if version == Version::V1 {
@@ -178,42 +217,132 @@ pub fn configured(set: &ConfigSet) -> Vec<(PluginName, &Kms)> {
     all
 }
 
-/// Counts the live entries of a source: all of them, or, where the user may not read all, those
-/// that the configuration serves.
+/// What a plugin writes by the first configuration.
+#[must_use]
+pub fn writes(configs: &ConfigSet, kms: &Kms) -> Vec<String> {
+    let config = &configs.current().config;
+    let first = |resource: &str| config.serving(resource).providers.first().map(|s| s.provider);
+    config
+        .group_resources()
+        .iter()
+        .map(ToString::to_string)
+        .filter(|resource| matches!(first(resource), Some(Configured::Kms(k)) if k == kms))
+        .collect()
+}
+
+/// What is read.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// Where the API server keeps its objects.
+    pub scope: &'a Scope,
+    /// As of this revision; `None` is the newest.
+    pub revision: Option<i64>,
+    /// Which resources are read where the user may not read all.
+    pub configs: Option<&'a ConfigSet>,
+}
+
+/// What a reading says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// What the source said.
+    pub visit: Visit,
+    /// Some entry lies below the prefix, whatever encrypted it.
+    pub any: bool,
+    /// All of it could be read, and not only what a configuration serves.
+    pub all: bool,
+    /// Superseded revisions are counted, too.
+    pub with_history: bool,
+}
+
+/// Counts the live entries of a source, and superseded revisions if `history` asks for them and
+/// the source tells them.
 ///
 /// # Errors
 /// When the source cannot be read.
-pub fn live(
+pub fn read(
     source: &mut dyn Source,
-    (scope, revision): (&Scope, Option<i64>),
-    configs: Option<&ConfigSet>,
+    place: Place<'_>,
+    history: bool,
     uses: &mut Uses,
     observer: &mut dyn Observer,
-) -> Result<Visit, SourceError> {
-    let mut query = Query { ranges: scope.ranges(&[Selector::All]), revision, ordered: false };
-    let mut read = |query: &Query, uses: &mut Uses, observer: &mut dyn Observer| {
-        observer.begin("entries", &mut || source.estimate(query));
-        let visit = source.visit(query, &mut |entry| {
-            observer.advance(1);
-            let location = scope.locate(entry.key);
-            if !location.internal {
-                uses.add(&location.resource, entry.stored(), State::Live);
-            }
-            ControlFlow::Continue(())
-        });
-        observer.end();
-        visit
-    };
-    match (read(&query, uses, observer), configs) {
+) -> Result<Reading, SourceError> {
+    let Place { scope, revision, configs } = place;
+    let query = Query { ranges: scope.ranges(&[Selector::All]), revision, ordered: false };
+    let before = uses.plugins.clone();
+    match (everything(source, (scope, &query), history, uses, observer), configs) {
         (Err(e), Some(set)) if e.is_unreadable_to_user() => {
             let resources = set.resources();
             let names: Vec<_> = resources.iter().map(ToString::to_string).collect();
             observer.warning(&format!("only {} could be read: {e}", names.join(", ")));
-            query.ranges = scope.ranges(&resources);
-            uses.plugins.clear();
-            read(&query, uses, observer)
+            uses.plugins = before;
+            let query = Query { ranges: scope.ranges(&resources), ..query };
+            let reading = everything(source, (scope, &query), history, uses, observer)?;
+            Ok(Reading { all: false, ..reading })
         }
         (read, _) => read,
+    }
+}
+
+fn everything(
+    source: &mut dyn Source,
+    (scope, query): (&Scope, &Query),
+    history: bool,
+    uses: &mut Uses,
+    observer: &mut dyn Observer,
+) -> Result<Reading, SourceError> {
+    let mut reading = Reading { all: true, ..Reading::default() };
+    let mut live = Uses { plugins: BTreeMap::new(), known: uses.known.clone() };
+    observer.begin("entries", &mut || source.estimate(query));
+    let visit = source.visit(query, &mut |entry| {
+        observer.advance(1);
+        let location = scope.locate(entry.key);
+        if !location.internal {
+            reading.any = true;
+            live.add(&location.resource, entry.stored(), State::Live);
+        }
+        ControlFlow::Continue(())
+    });
+    observer.end();
+    reading.visit = visit?;
+    if history {
+        let past = Query { revision: Some(reading.visit.revision), ..query.clone() };
+        let mut held = Uses { plugins: BTreeMap::new(), known: uses.known.clone() };
+        observer.begin("revisions", &mut || None);
+        let past = source.history(&past, &mut |record| {
+            observer.advance(1);
+            if let Record::Put(entry) = record
+                && let location = scope.locate(entry.key)
+                && !location.internal
+            {
+                held.add(&location.resource, entry.stored(), State::Superseded);
+            }
+            ControlFlow::Continue(())
+        });
+        observer.end();
+        match past {
+            Ok(past) => {
+                reading.with_history = true;
+                add_new(&mut reading.visit.damage, past.damage);
+                add_new(&mut reading.visit.notes, past.notes);
+                // What is live is held as well.
+                held.forget(&live);
+                uses.join(held);
+            }
+            Err(e) if source.info().kind == SourceKind::Etcd => {
+                observer.note(&format!("superseded revisions were not counted: {e}"));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    uses.join(live);
+    Ok(reading)
+}
+
+fn add_new<T: PartialEq>(all: &mut Vec<T>, more: Vec<T>) {
+    for one in more {
+        if !all.contains(&one) {
+            all.push(one);
+        }
     }
 }
 

@@ -137,7 +137,7 @@ impl Report<'_> {
             return self.table(color, out);
         }
         let outcome = self.outcome;
-        let source = outcome.source.as_ref();
+        let source = outcome.source.as_ref().map(|(info, reading)| (info, &reading.visit));
         let document = Document {
             schema: "atrest.kms-check/v1",
             source: source.map(|(info, visit)| wire::Source::new(info, visit)),
@@ -159,8 +159,8 @@ impl Report<'_> {
     }
 
     fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
-        if let Some((info, visit)) = &self.outcome.source {
-            table::heading(info, visit, Some(&self.config), out)?;
+        if let Some((info, reading)) = &self.outcome.source {
+            table::heading(info, &reading.visit, Some(&self.config), out)?;
             writeln!(out)?;
         }
         let mut rows = Builder::new(

@@ -2,3 +2,5 @@
 
 #[cfg(feature = "live")]
 pub mod check;
+#[cfg(feature = "cli")]
+pub mod needs;
