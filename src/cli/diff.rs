@@ -12,9 +12,10 @@ use crate::entry::EntryRef;
 use crate::jobs::diff::{self as job, Form, Look, Side};
 use crate::jobs::restore::Decoded;
 use crate::objects::Objects;
-use crate::report::{self, Format, table};
+use crate::report::{self, Format};
 use crate::resource::{Location, Selector};
 use crate::restore::{Minor, Options as Rules};
+use crate::scan::Causes;
 
 /// Options of `diff`.
 #[derive(Debug, clap::Args)]
@@ -197,9 +198,10 @@ fn report(
             .hint("atrest scan --all-resources tells what a source holds"));
     }
     ui::print(|out| report::diff::write(outcome, args.write_out, ctx.ui.color, out))?;
-    for (key, why) in &outcome.unknown {
-        let key = table::visible(&String::from_utf8_lossy(key));
-        ctx.ui.warn(&format!("cannot compare {key}: {why}"));
+    let mut causes = Causes::default();
+    outcome.unknown.iter().for_each(|(key, why)| causes.add(key, why));
+    for line in causes.lines("cannot compare") {
+        ctx.ui.warn(&line);
     }
     Ok(if outcome.differs() {
         Exit::Different

@@ -139,9 +139,9 @@ fn tell(ctx: &Ctx, args: &Args, outcome: &Outcome) {
     for line in outcome.causes.lines("cannot export") {
         ctx.ui.warn(&line);
     }
-    if outcome.causes.any(|cause| cause.contains(" reads it (")) {
-        ctx.ui.note(open::TRY_KEYS);
-    }
+    // A cause says in the end how the value is stored.
+    let why = |cause: &str| cause.rsplit_once(" (").map_or(cause.len(), |(why, _)| why.len());
+    open::advise(ctx, |is| outcome.causes.any(|cause| is(&cause[..why(cause)])));
     for (key, found) in &outcome.misplaced {
         let key = table::visible(&String::from_utf8_lossy(key));
         ctx.ui.warn(&format!("misplaced: {key}: {found}"));

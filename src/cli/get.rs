@@ -115,9 +115,7 @@ fn report(
             Err((key, not)) => {
                 let key = table::visible(&String::from_utf8_lossy(&key));
                 ctx.ui.warn(&format!("cannot show {key}: {}", not.words()));
-                if open::is_other_name(&not.reason) {
-                    ctx.ui.note(open::TRY_KEYS);
-                }
+                open::advise(ctx, |is| is(&not.reason));
                 whole = false;
             }
         }

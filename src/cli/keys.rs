@@ -65,6 +65,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         configs: configs.as_ref(),
         judge: judge.as_ref(),
         plugins: &Plugins::new(),
+        transformers: transformers.as_ref(),
         revision: ctx.global.revision,
         unexamined: open::unexamined(ctx, &selection.judged(configured())),
     };
@@ -72,6 +73,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     ending::end(ctx, [&outcome.visit], || {
         nothing::check(ctx, source.as_mut(), &selection, &outcome.sought)?;
         warn_of_plugins(ctx, &outcome);
+        warn_of_missing(ctx, &outcome);
         let report = Report {
             source: &source.info(),
             visit: &outcome.visit,
@@ -84,6 +86,16 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         }
         Ok(Exit::Ok)
     })
+}
+
+fn warn_of_missing(ctx: &Ctx, outcome: &Outcome) {
+    for missing in &outcome.missing {
+        let key = missing.name.provider.with_key(missing.name.key.as_deref());
+        let reads = missing.reads.as_deref().map_or_else(String::new, |words| {
+            format!("; {words}: the API server needs it under the name that is stored")
+        });
+        ctx.ui.warn(&format!("{key} is needed by live entries and in no configuration{reads}"));
+    }
 }
 
 fn warn_of_plugins(ctx: &Ctx, outcome: &Outcome) {

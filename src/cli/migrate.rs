@@ -21,7 +21,7 @@ use crate::migrate::plan::{Plan, Planner, Share, Written};
 use crate::migrate::via_api;
 use crate::report::migrate::{Database, Known, Report};
 use crate::report::{Format, table};
-use crate::scan::GroupKey;
+use crate::scan::{Causes, GroupKey};
 use crate::source::live::{Kv, Live};
 use crate::source::{EtcdError, Source as _, SourceError, SourceInfo, Visit, Wish};
 use crate::transform::Transformers;
@@ -128,8 +128,6 @@ fn rate(text: &str) -> Result<f64, String> {
     n.ok_or_else(|| format!("`{text}` is not a number of entries in a second"))
 }
 
-/// How many failed entries are named on stderr; the JSON form names all.
-const NAMED: usize = 20;
 /// Passes over the resources: entries that others write meanwhile with an old configuration come
 /// up in the next one.
 const PASSES: usize = 3;
@@ -223,13 +221,11 @@ pub struct Performed {
 
 /// What went wrong, on stderr, and the exit code.
 pub fn conclude(ctx: &Ctx, applied: bool, outcome: &Outcome, remaining: u64) -> Exit {
-    for f in outcome.failed.iter().take(NAMED) {
-        let key = String::from_utf8_lossy(&f.key);
-        ctx.ui.warn(&format!("failed: {}: {}", table::visible(&key), f.reason));
-    }
-    if outcome.failed.len() > NAMED {
-        let more = table::count((outcome.failed.len() - NAMED) as u64);
-        ctx.ui.warn(&format!("and {more} more that failed; -w json names them all"));
+    let mut causes = Causes::default();
+    outcome.failed.iter().for_each(|f| causes.add(&f.key, &f.reason));
+    for line in causes.lines("failed:") {
+        let all = if line.contains(" more") { "; -w json names them all" } else { "" };
+        ctx.ui.warn(&format!("{line}{all}"));
     }
     match &outcome.stop {
         Some(Stop::Interrupted) => {

@@ -9,6 +9,7 @@ use super::{Ctx, credentials, remote};
 use crate::config::ConfigSet;
 use crate::jobs::residue::Opened;
 use crate::kms::{Instead, Plugins, Program, Unwrap};
+use crate::report::table;
 pub use crate::resource::Selection;
 use crate::resource::{DEFAULT_PREFIX, NamedKey, Scope, Selector};
 use crate::source::data_dir::DataDir;
@@ -129,6 +130,31 @@ pub fn kms(ctx: &Ctx) -> Arc<dyn Unwrap> {
         Arc::new(programs.fold(Instead::of(plugins), Instead::program))
     };
     Arc::clone(ctx.kms.get_or_init(make))
+}
+
+/// What can be done about values that are not read: `any` says whether one of the reasons is such
+/// a one.
+pub fn advise(ctx: &Ctx, any: impl Fn(&dyn Fn(&str) -> bool) -> bool) {
+    if any(&is_other_name) {
+        ctx.ui.note(TRY_KEYS);
+    }
+    if let Some(namespace) = proxied(ctx)
+        && any(&|reason| reason.contains("written under another etcd key"))
+    {
+        ctx.ui.note(&format!(
+            "if an etcd proxy put {namespace} before the keys, the API server saw, and authenticated, others: --proxy-namespace {namespace} in place of --prefix says so"
+        ));
+    }
+}
+
+/// What a proxy may have put before the keys: of a prefix that ends with one of the API servers'
+/// usual ones, the rest.
+fn proxied(ctx: &Ctx) -> Option<String> {
+    let prefix = ctx.global.prefix.as_deref().filter(|_| ctx.global.proxy_namespace.is_none())?;
+    let scope = Scope::new(prefix);
+    let usual = ["/registry/", "/kubernetes.io/"];
+    let namespace = usual.iter().find_map(|usual| scope.base().strip_suffix(usual))?;
+    (!namespace.is_empty()).then(|| table::visible(namespace))
 }
 
 /// The transformers of the configurations, with their KMS plugins.

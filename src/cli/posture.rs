@@ -10,8 +10,8 @@ use super::observer::Told;
 use super::{Ctx, ending, open, ui};
 use crate::jobs::posture::{self as job, Options, Outcome};
 use crate::posture::FINDINGS;
+use crate::report::Format;
 use crate::report::posture::Report;
-use crate::report::{Format, table};
 use crate::resource::Selector;
 use crate::source::SourceInfo;
 
@@ -83,13 +83,11 @@ fn report(ctx: &Ctx, args: &Args, info: &SourceInfo, outcome: &Outcome) -> Resul
         return Err(Failure::new("there is nothing of a cluster in the source")
             .hint("atrest scan --all-resources shows what it holds"));
     }
-    let named = outcome.unread.iter().filter(|(key, _)| !key.is_empty());
-    for (key, why) in named.clone().take(NAMED) {
-        ctx.ui.warn(&format!("unreadable: {}: {why}", table::visible(key)));
+    for line in outcome.causes.lines("unreadable:") {
+        ctx.ui.warn(&line);
     }
-    if outcome.unread.len() > NAMED {
-        let more = table::entries((outcome.unread.len() - NAMED) as u64);
-        ctx.ui.warn(&format!("{more} more cannot be read; what they would have said is unknown"));
+    if !outcome.unread.is_empty() {
+        ctx.ui.warn("what unreadable entries would have said is unknown");
     }
     let report = Report { source: info, outcome, list: args.list };
     ui::print(|out| {
@@ -102,6 +100,3 @@ fn report(ctx: &Ctx, args: &Args, info: &SourceInfo, outcome: &Outcome) -> Resul
     }
     Ok(if outcome.unread.is_empty() { Exit::Ok } else { Exit::Partial })
 }
-
-/// Unreadable entries that are named.
-const NAMED: usize = 10;

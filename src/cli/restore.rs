@@ -14,6 +14,7 @@ use crate::report::restore::{Report, explain};
 use crate::report::{Format, table};
 use crate::resource::{Location, Selector};
 use crate::restore::{Minor, Options as Rules, Reason, apply_script};
+use crate::scan::Causes;
 use crate::source::Source;
 use crate::storage;
 
@@ -178,8 +179,10 @@ pub fn export(ctx: &Ctx, args: &Exporting<'_>, dir: &Path) -> Result<Exit, Failu
     let steps = outcome.steps();
     tree.write_script("apply.sh", apply_script(&steps, choices.target()).as_bytes())
         .and_then(|_| tree.sync())?;
-    for (name, why) in &outcome.unreadable {
-        ctx.ui.warn(&format!("cannot export {}: {why}", named(name)));
+    let mut causes = Causes::default();
+    outcome.unreadable.iter().for_each(|(name, why)| causes.add(named(name).as_bytes(), why));
+    for line in causes.lines("cannot export") {
+        ctx.ui.warn(&line);
     }
     tell(ctx, choices, &outcome);
     if args.explain {

@@ -10,6 +10,7 @@ use crate::config::ConfigSet;
 use crate::jobs::rewrite as job;
 use crate::migrate::rewrite::Counts;
 use crate::report::{Format, table};
+use crate::scan::Causes;
 use crate::source::snapshot::SnapshotOptions;
 
 /// Options of `rewrite`.
@@ -58,9 +59,6 @@ impl Args {
         Shared::of(&[&self.source, &self.prefix, &self.reading, &self.output])
     }
 }
-
-/// How many unreadable values are named.
-const NAMED: usize = 20;
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
@@ -126,14 +124,13 @@ fn one_config(ctx: &Ctx, path: &Path) -> Result<ConfigSet, Failure> {
 }
 
 fn report_unreadable(ctx: &Ctx, counts: &Counts) {
-    for (key, revision, reason) in counts.unreadable.iter().take(NAMED) {
-        ctx.ui.warn(&format!(
-            "cannot read {} at revision {revision}: {reason}",
-            table::visible(&String::from_utf8_lossy(key))
-        ));
+    let mut causes = Causes::default();
+    for (key, revision, reason) in &counts.unreadable {
+        let value = [key, format!(" at revision {revision}").as_bytes()].concat();
+        causes.add(&value, reason);
     }
-    if counts.unreadable.len() > NAMED {
-        ctx.ui.warn(&format!("and {} more", counts.unreadable.len() - NAMED));
+    for line in causes.lines("cannot read") {
+        ctx.ui.warn(&line);
     }
 }
 

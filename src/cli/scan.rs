@@ -245,10 +245,11 @@ fn tell_causes(ctx: &Ctx, args: &Args, outcome: &Outcome) {
         }
     };
     tell("unreadable:", &outcome.unreadable);
-    if outcome.unreadable.any(open::is_other_name) {
-        ctx.ui.note(open::TRY_KEYS);
-    }
+    open::advise(ctx, |is| outcome.unreadable.any(is));
     tell("current or stale, unknown:", &outcome.unknown);
+    for line in outcome.no_objects.lines("no object:") {
+        ctx.ui.warn(&format!("{line}; the prefix says no more, --verify does"));
+    }
     for f in &outcome.misplaced {
         let key = table::visible(&String::from_utf8_lossy(&f.key));
         if let Some(misplaced) = &f.judged.misplaced {

@@ -32,7 +32,8 @@ impl KeyName {
     }
 
     /// As a configuration knows it: without the plugin's own key.
-    fn configured(&self) -> Self {
+    #[must_use]
+    pub fn configured(&self) -> Self {
         Self { kms_key_id: None, ..self.clone() }
     }
 }

@@ -227,7 +227,8 @@ impl Reading<'_> {
         } else {
             let now = self.objects.read(entry, location);
             if let Err(not) = &now {
-                self.unread += 1;
+                // What is no object is told by itself: no key helps.
+                self.unread += u64::from(!not.no_object);
                 self.not_shown(entry, &mut finding, not);
             }
             let now = now.ok().and_then(|shown| Contents::of(&shown.json, self.reveal));

@@ -1,7 +1,7 @@
 //! What each key is needed for, by everything that is stored, and whether it may leave the
 //! configuration.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
 use super::Observer;
@@ -13,6 +13,7 @@ use crate::kms::Unwrap;
 use crate::resource::{Selection, Selector, Sought};
 use crate::scan::Judge;
 use crate::source::{Damage, Query, Record, Source, SourceError, SourceKind, Visit};
+use crate::transform::{ReadError, Transformers};
 
 /// What to count.
 pub struct Options<'o> {
@@ -26,6 +27,8 @@ pub struct Options<'o> {
     pub judge: &'o dyn Judge,
     /// Says which key ID a KMS v2 provider writes with.
     pub plugins: &'o dyn Unwrap,
+    /// The configured secrets, to find the one whose name alone is wrong.
+    pub transformers: Option<&'o Transformers>,
     /// As of this revision; `None` is the newest.
     pub revision: Option<i64>,
     /// What the verdict is about and lies in another source.
@@ -40,8 +43,18 @@ pub struct Outcome {
     pub keys: Vec<KeyRow>,
     /// What the KMS plugins that write said of the key that they write with.
     pub plugins: PluginKeys,
+    /// Keys that live entries need and no configuration has, by provider, version and name.
+    pub missing: Vec<Missing>,
     /// What was seen of what must be there.
     pub sought: Sought,
+}
+
+/// A key that is needed and not configured.
+pub struct Missing {
+    /// The key, without a plugin's own.
+    pub name: KeyName,
+    /// Which configured secret reads what it encrypted, in words, if one does.
+    pub reads: Option<String>,
 }
 
 impl Outcome {
@@ -74,6 +87,7 @@ pub fn run(
         served: HashMap::new(),
         sought: options.sought.clone(),
         uses: KeyUses::default(),
+        samples: BTreeMap::new(),
     };
     let (mut all_read, mut served_read) = (true, true);
     let (mut visit, with_history) = match count.everything(source, &everything, observer) {
@@ -106,9 +120,30 @@ pub fn run(
     // What the configuration does not serve is nobody's to read by it; without one, anything may
     // need a key.
     let complete = visit.damage.is_empty() && served_read && (all_read || configs.is_some());
-    let keys = count.uses.rows(configs, &plugins, with_history, complete);
-    Ok(Outcome { visit, keys, plugins, sought: count.sought })
+    let mut keys = count.uses.rows(configs, &plugins, with_history, complete);
+    let missing = count.missing(&keys);
+    for row in &mut keys {
+        keep_what_reads(row, &missing);
+    }
+    Ok(Outcome { visit, keys, plugins, missing, sought: count.sought })
 }
+
+/// A secret that reads what another name encrypted is not to go, whatever its own name says.
+fn keep_what_reads(row: &mut KeyRow, missing: &[Missing]) {
+    let Some(name) = row.name.key.as_deref().map(|key| format!("`{key}`")) else { return };
+    let reads = |m: &&Missing| m.reads.as_ref().is_some_and(|words| words.contains(&name));
+    if row.safe_to_remove
+        && row.configured == Some(true)
+        && let Some(other) = missing.iter().find(reads)
+    {
+        row.safe_to_remove = false;
+        let of = other.name.key.as_deref().unwrap_or_default();
+        row.reason = format!("its secret reads the entries of `{of}`, which is not configured");
+    }
+}
+
+/// One live entry: resource, key and value.
+type Sample = (String, Vec<u8>, Vec<u8>);
 
 struct Count<'o> {
     options: &'o Options<'o>,
@@ -116,6 +151,8 @@ struct Count<'o> {
     served: HashMap<String, bool>,
     sought: Sought,
     uses: KeyUses,
+    /// The first entry of each key, where there are secrets to try on it.
+    samples: BTreeMap<KeyName, Sample>,
 }
 
 impl Count<'_> {
@@ -127,6 +164,7 @@ impl Count<'_> {
         observer: &mut dyn Observer,
     ) -> Result<(Visit, bool), SourceError> {
         self.uses = KeyUses::default();
+        self.samples.clear();
         observer.begin("entries", &mut || source.estimate(query));
         let mut visit = source.visit(query, &mut |entry| {
             observer.advance(1);
@@ -167,8 +205,35 @@ impl Count<'_> {
             self.sought.saw(&location);
         }
         if let Some((name, asked_for)) = self.needed(entry) {
+            if self.options.transformers.is_some()
+                && name.key.is_some()
+                && !self.samples.contains_key(&name)
+            {
+                let location = self.options.selection.scope.locate(entry.key);
+                let (key, value) = (entry.key.to_vec(), entry.stored().to_vec());
+                self.samples.insert(name.clone(), (location.resource.into_owned(), key, value));
+            }
             self.uses.live(name, asked_for);
         }
+    }
+
+    /// Which of the keys are needed and not configured, and what reads their values all the same.
+    fn missing(&self, keys: &[KeyRow]) -> Vec<Missing> {
+        let Some(transformers) = self.options.transformers else { return Vec::new() };
+        let mut all: Vec<Missing> = Vec::new();
+        for row in keys.iter().filter(|row| row.configured == Some(false)) {
+            let name = row.name.configured();
+            let Some((resource, key, value)) = self.samples.get(&row.name) else { continue };
+            if all.iter().any(|missing| missing.name == name) {
+                continue;
+            }
+            let reads = match transformers.for_resource(resource).read(key, value) {
+                Err(ReadError::OtherName { words, .. }) => Some(words),
+                _ => None,
+            };
+            all.push(Missing { name, reads });
+        }
+        all
     }
 
     /// The key that an entry needs, and whether the entry was asked for.

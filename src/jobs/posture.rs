@@ -8,6 +8,7 @@ use super::Observer;
 use crate::objects::Objects;
 use crate::posture::{Posture, Stored};
 use crate::resource::Scope;
+use crate::scan::Causes;
 use crate::source::{KeyRange, Query, Source, SourceError, Visit};
 use crate::storage;
 
@@ -33,6 +34,8 @@ pub struct Outcome {
     pub entries: u64,
     /// Entries that could not be read: key and reason. What they would have said is unknown.
     pub unread: Vec<(String, String)>,
+    /// All of them by what is wrong with them.
+    pub causes: Causes,
 }
 
 /// Entries that cannot be read and are named one by one.
@@ -91,6 +94,7 @@ pub fn run(
         Query { ranges: options.ranges.clone(), revision: options.revision, ordered: false };
     let mut posture = Posture::new(options.now);
     let (mut entries, mut unread) = (0u64, Vec::new());
+    let mut causes = Causes::default();
     observer.begin("entries", &mut || source.estimate(&query));
     let visit = source.visit(&query, &mut |entry| {
         observer.advance(1);
@@ -111,9 +115,13 @@ pub fn run(
                 storage::wipe(&mut object.json);
             }
             Err(why) if unread.len() < NAMED => {
+                causes.add(entry.key, &why);
                 unread.push((String::from_utf8_lossy(entry.key).into_owned(), why));
             }
-            Err(_) => unread.push((String::new(), String::new())),
+            Err(why) => {
+                causes.add(entry.key, &why);
+                unread.push((String::new(), String::new()));
+            }
         }
         ControlFlow::Continue(())
     })?;
@@ -128,5 +136,5 @@ pub fn run(
             .note("some entries cannot be read, so it is unknown which SealedSecrets no key opens");
     }
     posture.conclude();
-    Ok(Outcome { posture, visit, entries, unread })
+    Ok(Outcome { posture, visit, entries, unread, causes })
 }

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::Observer;
 use crate::entry::{Entry, EntryRef};
+use crate::envelope::Provider;
 use crate::resource::{Location, Selection, Sought};
 use crate::scan::place::look;
 use crate::scan::{Causes, Counts, Finding, Judge, Judged, Reads, Status, judge_with};
@@ -41,6 +42,8 @@ pub struct Outcome {
     pub unreadable: Causes,
     /// Those whose status could not be decided, by cause.
     pub unknown: Causes,
+    /// Entries that are judged by their prefix alone, as stored unencrypted, and begin as no object.
+    pub no_objects: Causes,
     /// Misplaced entries, the first few by key.
     pub misplaced: Vec<Finding>,
     /// Which key read how many entries, where they were decrypted.
@@ -49,6 +52,8 @@ pub struct Outcome {
     pub sought: Sought,
 }
 
+/// What is said of [`Outcome::no_objects`].
+const BEGINS_AS_NOTHING: &str = "stored unencrypted, but it begins as no object of the API server";
 /// How many misplaced entries are kept where not all entries are.
 const NAMED: usize = 20;
 /// Entries waiting to be decrypted by several threads.
@@ -77,12 +82,23 @@ pub fn run(
     if let Some(transformers) = options.transformers {
         folder.look(source, visit.revision, transformers)?;
     }
-    let Folder { counts, entries, unreadable, unknown, misplaced, mut sought, .. } = folder;
+    let Folder { counts, entries, unreadable, unknown, no_objects, misplaced, mut sought, .. } =
+        folder;
     if options.selection.namespaces.is_empty() {
         counts.groups().iter().for_each(|(group, _)| sought.saw_resource(&group.resource));
     }
     let reads = judge.reads();
-    Ok(Outcome { visit, counts, entries, unreadable, unknown, misplaced, reads, sought })
+    Ok(Outcome {
+        visit,
+        counts,
+        entries,
+        unreadable,
+        unknown,
+        no_objects,
+        misplaced,
+        reads,
+        sought,
+    })
 }
 
 struct Folder<'a> {
@@ -97,7 +113,15 @@ struct Folder<'a> {
     before: Option<(Vec<u8>, String)>,
     unreadable: Causes,
     unknown: Causes,
+    no_objects: Causes,
     misplaced: Vec<Finding>,
+}
+
+/// Whether a value that was judged by its prefix begins as none that the API server stores.
+fn is_doubtful(judged: &Judged<'_>, value: &[u8]) -> bool {
+    judged.provider == Provider::Identity
+        && judged.status != Some(Status::Unreadable)
+        && !storage::begins_as_object(value)
 }
 
 impl<'a> Folder<'a> {
@@ -112,6 +136,7 @@ impl<'a> Folder<'a> {
             before: None,
             unreadable: Causes::default(),
             unknown: Causes::default(),
+            no_objects: Causes::default(),
             misplaced: Vec::new(),
         }
     }
@@ -166,6 +191,7 @@ impl<'a> Folder<'a> {
         }
         let judged = self.judge.judge(resource, entry.key, entry.stored());
         let plain = matches!(judged.status, None | Some(Status::Current | Status::Stale));
+        let plain = plain && !is_doubtful(&judged, entry.stored());
         plain.then(|| self.counts.group(resource, &judged))
     }
 
@@ -224,6 +250,9 @@ impl<'a> Folder<'a> {
         self.counts.add(&location.resource, &judged, entry.stored().len() as u64);
         if !self.selection.namespaces.is_empty() {
             self.sought.saw(location);
+        }
+        if is_doubtful(&judged, entry.stored()) {
+            self.no_objects.add(entry.key, BEGINS_AS_NOTHING);
         }
         let causes = match judged.status {
             Some(Status::Unreadable) => Some(&mut self.unreadable),

@@ -22,7 +22,7 @@ pub mod shape;
 pub mod yaml;
 
 pub use encode::{EncodeError, encode};
-pub use object::{NoObject, TypeMeta, is_object, type_meta};
+pub use object::{NoObject, TypeMeta, begins_as_object, is_object, type_meta};
 pub use redact::{redact, wipe};
 
 use serde_json::Value;

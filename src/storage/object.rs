@@ -88,6 +88,19 @@ pub fn type_meta(bytes: &[u8]) -> Result<TypeMeta<'_>, NoObject> {
     Ok(meta)
 }
 
+/// Whether bytes begin as one of the encodings, judged without reading them: what begins so may be
+/// no object all the same. YAML is taken to begin with text that has a colon.
+#[must_use]
+pub fn begins_as_object(bytes: &[u8]) -> bool {
+    /// A line of YAML that names a field is short.
+    const LOOKED_AT: usize = 256;
+    recognise(bytes).is_some() || {
+        let head = &bytes[..bytes.len().min(LOOKED_AT)];
+        head.contains(&b':')
+            && !head.iter().any(|b| b.is_ascii_control() && !b.is_ascii_whitespace())
+    }
+}
+
 /// Whether bytes are an object that the API server can take up; see [`type_meta`].
 #[must_use]
 pub fn is_object(bytes: &[u8]) -> bool {

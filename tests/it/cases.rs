@@ -235,3 +235,84 @@ fn what_is_said_of_a_proxy_s_double_slash_helps() {
     assert_eq!(options, "--proxy-namespace /tenant-a/");
     assert!(scan(options).ok().text().contains("1 entry"));
 }
+
+/// The right secret under another name: `keys` says which key is needed, and which secret it is.
+#[test]
+fn a_key_that_is_needed_under_another_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (right, wrong) = (aescbc(&[("key2", 1)]), aescbc(&[("key1", 1)]));
+    let stored_with = config(&dir.path().join("stored.yaml"), &right);
+    let name = key_of("a");
+    let file = Crafted::new().put(name.clone(), stored(&stored_with, &name, "a")).file();
+    let keys = |providers: &str| {
+        let config = config(&dir.path().join("config.yaml"), providers);
+        let run = bin().words("keys -w json --encryption-config").arg(config);
+        run.arg("--snapshot").arg(file.path()).run().ok()
+    };
+    let done = keys(&wrong);
+    let key = row(&done.json()["keys"], "key", "key2").clone();
+    assert_eq!((&key["configured"], &key["entries"]), (&false.into(), &1.into()));
+    done.says("warning: aescbc key `key2` is needed by live entries and in no configuration")
+        .says("the secret of `key1` reads it");
+    let other = keys(&aescbc(&[("key1", 3)]));
+    assert!(!other.stderr.contains("reads it"), "{other}");
+    other.says("`key2` is needed by live entries and in no configuration");
+    assert!(!keys(&right).stderr.contains("is needed"));
+    // Nothing is stored under its name, and yet it is the one that must not go.
+    let behind = keys(&aescbc(&[("new", 3), ("key1", 1)])).json();
+    let key = row(&behind["keys"], "key", "key1");
+    assert_eq!(key["safe_to_remove"], false, "{key}");
+    assert!(key["reason"].as_str().unwrap().contains("`key2`"), "{key}");
+}
+
+/// Behind a proxy the API server authenticated other keys than etcd holds: the note names the
+/// option that says so, and with it the value is read.
+#[test]
+fn what_is_said_of_keys_behind_a_proxy_helps() {
+    let dir = tempfile::tempdir().unwrap();
+    let gcm =
+        "  - aesgcm: {keys: [{name: a, secret: AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=}]}\n";
+    let config = config(&dir.path().join("enc.yaml"), gcm);
+    let value = stored(&config, &key_of("a"), "a");
+    let file = Crafted::new().put(format!("/tenant-a{}", key_of("a")), value).file();
+    for command in ["scan --verify", "get secrets/default/a", "export"] {
+        let run = |more: &str| {
+            let run = bin().words(command).words(more).arg("--encryption-config").arg(&config);
+            run.arg("--snapshot").arg(file.path()).run()
+        };
+        let done = run("--prefix /tenant-a/registry").code(4);
+        let note = done.stderr.lines().find(|l| l.starts_with("note: if an etcd proxy put"));
+        let note = note.unwrap_or_else(|| panic!("no note: {done}"));
+        let option = note.split("others: ").nth(1).unwrap().split(" in place").next().unwrap();
+        assert_eq!(option, "--proxy-namespace /tenant-a");
+        run(option).ok();
+    }
+}
+
+/// A value without a prefix that is no object: judged by its prefix it counts as plaintext, which
+/// is said to be doubtful; what decrypts says what it is.
+#[test]
+fn plaintext_that_begins_as_no_object() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&dir.path().join("enc.yaml"), &aescbc(&[("key1", 1)]));
+    let garbage: Vec<u8> = (0..160u8).map(|i| i.wrapping_mul(197).wrapping_add(131)).collect();
+    let file = Crafted::new()
+        .put(key_of("db"), garbage)
+        .put(key_of("empty"), "")
+        .put(key_of("good"), stored(&config, &key_of("good"), "good"))
+        .file();
+    let scan = |more: &str| {
+        bin().words("scan -w json").words(more).arg("--snapshot").arg(file.path()).run()
+    };
+    let with = format!("--encryption-config {}", config.display());
+    for words in ["", &with, &format!("--list {with}")] {
+        let done = scan(words).ok();
+        assert_eq!(done.json()["totals"]["plaintext"], 2);
+        done.says("no object: 2 entries: stored unencrypted, but it begins as no object")
+            .says(&key_of("db"))
+            .says("--verify");
+    }
+    let done = scan(&format!("--verify {with}")).code(4);
+    assert_eq!(done.json()["totals"]["unreadable"], 2);
+    assert!(!done.stderr.contains("no object: 2"), "{done}");
+}

@@ -89,3 +89,32 @@ fn from_a_live_etcd() {
     assert!(items[0] == truth("p0-plaintext", "Secret", "login1"));
     assert!(items[1] == truth("p0-plaintext", "ConfigMap", "cm-1"));
 }
+
+/// A resource or a namespace in place of an object is called what it is, and what to do helps.
+#[test]
+fn a_key_that_names_a_level() {
+    let db = corpus::db("p0-plaintext");
+    let get = |key: &str| bin().args(["get", key, "--snapshot"]).arg(&db).run();
+    for key in [
+        "/registry/secrets/default",
+        "/registry/secrets/default/",
+        "/registry/secrets",
+        "secrets/default",
+        "secrets",
+        "secrets/",
+        "/registry",
+    ] {
+        let done = get(key).fails_with_hint(1).says("is no entry, but a level with entries below");
+        assert!(!done.stderr.contains("nearest"), "{done}");
+        let hint = done.stderr.lines().find_map(|l| l.strip_prefix("hint: ")).unwrap();
+        let named = hint.strip_prefix("name one of them, such as ").unwrap().split(';').next();
+        get(named.unwrap()).ok();
+        let scan = hint.split("`atrest ").nth(1).unwrap().split('`').next().unwrap();
+        bin().words(scan).arg("--snapshot").arg(&db).run().ok();
+        let options = scan.strip_prefix("scan --list").unwrap();
+        let export = bin().words("export -w json").words(options).arg("--snapshot").arg(&db).run();
+        assert!(!export.ok().json()["items"].as_array().unwrap().is_empty());
+    }
+    let gone = get("/registry/secrets/default/nosuch").fails_with_hint(1);
+    assert!(!gone.stderr.contains("level"), "{gone}");
+}

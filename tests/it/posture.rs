@@ -334,3 +334,33 @@ fn what_cannot_be_read_is_unknown_not_well() {
     Crafted::new().put("/registry/x", "y").write(&path);
     posture(&path, "").fails_with_hint(1);
 }
+
+/// A socket that is away is one line with a count and the first names, whatever the command.
+#[test]
+fn a_plugin_that_is_away_is_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = dir.path().join("config.yaml");
+    let text = std::fs::read_to_string(corpus::config("p5-kmsv2")).unwrap();
+    std::fs::write(&kept, text.replace("/run/kms/", &format!("{}/", dir.path().display())))
+        .unwrap();
+    let (now, before) = (corpus::db("p5-kmsv2"), corpus::db("p4-kmsv1"));
+    let places = [&before, &now].map(|db| format!("snapshot:{}", db.display()));
+    let out = dir.path().join("out");
+    for words in [
+        "scan --verify".to_owned(),
+        "posture".to_owned(),
+        format!("export --out {}", out.display()),
+        format!("export --restore --out {}", dir.path().join("restored").display()),
+        format!("diff {} {}", places[0], places[1]),
+    ] {
+        let run = bin().words(&words).arg("--encryption-config").arg(&kept);
+        let run = if words.starts_with("diff") { run } else { run.arg("--snapshot").arg(&now) };
+        let done = run.run();
+        let about = |l: &&str| l.starts_with("warning: ") && l.contains(".sock");
+        let lines: Vec<_> = done.stderr.lines().filter(about).collect();
+        assert!(!lines.is_empty() && lines.len() <= 3, "{words}: {done}");
+        // One of them is another in the two snapshots.
+        let several = lines.iter().any(|l| l.contains(" entries: "));
+        assert!(several || words.starts_with("diff"), "{words}: {done}");
+    }
+}

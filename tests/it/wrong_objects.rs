@@ -179,6 +179,72 @@ fn a_value_that_was_encrypted_anew_for_another_key_is_misplaced() {
     assert_eq!(entry(entries, to)["misplaced"]["at"], from);
 }
 
+/// Of real clusters: one Secret's value over another's key is either found to be misplaced or,
+/// where the provider authenticates the key, not readable, for every provider and never well.
+#[test]
+fn a_value_of_the_corpus_over_another_key_is_never_well() {
+    for (phase, provider, version, authenticated) in [
+        ("p0-plaintext", "identity", None, false),
+        ("p1-secretbox", "secretbox", Some("v1"), false),
+        ("p2-aescbc", "aescbc", Some("v1"), false),
+        ("p3-aesgcm", "aesgcm", Some("v1"), true),
+        ("p4-kmsv1", "kms", Some("v1"), true),
+        ("p5-kmsv2", "kms", Some("v2"), true),
+    ] {
+        let (_, config, key_id) = PHASES.into_iter().find(|p| p.0 == phase).unwrap();
+        let plugs = Plugs::start(key_id);
+        let config = plugs.config(config);
+        let run = |words: &str, file: &Path| {
+            let run = bin().words(words).arg("--encryption-config").arg(&config);
+            run.arg("--snapshot").arg(file).run()
+        };
+        let listed = run("scan --list -w json", &corpus::db(phase)).json();
+        let of_provider = |e: &&Value| {
+            e["provider"] == provider && e["version"] == json!(version) && e["namespace"] != ""
+        };
+        let entries = listed["entries"].as_array().unwrap();
+        let keys: Vec<&str> =
+            entries.iter().filter(of_provider).map(|e| e["key"].as_str().unwrap()).collect();
+        let from = *keys.iter().find(|k| k.ends_with("/login2")).unwrap_or(&keys[0]);
+        let over = *keys.iter().find(|k| **k != from).unwrap_or(&"/registry/secrets/a/sb-1");
+        let value = value_at(&corpus::db(phase), from);
+        let file = Crafted::new().put(from, value.clone()).put(over, value).file();
+
+        let done = run("scan --verify --list -w json", file.path()).code(4);
+        let report = done.json();
+        let count = |word: &str| report["totals"][word].as_u64().unwrap();
+        let found = (count("misplaced"), count("unreadable"));
+        assert_eq!(found, if authenticated { (0, 1) } else { (1, 0) }, "{phase}: {done}");
+        let word = if authenticated { "unreadable" } else { "misplaced" };
+        run(&format!("scan --verify --fail-on {word}"), file.path()).code(3);
+        let entries = report["entries"].as_array().unwrap();
+        let origin = entry(entries, from);
+        assert!(origin["misplaced"].is_null(), "{phase}: the origin is well");
+        assert_ne!(origin["status"], "unreadable", "{phase}: the origin is well");
+        let get = run(&format!("get {over}"), file.path());
+        assert_eq!(get.code, Some(if authenticated { 4 } else { 0 }), "{phase}: {get}");
+        assert!(get.stderr.contains("warning: "), "{phase}: {get}");
+        let export = run("export -w json", file.path()).code(4).json();
+        assert_eq!(export["items"].as_array().map_or(1, Vec::len), 1, "{phase}: it was exported");
+    }
+}
+
+/// The stored bytes at a key.
+fn value_at(file: &Path, key: &str) -> Vec<u8> {
+    use atrest::source::{KeyRange, Query, Source as _, snapshot};
+    let mut value = Vec::new();
+    let ranges = vec![KeyRange::single(key.as_bytes())];
+    let query = Query { ranges, revision: None, ordered: false };
+    let options = snapshot::SnapshotOptions::default();
+    let mut source = snapshot::Snapshot::open(file, &options).unwrap();
+    let visit = source.visit(&query, &mut |e| {
+        value = e.stored().to_vec();
+        std::ops::ControlFlow::Continue(())
+    });
+    visit.unwrap();
+    value
+}
+
 #[test]
 fn a_value_that_is_no_object_is_named_everywhere_and_never_counted_as_good() {
     let whole = object("Secret", "a", "b", "u");

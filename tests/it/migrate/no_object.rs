@@ -63,6 +63,44 @@ fn they_are_named_and_left_and_the_rest_is_done() {
     }
 }
 
+/// One among many: the size at which chunks, threads and passes all have their part.
+#[test]
+fn one_of_two_thousand_stops_nothing() {
+    let plugs = Plugs::start("kek-2026-02");
+    let dir = tempfile::tempdir().unwrap();
+    let bad = "/registry/secrets/a/s1000";
+    for (i, (provider, text)) in providers(&plugs).into_iter().enumerate() {
+        let etcd = Etcd::plain(Version::V35);
+        let object = |i: usize| {
+            let (key, name) = (format!("/registry/secrets/a/s{i:04}"), format!("s{i:04}"));
+            let metadata = serde_json::json!({"name": name, "namespace": "a"});
+            let object = serde_json::json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"k": "dg=="},
+            });
+            (key, object.to_string())
+        };
+        etcd.put_many((0..2000).map(object));
+        let whole = stored("s1000");
+        let value = if i % 2 == 0 { &b""[..] } else { &whole[..whole.len() - 20] };
+        etcd.put(bad, value);
+        let file = config(dir.path(), provider, &format!("{text}\n  - identity: {{}}"));
+        for written in [1999, 0] {
+            let done = migrate(&etcd, &[&file], "--apply --no-backup -w json").run().code(4);
+            let report = done.json();
+            let numbers = ["written", "verified", "remaining"].map(|n| number(&report, n));
+            assert_eq!(numbers, [written, written, 1], "{provider}: {done}");
+            let failed = report["failed"].as_array().unwrap();
+            assert_eq!((failed.len(), &failed[0]["key"]), (1, &bad.into()), "{provider}");
+            assert!(done.stderr.contains(bad), "{done}");
+        }
+        let after = state(&etcd);
+        assert!(after[bad].value == value, "{provider}: it was touched");
+        let rest = after.iter().filter(|(key, _)| *key != bad);
+        assert!(rest.clone().count() == 1999, "{provider}");
+        assert!(rest.clone().all(|(_, row)| row.value.starts_with(b"k8s:enc:")), "{provider}");
+    }
+}
+
 /// Without encryption nothing is to be rewritten, and what is no object is told all the same.
 #[test]
 fn they_are_told_where_nothing_is_encrypted() {
