@@ -160,6 +160,7 @@ impl From<io::Error> for Failed {
 /// A member that was put down.
 struct Found {
     /// Its name in an archive; empty outside of any.
+    #[cfg_attr(not(feature = "kine"), allow(dead_code))]
     name: Vec<u8>,
     file: File,
 }
