@@ -25,7 +25,6 @@ TESTS = re.compile(r"^#\[cfg\(test\)\]\nmod \w+ \{", re.M)
 ARGUMENT = re.compile(r"#\[arg\((?P<how>[^\]]*\blong\b[^\]]*(?:\[[^\]]*\][^\]]*)*)\)\]\s*(?:pub )?(?P<field>\w+):", re.S)
 # Functions that were longer when the rule came, and may only become shorter.
 LONG = {
-    "src/cli/migrate.rs run": 84,
     "src/cli/migrate/servers.rs loaded": 72,
 }
 # The options that may still be named.

@@ -10,6 +10,8 @@ use crate::config::ConfigSet;
 use crate::jobs::backups::{self as job, Kind, Options};
 use crate::report::Format;
 use crate::report::backups::Report;
+use crate::resource::Selection;
+use crate::transform::Transformers;
 
 /// Options of `backups`.
 #[derive(Debug, clap::Args)]
@@ -43,11 +45,8 @@ impl Args {
 }
 
 /// What is here, and what is elsewhere.
-///
-/// # Errors
-/// When an address is none, or cannot be reached from here.
 #[cfg(feature = "remote")]
-pub fn places(
+fn places(
     locations: &[PathBuf],
 ) -> Result<(Vec<PathBuf>, Option<(crate::remote::Remote, Vec<crate::remote::Address>)>), Failure> {
     let (mut here, mut there) = (Vec::new(), Vec::new());
@@ -62,11 +61,8 @@ pub fn places(
 }
 
 /// As with the feature: addresses are known, and refused.
-///
-/// # Errors
-/// When there is one.
 #[cfg(not(feature = "remote"))]
-pub fn places(locations: &[PathBuf]) -> Result<(Vec<PathBuf>, ()), Failure> {
+fn places(locations: &[PathBuf]) -> Result<(Vec<PathBuf>, ()), Failure> {
     if let Some(remote) = locations.iter().find(|l| l.to_string_lossy().contains("://")) {
         return Err(Failure::usage(format!("{} is not a directory", remote.display()))
             .hint("this build reads directories: copy the backups into one"));
@@ -74,30 +70,41 @@ pub fn places(locations: &[PathBuf]) -> Result<(Vec<PathBuf>, ()), Failure> {
     Ok((locations.to_vec(), ()))
 }
 
-/// Why no listing could be made.
-pub fn failure(error: &job::Error) -> Failure {
-    match error {
+/// Judges every backup at `locations`, paths and addresses, by what is selected; with
+/// `transformers`, values are decrypted too.
+///
+/// # Errors
+/// When an address is none, or a location cannot be listed.
+pub fn judged(
+    locations: &[PathBuf],
+    selection: Selection,
+    transformers: Option<&Transformers>,
+    told: &mut Told<'_>,
+) -> Result<job::Outcome, Failure> {
+    let (locations, elsewhere) = places(locations)?;
+    let options = Options {
+        locations,
+        #[cfg(feature = "remote")]
+        elsewhere: elsewhere.as_ref().map(|(remote, addresses)| (remote, addresses.clone())),
+        selection,
+        transformers,
+    };
+    job::run(&options, told).map_err(|error| match &error {
         job::Error::List { cause, .. } => {
             Failure::new(error.to_string()).because(cause).hint("check the path")
         }
         #[cfg(feature = "remote")]
         job::Error::Remote(e) => e.into(),
-    }
+    })
 }
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let (locations, elsewhere) = places(&args.locations)?;
     let configs = super::inside::configs(ctx)?;
     let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
-    let options = Options {
-        locations,
-        #[cfg(feature = "remote")]
-        elsewhere: elsewhere.as_ref().map(|(remote, addresses)| (remote, addresses.clone())),
-        selection: open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?,
-        transformers: transformers.as_ref(),
-    };
-    let outcome = job::run(&options, &mut Told::new(&ctx.ui)).map_err(|e| failure(&e))?;
+    let selection = open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?;
+    let told = &mut Told::new(&ctx.ui);
+    let outcome = judged(&args.locations, selection, transformers.as_ref(), told)?;
     if outcome.backups.iter().all(|b| b.kind == Kind::NotABackup && b.error.is_none()) {
         return Err(Failure::new(format!(
             "no backup among {}",

@@ -6,7 +6,6 @@ use super::observer::Told;
 use super::{Ctx, ending, nothing, open, ui};
 use crate::config::ConfigSet;
 use crate::jobs::keys::{self as job, Options, Outcome};
-use crate::kms::Plugins;
 use crate::report::Format;
 use crate::report::keys::Report;
 use crate::scan::judge_with;
@@ -58,13 +57,14 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let selection = open::selection(ctx, configured())?;
     let transformers = configs.as_ref().map(|set| open::transformers(ctx, set)).transpose()?;
     let judge = judge_with(transformers.as_ref(), false);
+    let kms = open::kms(ctx);
     let mut source = open::source(ctx)?;
     let options = Options {
         selection: &selection,
         sought: nothing::sought(ctx, &selection),
         configs: configs.as_ref(),
         judge: judge.as_ref(),
-        plugins: &Plugins::new(),
+        plugins: kms.as_ref(),
         transformers: transformers.as_ref(),
         revision: ctx.global.revision,
         unexamined: open::unexamined(ctx, &selection.judged(configured())),

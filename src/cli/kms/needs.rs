@@ -111,15 +111,7 @@ fn judged(
     }
     // Keys are counted over everything; nothing else is asked for.
     let selection = Selection { resources: Vec::new(), ..selection.clone() };
-    let (locations, elsewhere) = crate::cli::backups::places(&args.backups)?;
-    let options = backups::Options {
-        locations,
-        #[cfg(feature = "remote")]
-        elsewhere: elsewhere.as_ref().map(|(remote, addresses)| (remote, addresses.clone())),
-        selection,
-        transformers: None,
-    };
-    let outcome = backups::run(&options, told).map_err(|e| crate::cli::backups::failure(&e))?;
+    let outcome = crate::cli::backups::judged(&args.backups, selection, None, told)?;
     let is_one = |b: &backups::Backup| b.kind != backups::Kind::NotABackup || b.error.is_some();
     let found: Vec<_> = outcome.backups.into_iter().filter(is_one).collect();
     if found.is_empty() {

@@ -120,16 +120,8 @@ pub fn backups(ctx: &Ctx, locations: &[PathBuf], old: &Key) -> Result<Option<Bac
         resources: vec![Selector::All],
         namespaces: Vec::new(),
     };
-    let (locations, elsewhere) = crate::cli::backups::places(locations)?;
-    let options = backups::Options {
-        locations,
-        #[cfg(feature = "remote")]
-        elsewhere: elsewhere.as_ref().map(|(remote, addresses)| (remote, addresses.clone())),
-        selection: everything,
-        transformers: None,
-    };
-    let outcome = backups::run(&options, &mut Told::new(&ctx.ui))
-        .map_err(|e| crate::cli::backups::failure(&e))?;
+    let told = &mut Told::new(&ctx.ui);
+    let outcome = crate::cli::backups::judged(locations, everything, None, told)?;
     let needs = |b: &&backups::Backup| match old.provider {
         Provider::Identity => b.totals.is_some_and(|t| t.plaintext > 0),
         provider => b.keys.keys().any(|k| k.provider == provider && k.name == old.name),
