@@ -7,7 +7,9 @@ mod etcd;
 mod files;
 mod machines;
 mod objects;
+mod remote;
 mod rights;
+mod rotation;
 mod selection;
 mod writing;
 

@@ -126,6 +126,33 @@ fn a_configuration_in_a_secret_is_taken_out_first() {
     });
 }
 
+/// What a step leaves open, and a name that is taken.
+#[test]
+fn a_step_that_is_not_clear() {
+    let dir = tempfile::tempdir().unwrap();
+    let step = |config: &Path, words: &str| {
+        let run = bin().words("config rotate").words(words).arg("--encryption-config").arg(config);
+        run.arg("--force").arg("--out").arg(dir.path().join("out.yaml")).run()
+    };
+    let plain = private(&dir, "plain.yaml", &providers("secrets", "identity: {}"));
+    says("--provider says which static provider shall encrypt")
+        .helps(&step(&plain, "--step add"), |_| step(&plain, "--step add --provider secretbox"));
+    // Each entry has another second key.
+    let [one, two] = [ONE, TWO].map(|key| key.split_once('[').unwrap().1.replace("]}", ""));
+    let both = |first: &str, second: &str| format!("secretbox: {{keys: [{first}, {second}]}}");
+    let second = providers("configmaps", &both(&two, &one));
+    let (_, second) = second.split_once("resources:\n").unwrap();
+    let text = format!("{}{second}", providers("secrets", &both(&one, &two)));
+    let several = private(&dir, "several.yaml", &text);
+    says("name it with --key-name").helps(&step(&several, "--step promote"), |_| {
+        step(&several, "--step promote --key-name two")
+    });
+    says("choose another name with --key-name")
+        .helps(&step(&several, "--step add --key-name one"), |_| {
+            step(&several, "--step add --key-name four")
+        });
+}
+
 /// `kms check` is about plugins.
 #[test]
 fn plugins_to_check() {
@@ -142,4 +169,12 @@ fn plugins_to_check() {
     says("give it with --encryption-config FILE or --profile").helps(&run("kms check"), |_| {
         run(&format!("kms check --encryption-config {}", config.display()))
     });
+}
+
+#[test]
+fn programs_for_plugins_that_are_configured() {
+    let (db, config) = (corpus::db("p5-kmsv2"), corpus::private_config("p5-kmsv2"));
+    let scan = || bin().words("scan --kms-exec vault-v2=cat --snapshot").arg(&db);
+    says("give a configuration with KMS providers: --encryption-config FILE")
+        .helps(&scan().run(), |_| scan().arg("--encryption-config").arg(&config).run());
 }

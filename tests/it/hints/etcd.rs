@@ -9,6 +9,7 @@ use crate::live::otherwise;
 use crate::support::bin::Bin;
 use crate::support::certs::{Certs, Pair};
 use crate::support::etcd::{connection_args, free_ports};
+use crate::support::fake_etcd::{FakeEtcd, Store};
 use crate::support::kms_plugin::{Behaviour, Listen, Running};
 use crate::support::proxy::Proxy;
 use crate::support::{Etcd, Version, bin};
@@ -482,4 +483,29 @@ fn a_compaction_during_a_scan() {
             bin().words("scan --snapshot").arg(dir.path().join("s.db")).run()
         },
     );
+}
+
+/// Something between the program and etcd that changes what etcd says, and what is read without it.
+#[test]
+fn a_server_that_no_etcd_would_be() {
+    let liar = FakeEtcd::paging(Store::of(100), |_, page| page.kvs.reverse());
+    let etcd = Etcd::plain(Version::V35);
+    etcd.put("/registry/secrets/a/b", b"x");
+    let patient = |endpoint: &str| scan(endpoint).words("--command-timeout 60s --dial-timeout 60s");
+    let dir = tempfile::tempdir().unwrap();
+    says(
+        "check that the endpoint is an etcd and not a proxy that changes messages; a member's own \
+         files are read with --snapshot or --data-dir",
+    )
+    .helps(&patient(&liar.endpoint()).run(), |_| {
+        patient(&etcd.endpoint()).run().ok();
+        etcd.snapshot(&dir.path().join("s.db"));
+        bin().words("scan --snapshot").arg(dir.path().join("s.db")).run()
+    });
+    let (one, other) = (Store::of(100), Store { cluster: 0xC2, ..Store::of(100) });
+    let (one, other) = (FakeEtcd::honest(one), FakeEtcd::honest(other));
+    says("name the members of one cluster with --endpoints")
+        .helps(&patient(&format!("{},{}", one.endpoint(), other.endpoint())).run(), |_| {
+            patient(&one.endpoint()).run()
+        });
 }
