@@ -28,6 +28,15 @@ pub fn clients(args: &ApiServer) -> Result<Vec<Client>, Failure> {
     args.apiserver.iter().map(|server| client(Some(server))).collect()
 }
 
+/// A client for the first of them.
+///
+/// # Errors
+/// As [`clients`].
+pub fn client(args: &ApiServer) -> Result<Client, Failure> {
+    let first = clients(args)?.into_iter().next();
+    first.ok_or_else(|| Failure::usage("no API server is named"))
+}
+
 fn access(args: &ApiServer) -> Result<Access, Failure> {
     let set = |path: &&PathBuf| !path.as_os_str().is_empty();
     if let Some(path) = args.kubeconfig.as_ref().filter(set) {

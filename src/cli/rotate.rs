@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use super::args::{self, Shared};
 use super::config::rotate::ProviderName;
 use super::failure::{Exit, Failure};
-use super::{Ctx, configuration, duration, inside, interrupt, migrate, open, ui};
+use super::{Ctx, apiserver, configuration, duration, inside, interrupt, migrate, open, ui};
 use crate::config::{self, ConfigSet};
+use crate::jobs::migrate::{Options, Writer};
 use crate::jobs::rotation::{self, Looked, Role, Said, Seen, Status, Step, StepSeen};
 use crate::report::Format;
 use crate::report::rotate::Report;
@@ -280,27 +281,30 @@ impl Run<'_> {
             namespaces: Vec::new(),
         };
         let mut live: Live = open::live(ctx)?;
-        let job = migrate::Job {
-            ctx,
+        let (args, writing) = (self.args, &self.args.writing);
+        let client = args.via_api.then(|| apiserver::client(&args.apiserver)).transpose()?;
+        let options = Options {
             selection: &selection,
+            configured: configs.resources(),
             transformers: &transformers,
-            interrupted: Arc::clone(&self.interrupted),
-        };
-        let way = migrate::Way {
             apply: true,
-            writing: &self.args.writing,
-            batch: 1,
-            via_api: self.args.via_api.then_some(&self.args.apiserver),
+            backup: writing.place(),
+            quota: writing.quota_backend_bytes,
+            writer: client.as_ref().map_or(Writer::Etcd { batch: 1 }, Writer::Api),
+            concurrency: writing.concurrency,
+            qps: writing.qps,
             servers: None,
+            stop: &self.interrupted,
         };
-        let done = job.perform(&mut live, &configs, &way)?;
-        let backup = done.backup.as_ref().map_or(String::new(), |b| format!(", backup {b}"));
-        let (written, remaining) = (done.outcome.written, done.remaining);
+        let outcome = migrate::perform(ctx, &mut live, &options)?;
+        let backup = outcome.backup.as_ref();
+        let backup = backup.map_or(String::new(), |b| format!(", backup {}", b.display()));
+        let (written, remaining) = (outcome.done.written, outcome.remaining);
         files.change(|state, now| {
             let what = format!("migrated: {written} rewritten, {remaining} remaining{backup}");
             state.log.push((now, what));
         })?;
-        let exit = migrate::conclude(ctx, true, &done.outcome, remaining);
+        let exit = migrate::conclude(ctx, true, &outcome);
         // Once is enough where something is left: the same would be left again.
         self.failed = (exit != Exit::Ok).then_some(exit);
         Ok(())

@@ -22,6 +22,8 @@ pub mod history;
 pub mod holdings;
 pub mod keys;
 pub mod kms;
+#[cfg(feature = "live")]
+pub mod migrate;
 #[cfg(feature = "cli")]
 pub mod posture;
 pub mod residue;

@@ -64,6 +64,16 @@ impl Servers {
         longer.iter().map(|s| &*s.name).collect()
     }
 
+    /// The names of the Leases, each with that of the machine.
+    #[must_use]
+    pub fn identities(&self) -> Vec<(String, String)> {
+        let lease = |s: &Server| {
+            let name = s.key.rsplit('/').next().unwrap_or_default();
+            (name.to_owned(), s.name.clone())
+        };
+        self.leases.iter().map(lease).collect()
+    }
+
     /// A mark that says that an API server may be running.
     #[must_use]
     pub fn running(&self) -> Option<&Server> {

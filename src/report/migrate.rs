@@ -1,6 +1,5 @@
 //! A migration's plan and outcome → table, JSON.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use base64::Engine as _;
@@ -9,39 +8,11 @@ use serde::Serialize;
 use super::scan::Group;
 use super::{Format, table, wire};
 use crate::jobs::confirm::{Answered, Loaded};
-use crate::migrate::apply::Outcome;
-use crate::migrate::plan::{Failed, Share, Written};
+use crate::jobs::migrate as job;
+use crate::jobs::migrate::servers::Known;
+use crate::migrate::plan::{Failed, Share};
 use crate::scan::GroupKey;
-use crate::source::{SourceInfo, Visit};
 use crate::transform::KeyUse;
-
-/// What is known about the database. Bytes.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Database {
-    /// Size of its file.
-    pub size: u64,
-    /// The part in use.
-    pub in_use: u64,
-    /// What it may grow to, where the member or the user says so.
-    pub quota: Option<u64>,
-    /// What the new revisions need, before compaction takes the old ones away.
-    pub growth: u64,
-}
-
-/// What is known of the API servers on this etcd.
-#[derive(Clone, Debug, Serialize)]
-pub struct Known {
-    /// How many etcd knows of; none if that cannot be read.
-    pub seen: Option<usize>,
-    /// Their machines or addresses.
-    pub names: Vec<String>,
-    /// For how many a configuration was given, all of them the same.
-    pub confirmed: usize,
-    /// Why the number is not known, or may be too small.
-    pub reason: Option<String>,
-    /// What the servers themselves said, where they were asked; `confirmed` counts those then.
-    pub asked: Option<Vec<Asked>>,
-}
 
 /// What a running API server said.
 #[derive(Clone, Debug, Serialize)]
@@ -77,36 +48,16 @@ impl From<&Answered> for Asked {
 
 /// Everything that a run of `migrate` has to say.
 pub struct Report<'a> {
-    /// The etcd.
-    pub source: &'a SourceInfo,
-    /// The scan that the plan comes from.
-    pub visit: &'a Visit,
+    /// What was planned and done.
+    pub outcome: &'a job::Outcome,
     /// The configuration.
     pub config: wire::Config,
     /// It was not only planned.
     pub applied: bool,
     /// What would have it written, as the user says it.
     pub apply: &'a str,
-    /// It was stopped by a signal.
-    pub interrupted: bool,
-    /// Entries to rewrite, by how they were stored.
-    pub groups: &'a BTreeMap<GroupKey, Share>,
-    /// How each resource is written.
-    pub written_by: &'a BTreeMap<String, Written>,
-    /// Entries of the plan.
-    pub planned: u64,
-    /// Entries that were current before.
-    pub current: u64,
-    /// What was done.
-    pub outcome: &'a Outcome,
-    /// Entries that are not current now, those that cannot be read included.
-    pub remaining: u64,
-    /// The database before.
-    pub database: Option<Database>,
-    /// Where the backup is.
-    pub backup: Option<String>,
-    /// How long it takes at the given rate, seconds.
-    pub seconds: Option<u64>,
+    /// Entries a second, at most.
+    pub qps: Option<f64>,
     /// API servers.
     pub servers: &'a Known,
 }
@@ -129,9 +80,44 @@ struct Document<'a> {
     failed: Vec<FailedEntry<'a>>,
     groups: Vec<Row>,
     database: Option<Database>,
-    backup: Option<&'a str>,
+    backup: Option<String>,
     estimated_seconds: Option<u64>,
-    apiservers: &'a Known,
+    apiservers: Servers<'a>,
+}
+
+#[derive(Serialize)]
+struct Database {
+    size: u64,
+    in_use: u64,
+    quota: Option<u64>,
+    growth: u64,
+}
+
+impl From<job::Database> for Database {
+    fn from(d: job::Database) -> Self {
+        Self { size: d.size, in_use: d.in_use, quota: d.quota, growth: d.growth }
+    }
+}
+
+#[derive(Serialize)]
+struct Servers<'a> {
+    seen: Option<usize>,
+    names: &'a [String],
+    confirmed: usize,
+    reason: Option<&'a str>,
+    asked: Option<Vec<Asked>>,
+}
+
+impl<'a> From<&'a Known> for Servers<'a> {
+    fn from(known: &'a Known) -> Self {
+        Self {
+            seen: known.seen,
+            names: &known.names,
+            confirmed: known.confirmed,
+            reason: known.reason.as_deref(),
+            asked: known.asked.as_ref().map(|all| all.iter().map(Asked::from).collect()),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -194,8 +180,10 @@ impl Report<'_> {
     }
 
     fn document(&self) -> Document<'_> {
+        let outcome = self.outcome;
+        let done = &outcome.done;
         let row = |(key, share): (&GroupKey, &Share)| {
-            let written = self.written_by.get(&key.resource);
+            let written = outcome.written_by.get(&key.resource);
             Row {
                 group: Group::new(key, share.stored),
                 to: written.map(|w| To::from(&w.by)),
@@ -204,32 +192,47 @@ impl Report<'_> {
         };
         Document {
             schema: "atrest.migrate/v1",
-            source: wire::Source::new(self.source, self.visit),
+            source: wire::Source::new(&outcome.info, &outcome.visit),
             config: &self.config,
             applied: self.applied,
-            interrupted: self.interrupted,
-            planned: self.planned,
-            written: self.outcome.written,
-            verified: self.outcome.verified,
-            conflicts: self.outcome.conflicts,
-            deleted: self.outcome.deleted,
-            already_current: self.outcome.already,
-            current_before: self.current,
-            remaining: self.remaining,
-            failed: self.outcome.failed.iter().map(FailedEntry::from).collect(),
-            groups: self.groups.iter().map(row).collect(),
-            database: self.database,
-            backup: self.backup.as_deref(),
-            estimated_seconds: self.seconds,
-            apiservers: self.servers,
+            interrupted: outcome.interrupted,
+            planned: outcome.planned,
+            written: done.written,
+            verified: done.verified,
+            conflicts: done.conflicts,
+            deleted: done.deleted,
+            already_current: done.already,
+            current_before: outcome.current,
+            remaining: outcome.remaining,
+            failed: done.failed.iter().map(FailedEntry::from).collect(),
+            groups: outcome.groups.iter().map(row).collect(),
+            database: outcome.database.map(Database::from),
+            backup: self.backup(),
+            estimated_seconds: self.seconds(),
+            apiservers: self.servers.into(),
         }
     }
 
+    fn backup(&self) -> Option<String> {
+        self.outcome.backup.as_ref().map(|path| path.display().to_string())
+    }
+
+    /// How long it takes at the given rate.
+    fn seconds(&self) -> Option<u64> {
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss
+        )]
+        // whole seconds of a positive, finite rate
+        self.qps.map(|q| (self.outcome.planned as f64 / q).ceil() as u64)
+    }
+
     fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
-        if !self.groups.is_empty() {
+        if !self.outcome.groups.is_empty() {
             let heads = ["RESOURCE", "FROM", "TO", ">ENTRIES", ">BYTES", ">AFTER"];
             let mut rows = table::Builder::new(color, &heads);
-            for (key, share) in self.groups {
+            for (key, share) in &self.outcome.groups {
                 let from = KeyUse {
                     config: 0,
                     provider: key.provider,
@@ -237,7 +240,7 @@ impl Report<'_> {
                     key: key.key_name.as_deref().map(Into::into),
                     kms_key_id: key.kms_key_id.as_deref().map(Into::into),
                 };
-                let written = self.written_by.get(&key.resource);
+                let written = self.outcome.written_by.get(&key.resource);
                 rows.row(
                     vec![
                         key.resource.clone(),
@@ -252,16 +255,16 @@ impl Report<'_> {
             }
             writeln!(out, "{rows}")?;
         }
-        let o = self.outcome;
-        let already = format!("{} current", table::count(self.current));
-        if self.planned == 0 {
+        let o = &self.outcome.done;
+        let already = format!("{} current", table::count(self.outcome.current));
+        if self.outcome.planned == 0 {
             writeln!(out, "nothing to rewrite; {already}")?;
         } else if self.applied {
             writeln!(
                 out,
                 "{} of {} rewritten, {} verified; {already} before",
                 table::count(o.written),
-                table::entries(self.planned),
+                table::entries(self.outcome.planned),
                 table::count(o.verified)
             )?;
             let others = [
@@ -273,12 +276,16 @@ impl Report<'_> {
                 writeln!(out, "{} {what}", table::count(n))?;
             }
         } else {
-            writeln!(out, "{} to rewrite; {already} already", table::entries(self.planned))?;
+            writeln!(
+                out,
+                "{} to rewrite; {already} already",
+                table::entries(self.outcome.planned)
+            )?;
         }
         if !o.failed.is_empty() {
             writeln!(out, "{} failed", table::entries(o.failed.len() as u64))?;
         }
-        if let Some(d) = self.database.filter(|_| self.planned > 0) {
+        if let Some(d) = self.outcome.database.filter(|_| self.outcome.planned > 0) {
             let quota =
                 d.quota.map_or("its quota is not told (etcd's default is 2 GiB)".to_owned(), |q| {
                     format!("its quota is {}", table::bytes(q))
@@ -292,7 +299,7 @@ impl Report<'_> {
                 table::bytes(d.growth)
             )?;
         }
-        if let Some(seconds) = self.seconds.filter(|_| !self.applied) {
+        if let Some(seconds) = self.seconds().filter(|_| !self.applied) {
             writeln!(out, "at the given rate this takes about {seconds} s")?;
         }
         if let Some(seen) = self.servers.seen.filter(|n| *n > 0) {
@@ -308,12 +315,12 @@ impl Report<'_> {
                 self.servers.confirmed
             )?;
         }
-        if let Some(backup) = &self.backup {
+        if let Some(backup) = self.backup() {
             writeln!(out, "backup: {backup}")?;
         }
         if self.applied {
-            writeln!(out, "{} remaining", table::count(self.remaining))?;
-        } else if self.planned > 0 {
+            writeln!(out, "{} remaining", table::count(self.outcome.remaining))?;
+        } else if self.outcome.planned > 0 {
             writeln!(out, "nothing was written; {} does it", self.apply)?;
         }
         Ok(())

@@ -12,7 +12,7 @@ use crate::config::{self, ConfigSet};
 use crate::envelope::Provider;
 use crate::jobs::rotation::{self, ApiServers, Key, Looked, Role};
 use crate::jobs::{backups, confirm};
-use crate::migrate::servers::{self, Server};
+use crate::migrate::servers::{self, Servers};
 use crate::report::rotate::Backups;
 use crate::resource::{Selection, Selector};
 use crate::source::live::Live;
@@ -85,11 +85,7 @@ fn servers(
     });
     let mut seen = ApiServers { asked: None, marks: None };
     if args.confirm_apiserver {
-        let lease = |s: &Server| {
-            let name = s.key.rsplit('/').next().unwrap_or_default();
-            (name.to_owned(), s.name.clone())
-        };
-        let leases = marks.iter().flat_map(|m| &m.leases).map(lease).collect();
+        let leases = marks.as_ref().map(Servers::identities).unwrap_or_default();
         let clients = apiserver::clients(&args.apiserver)?;
         let options = confirm::Options { servers: clients, file: String::new(), leases };
         let outcome = confirm::run(&options, &mut Told::new(&ctx.ui))
