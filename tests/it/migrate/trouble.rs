@@ -294,9 +294,11 @@ fn a_server_that_goes_after_the_last_write_is_an_error() {
     let config = corpus::private_config("p1-secretbox");
     let proxy = Proxy::new(&etcd.endpoint());
     // Everything is read four times: to plan, to encrypt, to verify, and to look again. A timeout
-    // that a slow machine reaches would have parts of it read once more.
+    // that a slow machine reaches would have parts of it read once more, and so would the look for
+    // what is named, which reads ahead.
     proxy.hold_after(70 * value.len());
-    let words = "migrate --apply --no-backup -w json --command-timeout 15s --endpoints";
+    let words =
+        "migrate --apply --no-backup -w json --allow-empty --command-timeout 15s --endpoints";
     let child =
         bin().words(words).arg(&proxy.endpoint).arg("--encryption-config").arg(&config).spawn();
     proxy.wait_until_held();
