@@ -7,6 +7,7 @@ mod failures;
 mod faults;
 pub mod otherwise;
 mod passwords;
+mod slow;
 mod watching;
 
 use serde_json::Value;

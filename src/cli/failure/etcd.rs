@@ -12,6 +12,8 @@ const GIVE_CA: &str =
     "give etcd's CA with --cacert; kubeadm keeps it in /etc/kubernetes/pki/etcd/ca.crt";
 const GIVE_CLIENT: &str =
     "give --cert and --key; kubeadm: /etc/kubernetes/pki/apiserver-etcd-client.crt and .key";
+const MORE_TIME: &str = "check that the member is healthy; --command-timeout gives it more time";
+const SLOW_LINK: &str = "the link is slow: --command-timeout gives an answer more time; or read a snapshot (etcdctl snapshot save)";
 const AGAIN_OR_SNAPSHOT: &str = "run it again, or read a snapshot (etcdctl snapshot save)";
 
 pub(super) fn etcd(e: &EtcdError) -> Option<String> {
@@ -48,6 +50,7 @@ pub(super) fn etcd(e: &EtcdError) -> Option<String> {
         EtcdError::WatchCanceled { denied: true, .. } => {
             "the user needs the right to read the watched keys"
         }
+        EtcdError::BrokeOff { why, .. } => return etcd(why),
         EtcdError::HistoryCut(_) => AGAIN_OR_SNAPSHOT,
         EtcdError::BackupIncomplete => "run it again",
         EtcdError::Runtime(_)
@@ -105,9 +108,8 @@ fn member(told: &MemberStory) -> Option<String> {
     let http = || with("https://", "http://");
     let https = || with("http://", "https://");
     let hint = match &told.story {
-        Story::NoAnswer(_) => {
-            "check that the member is healthy; --command-timeout gives it more time"
-        }
+        Story::NoAnswer(_) => MORE_TIME,
+        Story::Unfinished(_) => SLOW_LINK,
         Story::Resolve(_) | Story::ServerName => {
             "check the spelling of --endpoints, or give an address"
         }

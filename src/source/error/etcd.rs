@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::untrue::shown;
 use super::{Cause, Untrue};
 use crate::proto::Malformed;
 use crate::range::KeyRange;
@@ -69,6 +70,17 @@ pub enum EtcdError {
         counted: u64,
         /// Keys in all pages.
         sent: u64,
+    },
+    /// The pages of one revision do not come to their end.
+    #[error("{}: reading broke off after {entries} entries, at key {}", alone(.why), shown(.last))]
+    BrokeOff {
+        /// Entries that were read.
+        entries: u64,
+        /// The key of the last one.
+        last: Vec<u8>,
+        /// What happened then.
+        #[source]
+        why: Box<EtcdError>,
     },
     /// The watch is over.
     #[error("the watch of etcd ended")]
@@ -175,6 +187,9 @@ pub enum Story {
     /// It does not answer a request.
     #[error("no answer within {0:?}")]
     NoAnswer(Duration),
+    /// Its answer comes too slowly.
+    #[error("the answer was still coming in after {0:?}")]
+    Unfinished(Duration),
     /// Its name is unknown.
     #[error("the host name cannot be resolved ({0})")]
     Resolve(io::Error),
@@ -261,12 +276,11 @@ pub enum Story {
 }
 
 impl Story {
-    /// Whether the connection or the member is the problem, not the request.
+    /// Whether there was no connection to make a request on.
     #[must_use]
     pub fn is_connection(&self) -> bool {
         match self {
-            Self::NoAnswer(_)
-            | Self::Resolve(_)
+            Self::Resolve(_)
             | Self::Refused
             | Self::NoSocket
             | Self::SocketDenied
@@ -279,9 +293,11 @@ impl Story {
             | Self::SpeaksTls
             | Self::Mute
             | Self::NotGrpc
-            | Self::ClosedAfterHandshake
-            | Self::Lost(_) => true,
-            Self::Token
+            | Self::ClosedAfterHandshake => true,
+            Self::NoAnswer(_)
+            | Self::Unfinished(_)
+            | Self::Lost(_)
+            | Self::Token
             | Self::Password(_)
             | Self::UserDemanded
             | Self::Denied(_)
@@ -402,6 +418,14 @@ fn untrue(member: &str, what: &Untrue) -> String {
         return what.to_string();
     }
     format!("etcd at {member} says what cannot be, so no result exists: {what}")
+}
+
+/// An error that others are told with, in one line.
+fn alone(why: &EtcdError) -> String {
+    match why {
+        EtcdError::Member(only) => format!("etcd at {}: {}", only.member, only.story),
+        why => why.to_string(),
+    }
 }
 
 /// Whose rights the server looks at.

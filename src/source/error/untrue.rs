@@ -118,7 +118,8 @@ impl Untrue {
     }
 }
 
-fn shown(key: &[u8]) -> String {
+/// A key in an error.
+pub(super) fn shown(key: &[u8]) -> String {
     format!("\"{}\"", shortened(&String::from_utf8_lossy(key), SHOWN))
 }
 

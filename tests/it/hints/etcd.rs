@@ -212,6 +212,18 @@ fn more_time() {
     });
 }
 
+/// An entry that needs five seconds.
+#[test]
+fn more_time_for_a_slow_link() {
+    let etcd = Etcd::plain(Version::V35);
+    etcd.put("/registry/secrets/a/a", &vec![b'v'; 100_000]);
+    let proxy = Proxy::new(&etcd.endpoint());
+    proxy.slow(20_000);
+    let within = |time: &str| scan(&proxy.endpoint).arg("--command-timeout").arg(time).run();
+    says("the link is slow: --command-timeout gives an answer more time")
+        .helps(&within("2s"), |_| within("60s"));
+}
+
 /// A listener whose queue is full drops connections until somebody takes some.
 #[test]
 fn more_time_to_connect() {

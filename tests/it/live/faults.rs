@@ -143,6 +143,7 @@ fn a_member_that_hangs_is_given_up() {
     assert_eq!(done.status.code(), Some(1), "{stderr}");
     assert!(done.stdout.is_empty(), "a partial result");
     assert!(stderr.contains("no answer within 1s") && stderr.contains("\nhint: "), "{stderr}");
+    assert!(stderr.contains(": reading broke off after "), "{stderr}");
 }
 
 #[test]

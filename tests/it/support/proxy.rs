@@ -23,6 +23,7 @@ struct State {
     flow: Mutex<Flow>,
     changed: Condvar,
     closed: AtomicBool,
+    hangs_up: AtomicBool,
 }
 
 #[derive(Default)]
@@ -33,8 +34,24 @@ struct Flow {
     hold_at: Option<usize>,
     /// A thread is waiting.
     held: bool,
+    /// Bytes a second to all clients together.
+    rate: Option<u32>,
+    /// When the next bytes may pass at that rate.
+    due: Option<Instant>,
     /// Both ends of every connection.
     open: Vec<Box<dyn Fn() + Send>>,
+}
+
+impl Flow {
+    /// How long `bytes` have to wait for the others before them.
+    fn turn(&mut self, bytes: usize) -> Duration {
+        let Some(rate) = self.rate else { return Duration::ZERO };
+        let now = Instant::now();
+        let due = self.due.map_or(now, |due| due.max(now));
+        let takes = Duration::from_secs(1) * u32::try_from(bytes).unwrap() / rate;
+        self.due = Some(due + takes);
+        due - now + takes
+    }
 }
 
 trait Wire: Read + Write + Send + Sized + 'static {
@@ -105,6 +122,7 @@ impl Proxy {
             flow: Mutex::default(),
             changed: Condvar::new(),
             closed: AtomicBool::new(false),
+            hangs_up: AtomicBool::new(false),
         });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
@@ -116,6 +134,11 @@ impl Proxy {
             }
         });
         Self { endpoint, state }
+    }
+
+    /// From now on no more than so many bytes a second pass to clients, over all connections.
+    pub fn slow(&self, rate: u32) {
+        self.state.flow.lock().unwrap().rate = Some(rate);
     }
 
     /// Once the server has sent `bytes` more, nothing passes to clients until [`Proxy::release`].
@@ -149,6 +172,12 @@ impl Proxy {
         self.state.changed.notify_all();
     }
 
+    /// Ends every connection, and new ones as soon as they are there.
+    pub fn hang_up(&self) {
+        self.state.hangs_up.store(true, Ordering::SeqCst);
+        self.drop_connections();
+    }
+
     /// Ends every connection and refuses new ones.
     pub fn cut(&self) {
         self.state.closed.store(true, Ordering::SeqCst);
@@ -172,6 +201,9 @@ impl Drop for Proxy {
 
 impl State {
     fn connect<W: Wire>(self: &Arc<Self>, client: W) {
+        if self.hangs_up.load(Ordering::SeqCst) {
+            return client.end();
+        }
         let Ok(server) = TcpStream::connect(&self.server) else { return client.end() };
         let (c, s) = (client.twin(), server.twin());
         self.flow.lock().unwrap().open.push(Box::new(move || {
@@ -207,8 +239,13 @@ impl State {
                 self.changed.notify_all();
                 flow = self.changed.wait_timeout(flow, Duration::from_millis(100)).unwrap().0;
             }
+            let slice = flow.rate.map_or(n, |rate| (rate as usize / 20).max(1));
             drop(flow);
-            client.write_all(&buffer[..n])?;
+            for piece in buffer[..n].chunks(slice) {
+                let wait = self.flow.lock().unwrap().turn(piece.len());
+                thread::sleep(wait);
+                client.write_all(piece)?;
+            }
         }
     }
 }

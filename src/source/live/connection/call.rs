@@ -18,6 +18,8 @@ pub(in crate::source::live) enum CallError {
     Status(Box<Status>),
     /// No answer in time.
     Timeout(Duration),
+    /// An answer that was still coming in when its time was up.
+    Slow(Duration),
     /// The token does not fit a header.
     Token,
     /// The answer breaks the protocol.
@@ -31,7 +33,8 @@ impl CallError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Dial(_) | Self::Timeout(_) => true,
-            Self::Token | Self::Malformed(_) | Self::Untrue(_) => false,
+            // Where an answer is slow, another is no faster: less has to be asked for.
+            Self::Slow(_) | Self::Token | Self::Malformed(_) | Self::Untrue(_) => false,
             Self::Status(status) => {
                 is_transport(status)
                     || matches!(status.code(), Code::Unavailable)
@@ -71,6 +74,16 @@ impl Refusal {
     /// What that means.
     pub fn said(&self) -> Option<Said> {
         self.message().map(Said::of)
+    }
+
+    /// Whether the answer was still coming in when its time was up.
+    pub fn is_slow(&self) -> bool {
+        self.failures.iter().any(|(_, e)| matches!(e, CallError::Slow(_)))
+    }
+
+    /// Whether a member stayed silent.
+    pub fn is_silence(&self) -> bool {
+        self.failures.iter().any(|(_, e)| matches!(e, CallError::Timeout(_)))
     }
 
     /// Whether the response was larger than the decode limit.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub(in crate::source::live) enum DialError {
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     inner: Mutex<Inner>,
+    /// Bytes received so far.
+    received: AtomicU64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -56,7 +59,12 @@ impl Facts {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn received(&self, bytes: &[u8]) {
+    /// Bytes received so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    fn begun(&self, bytes: &[u8]) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let room = 8usize.saturating_sub(inner.first.len());
         inner.first.extend_from_slice(&bytes[..bytes.len().min(room)]);
@@ -134,9 +142,11 @@ impl AsyncRead for Connection {
                 }
             }
             Poll::Ready(Ok(())) => {
+                let bytes = &buf.filled()[before..];
+                self.facts.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 if !self.begun {
                     self.begun = true;
-                    self.facts.received(&buf.filled()[before..]);
+                    self.facts.begun(bytes);
                 }
             }
             Poll::Ready(Err(e)) => self.facts.failed(e),

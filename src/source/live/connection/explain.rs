@@ -55,8 +55,9 @@ pub(in crate::source::live) fn refusal_to(
 
 fn story(session: &Session, index: usize, error: &CallError) -> Story {
     match error {
-        CallError::Dial(e) => dial(session, e),
+        CallError::Dial(e) => dial(session, index, e),
         CallError::Timeout(t) => Story::NoAnswer(*t),
+        CallError::Slow(t) => Story::Unfinished(*t),
         CallError::Token => Story::Token,
         // Told above, whatever else went wrong.
         CallError::Malformed(e) => Story::Other(e.to_string()),
@@ -66,7 +67,7 @@ fn story(session: &Session, index: usize, error: &CallError) -> Story {
     }
 }
 
-fn dial(session: &Session, error: &DialError) -> Story {
+fn dial(session: &Session, index: usize, error: &DialError) -> Story {
     match error {
         DialError::Resolve(e) => Story::Resolve(super::dial::copy(e)),
         DialError::Connect(e) => match e.kind() {
@@ -78,6 +79,8 @@ fn dial(session: &Session, error: &DialError) -> Story {
         DialError::Timeout(t) => Story::DialTimeout(*t),
         DialError::HandshakeTimeout(t) => Story::HandshakeTimeout(*t),
         DialError::ServerName => Story::ServerName,
+        // It has spoken TLS before.
+        DialError::Handshake(e) if session.has_answered(index) => Story::Lost(e.to_string()),
         DialError::Handshake(e) => Story::HandshakeClosed(super::dial::copy(e)),
         DialError::Tls(e) => Story::Tls(tls(session, e)),
     }
@@ -141,6 +144,10 @@ fn transport(session: &Session, index: usize, status: &tonic::Status) -> Story {
     if let Some(e) = &facts.tls {
         return Story::Tls(tls(session, e));
     }
+    // What a member that has answered means by hanging up, is no question of TLS.
+    if session.has_answered(index) {
+        return lost(status);
+    }
     if !member.target.secure {
         // A TLS alert record, or Go's "HTTP/1.0 400 Client sent an HTTP request to an HTTPS server".
         if facts.first.starts_with(&[0x15, 3]) {
@@ -160,6 +167,10 @@ fn transport(session: &Session, index: usize, status: &tonic::Status) -> Story {
     {
         return Story::ClosedAfterHandshake;
     }
+    lost(status)
+}
+
+fn lost(status: &tonic::Status) -> Story {
     Story::Lost(status.source().map_or_else(|| status.message().to_owned(), innermost))
 }
 

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause before asking all members again.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// By how much a page shrinks that a silent member may have needed too long for.
+const SHRINK: i64 = 64;
+/// Bytes that may come in while a member does not answer: what HTTP/2 says about itself.
+const CHATTER: u64 = 1 << 10;
 
 /// An answer under way.
 pub(super) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, CallError>> + Send>>;
@@ -53,11 +58,47 @@ fn ranged(
     let request = Arc::new(request);
     move |session, index, token| {
         let request = Arc::clone(&request);
+        Box::pin(async move { session.once_ranged(index, &request, limit, token).await })
+    }
+}
+
+/// A page under way, which shrinks each time that a member stays silent.
+struct Paged {
+    request: RangeRequest,
+    /// Most bytes of several entries; a single one is as large as it is.
+    bound: usize,
+    /// Most entries of the next try.
+    next: AtomicI64,
+    /// Most entries of the last one.
+    asked: AtomicI64,
+}
+
+/// A page.
+fn paged(
+    paged: Arc<Paged>,
+) -> impl Fn(Arc<Session>, usize, Option<AsciiMetadataValue>) -> Answer<Bytes> {
+    move |session, index, token| {
+        let paged = Arc::clone(&paged);
         Box::pin(async move {
-            let body = request.encode_to_vec().into();
-            let page = session.once(index, RANGE, body, limit, token).await?;
-            guaranteed::page(&request, &page)?;
-            Ok(page)
+            let limit = paged.next.load(Ordering::Relaxed);
+            paged.asked.store(limit, Ordering::Relaxed);
+            let serializable = session.learner.load(Ordering::Relaxed);
+            let request = RangeRequest { limit, serializable, ..paged.request.clone() };
+            let bound = if limit == 1 { usize::MAX } else { paged.bound };
+            let facts = session.members[index].facts();
+            let before = facts.received();
+            match session.once_ranged(index, &request, bound, token).await {
+                Err(CallError::Timeout(t)) => {
+                    let now = session.members[index].facts();
+                    let before = if Arc::ptr_eq(&facts, &now) { before } else { 0 };
+                    if now.received().saturating_sub(before) > CHATTER {
+                        return Err(CallError::Slow(t));
+                    }
+                    paged.next.store((limit / SHRINK).max(1), Ordering::Relaxed);
+                    Err(CallError::Timeout(t))
+                }
+                answer => answer,
+            }
         })
     }
 }
@@ -100,11 +141,20 @@ impl Session {
 
     /// As [`Session::call`], whatever the request is made with.
     pub async fn call_with<T>(self: &Arc<Self>, send: &Ask<T>) -> Result<T, Refusal> {
-        self.undivided()?;
-        let order = self.order();
         // Before anything has answered, a failure is most likely a wrong option.
         let patience =
             if self.answered.load(Ordering::Relaxed) { PATIENCE } else { Duration::ZERO };
+        self.call_within(patience, send).await
+    }
+
+    /// As [`Session::call_with`], all members again and again for as long as `patience`.
+    async fn call_within<T>(
+        self: &Arc<Self>,
+        patience: Duration,
+        send: &Ask<T>,
+    ) -> Result<T, Refusal> {
+        self.undivided()?;
+        let order = self.order();
         let start = tokio::time::Instant::now();
         let mut pause = PAUSE;
         loop {
@@ -158,6 +208,50 @@ impl Session {
             }
             result => result,
         }
+    }
+
+    /// A page of a range, of at most the request's number of entries and `bound` bytes, and the
+    /// number that was asked for in the end: where a member stays silent, the next is asked for
+    /// less, down to a single entry.
+    pub async fn page(
+        self: &Arc<Self>,
+        request: &RangeRequest,
+        bound: usize,
+    ) -> (Result<Bytes, Refusal>, i64) {
+        let paging = Arc::new(Paged {
+            request: request.clone(),
+            bound,
+            next: AtomicI64::new(request.limit),
+            asked: AtomicI64::new(request.limit),
+        });
+        let learner = self.learner.load(Ordering::Relaxed);
+        let patient = self.answered.load(Ordering::Relaxed);
+        let send = paged(Arc::clone(&paging));
+        let mut answer = self.call_with(&send).await;
+        if let Err(refusal) = &answer {
+            if !learner && refusal.said() == Some(Said::Learner) {
+                self.learner.store(true, Ordering::Relaxed);
+                answer = self.call_with(&send).await;
+            } else if patient && refusal.is_silence() && paging.asked.load(Ordering::Relaxed) > 1 {
+                paging.next.store(1, Ordering::Relaxed);
+                answer = self.call_within(Duration::ZERO, &send).await;
+            }
+        }
+        (answer, paging.asked.load(Ordering::Relaxed))
+    }
+
+    /// A range request to one member, whose answer holds what etcd guarantees.
+    async fn once_ranged(
+        self: &Arc<Self>,
+        index: usize,
+        request: &RangeRequest,
+        limit: usize,
+        token: Option<AsciiMetadataValue>,
+    ) -> Result<Bytes, CallError> {
+        let body = request.encode_to_vec().into();
+        let page = self.once(index, RANGE, body, limit, token).await?;
+        guaranteed::page(request, &page)?;
+        Ok(page)
     }
 
     /// A range request to one member, without another try.

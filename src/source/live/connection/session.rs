@@ -33,6 +33,8 @@ pub(super) struct Member {
     pub target: Target,
     channel: tokio::sync::Mutex<Option<Channel>>,
     facts: Mutex<Arc<Facts>>,
+    /// It has answered a request.
+    answered: AtomicBool,
 }
 
 impl Member {
@@ -72,6 +74,7 @@ impl Session {
                 target: Target::parse(text, secure)?,
                 channel: tokio::sync::Mutex::new(None),
                 facts: Mutex::default(),
+                answered: AtomicBool::new(false),
             });
         }
         if members.is_empty() {
@@ -131,6 +134,19 @@ impl Session {
         Ok(channel)
     }
 
+    /// The next request to the member that is asked now goes over a new connection, and to another
+    /// member where there are several.
+    pub async fn connect_anew(&self) {
+        let index = self.current.load(Ordering::Relaxed);
+        *self.members[index].channel.lock().await = None;
+        self.current.store((index + 1) % self.members.len(), Ordering::Relaxed);
+    }
+
+    /// Whether this member has answered a request.
+    pub(super) fn has_answered(&self, index: usize) -> bool {
+        self.members[index].answered.load(Ordering::Relaxed)
+    }
+
     /// One request to one member, without another try.
     pub(super) async fn once(
         self: &Arc<Self>,
@@ -153,6 +169,7 @@ impl Session {
                 .map_err(CallError::from_status)
         };
         let answer = self.in_time(call).await?;
+        self.members[index].answered.store(true, Ordering::Relaxed);
         self.heard(index, path, &answer, newest)?;
         Ok(answer)
     }

@@ -5,6 +5,7 @@ pub(super) mod backup;
 pub(super) mod follow;
 pub(super) mod member;
 mod narrow;
+mod pace;
 pub(super) mod pages;
 pub(super) mod past;
 mod stride;

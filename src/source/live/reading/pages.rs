@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::pace::Pace;
 use super::stride::Stride;
 use crate::source::live::connection::{self, Refusal, Session};
 use crate::source::live::wire::kv::{self, PageInfo, RangeRequest};
@@ -17,21 +19,11 @@ use crate::source::{
     EntrySink, EtcdError, KeyRange, Query, RevisionError, SourceError, Untrue, Wish,
 };
 
-/// Entries of the first page, before sizes are known: at etcd's largest they are 150 MB that the
-/// server gathers in vain.
-const FIRST_LIMIT: i64 = 100;
-/// Most entries of a page: bounds what a server gathers when sizes jump. The API server asks for
-/// up to 10,000 at once (kubernetes/apiserver `storageWatchListPageSize`).
-const MAX_LIMIT: i64 = 4_000;
-/// What a page should weigh, bytes. One of twice as many entries is still taken.
-const TARGET: usize = 3 << 19;
 /// What a page of several entries may weigh, bytes: beyond it, fewer are asked for. With those in
 /// flight, one that waits, one on its way there and one being read, it bounds the memory.
 const MAX_PAGE: usize = 6 << 20;
 /// Pages that wait for the caller, besides those in flight.
 const WAITING: usize = 1;
-/// Pages in flight: enough that a server never waits for the client.
-const IN_FLIGHT: usize = 3;
 
 /// Counts the keys of a query. `None` when the server will not say.
 pub(in crate::source::live) async fn count(session: &Arc<Session>, query: &Query) -> Option<u64> {
@@ -57,7 +49,9 @@ pub(in crate::source::live) fn visit(
         session: Arc::clone(session),
         wanted: query.revision,
         revision: query.revision.unwrap_or(0),
-        limit: FIRST_LIMIT,
+        pace: Pace::new(session.command_timeout),
+        read: 0,
+        last: None,
         asked: KeyRange::single(b"\0"),
         sender,
     };
@@ -93,7 +87,7 @@ impl Part {
 }
 
 /// A request under way; it ends when nobody waits for it any more.
-struct Fetch(JoinHandle<Result<(Bytes, PageInfo, i64), PageError>>);
+struct Fetch(JoinHandle<Result<Fetched, PageError>>);
 
 impl Drop for Fetch {
     fn drop(&mut self) {
@@ -101,30 +95,43 @@ impl Drop for Fetch {
     }
 }
 
+/// A page that came.
+struct Fetched {
+    page: Bytes,
+    info: PageInfo,
+    /// Most entries that were asked for in the end.
+    limit: i64,
+    /// How long the member took for it.
+    took: Duration,
+}
+
 enum PageError {
-    Refused(Refusal),
+    /// A page of at most this many entries is not to be had.
+    Refused(Refusal, i64),
     Malformed(crate::proto::Malformed),
 }
 
-/// One page, with fewer entries than `limit` if it is too large; and the limit that it took.
+/// One page, with fewer entries than `limit` if it is too large or does not come.
 async fn fetch(
     session: Arc<Session>,
     range: KeyRange,
     revision: i64,
-    mut limit: i64,
-) -> Result<(Bytes, PageInfo, i64), PageError> {
+    limit: i64,
+) -> Result<Fetched, PageError> {
+    let mut request = RangeRequest::new(&range, revision);
+    request.limit = limit;
     loop {
-        let mut request = RangeRequest::new(&range, revision);
-        request.limit = limit;
-        // A single entry is as large as it is.
-        let bound = if limit == 1 { usize::MAX } else { MAX_PAGE };
-        match session.range(&request, bound).await {
+        let begun = Instant::now();
+        let (answer, limit) = session.page(&request, MAX_PAGE).await;
+        match answer {
             Ok(page) => {
                 let info = PageInfo::read(&page).map_err(PageError::Malformed)?;
-                return Ok((page, info, limit));
+                return Ok(Fetched { page, info, limit, took: begun.elapsed() });
             }
-            Err(refusal) if refusal.is_too_large() && limit > 1 => limit = (limit / 4).max(1),
-            Err(refusal) => return Err(PageError::Refused(refusal)),
+            Err(refusal) if refusal.is_too_large() && limit > 1 => {
+                request.limit = (limit / 4).max(1);
+            }
+            Err(refusal) => return Err(PageError::Refused(refusal, limit)),
         }
     }
 }
@@ -136,9 +143,13 @@ struct Reader {
     wanted: Option<i64>,
     /// The revision of the scan; 0 until the first page says it.
     revision: i64,
-    limit: i64,
+    pace: Pace,
     /// The range that is being read.
     asked: KeyRange,
+    /// Entries that were read so far.
+    read: u64,
+    /// The last of them.
+    last: Option<Vec<u8>>,
     sender: mpsc::Sender<Bytes>,
 }
 
@@ -153,7 +164,7 @@ impl Reader {
             // Nothing was selected; the revision is still part of the report.
             let nothing = KeyRange::single(b"\0");
             let page = fetch(Arc::clone(&self.session), nothing, 0, 1).await;
-            self.revision = page.map_err(|e| self.failed(&e))?.1.revision;
+            self.revision = page.map_err(|e| self.failed(&e))?.info.revision;
         }
         self.session.settle().await.map_err(|refusal| self.explain(&refusal))?;
         Ok(self.revision)
@@ -171,9 +182,16 @@ impl Reader {
             parts.pop_front()
         } {
             let Some(fetch) = part.page.as_mut() else { continue };
-            let (page, info, limit) = match (&mut fetch.0).await {
-                Ok(result) => result.map_err(|e| self.failed(&e))?,
-                Err(e) => return Err(EtcdError::Interrupted(e.into()).into()),
+            let came = (&mut fetch.0).await.map_err(|e| EtcdError::Interrupted(e.into()))?;
+            let Fetched { page, info, limit, took } = match came {
+                Ok(fetched) => fetched,
+                Err(PageError::Refused(refusal, limit))
+                    if refusal.is_slow() && self.pace.late(limit) =>
+                {
+                    self.begin_anew(part, &mut parts).await;
+                    continue;
+                }
+                Err(e) => return Err(self.failed(&e)),
             };
             if self.revision == 0 {
                 self.revision = info.revision;
@@ -191,16 +209,15 @@ impl Reader {
             }
             total = total.or(Some(count));
             seen += entries;
+            self.pace.came(limit, info.entries, page.len(), took);
             if entries > 0 {
-                let average = page.len().checked_div(info.entries).unwrap_or_default().max(1);
-                let fitting = i64::try_from(2 * TARGET / average).unwrap_or(MAX_LIMIT);
-                // Sizes differ from place to place: grow step by step, shrink at once.
-                self.limit = fitting.clamp(1, MAX_LIMIT).min(limit.saturating_mul(8));
+                self.read += entries;
+                self.last.clone_from(&info.last);
                 if self.sender.send(page).await.is_err() {
                     return Ok(false);
                 }
             }
-            let aim = self.aim();
+            let aim = self.pace.aim();
             match (info.first, info.last) {
                 (Some(first), Some(last)) if info.more => {
                     // A guess that was a little too far is no reason for another.
@@ -227,16 +244,22 @@ impl Reader {
         }
     }
 
-    /// How many entries a page should have.
-    fn aim(&self) -> u64 {
-        u64::try_from(self.limit / 2).unwrap_or(0).max(1)
+    /// What is under way waits for the same slow link as a page that did not come in time: it is
+    /// given up, and what has been sent of it with the connection.
+    async fn begin_anew(&self, part: Part, parts: &mut VecDeque<Part>) {
+        parts.push_front(Part { page: None, ..part });
+        for part in parts {
+            part.page.take_if(|fetch| !fetch.0.is_finished());
+        }
+        self.session.connect_anew().await;
     }
 
     /// Asks for the first parts, dividing those that are too large; `left` keys remain at most.
     fn ask(&self, parts: &mut VecDeque<Part>, stride: &mut Stride, left: Option<u64>) {
         // The first page says where others may begin, and at which revision.
-        let most = if self.revision == 0 || !stride.is_known() { 1 } else { IN_FLIGHT };
-        let limit = u64::try_from(self.limit).unwrap_or(1);
+        let known = self.revision != 0 && stride.is_known();
+        let most = if known { self.pace.in_flight() } else { 1 };
+        let limit = u64::try_from(self.pace.limit()).unwrap_or(1);
         for index in 0..most {
             let Some(part) = parts.get_mut(index) else { return };
             if part.page.is_some() {
@@ -250,7 +273,7 @@ impl Reader {
                 Part::new(rest, None)
             });
             let range = part.range.clone();
-            let page = fetch(Arc::clone(&self.session), range, self.revision, self.limit);
+            let page = fetch(Arc::clone(&self.session), range, self.revision, self.pace.limit());
             part.page = Some(Fetch(tokio::spawn(page)));
             if let Some(rest) = rest {
                 parts.insert(index + 1, rest);
@@ -260,7 +283,7 @@ impl Reader {
 
     fn failed(&self, failure: &PageError) -> SourceError {
         match failure {
-            PageError::Refused(refusal) => self.explain(refusal),
+            PageError::Refused(refusal, _) => self.explain(refusal),
             PageError::Malformed(e) => EtcdError::from(*e).into(),
         }
     }
@@ -274,7 +297,14 @@ impl Reader {
             (Some(Said::Future), Some(_)) => RevisionError::NotReached(self.revision).into(),
             _ => {
                 let wish = Wish::Read(self.asked.clone());
-                connection::refusal_to(&self.session, refusal, wish).into()
+                let why = connection::refusal_to(&self.session, refusal, wish);
+                match (why, &self.last) {
+                    (why @ (EtcdError::Member(_) | EtcdError::NoMember(_)), Some(last)) => {
+                        let (entries, last, why) = (self.read, last.clone(), Box::new(why));
+                        EtcdError::BrokeOff { entries, last, why }.into()
+                    }
+                    (why, _) => why.into(),
+                }
             }
         }
     }

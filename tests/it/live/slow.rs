@@ -1,0 +1,68 @@
+//! Links that are slow, and links that break.
+
+use crate::support::certs::Certs;
+use crate::support::proxy::Proxy;
+use crate::support::{Etcd, Version, bin};
+
+fn filled(version: Version, entries: usize) -> Etcd {
+    fill(Etcd::plain(version), entries)
+}
+
+/// Entries of 30,000 bytes each.
+fn fill(etcd: Etcd, entries: usize) -> Etcd {
+    let value = "v".repeat(30_000);
+    etcd.put_many((0..entries).map(|i| (format!("/registry/secrets/a/s{i:03}"), value.clone())));
+    etcd
+}
+
+/// The first page, of a hundred entries, needs five seconds here, and the limit is three.
+#[test]
+fn a_slow_link_gets_smaller_pages() {
+    for version in [Version::V34, Version::V35] {
+        let etcd = filled(version, 130);
+        let proxy = Proxy::new(&etcd.endpoint());
+        proxy.slow(600_000);
+        let words = "scan -w json --command-timeout 3s --endpoints";
+        let done = bin().words(words).arg(&proxy.endpoint).run().ok();
+        assert_eq!(done.json()["totals"]["entries"], 130);
+    }
+}
+
+/// At this rate, a single entry needs four seconds, and the limit is three.
+#[test]
+fn a_link_that_is_too_slow_says_so() {
+    let etcd = filled(Version::V35, 110);
+    let proxy = Proxy::new(&etcd.endpoint());
+    proxy.slow(8_000);
+    let words = "scan --command-timeout 3s --endpoints";
+    let done = bin().words(words).arg(&proxy.endpoint).run().fails_with_hint(1);
+    let done = done.says("the answer was still coming in after 3s").says("--command-timeout");
+    assert!(!done.stderr.contains("cannot connect"), "{done}");
+}
+
+/// Whoever has answered a hundred entries speaks the right protocol.
+#[test]
+fn a_peer_that_hangs_up_half_way_is_not_asked_for_tls() {
+    let certs = Certs::new();
+    let plain = Etcd::plain(Version::V35);
+    let secure = Etcd::builder(Version::V35).tls(&certs).start();
+    for etcd in [plain, secure] {
+        let etcd = fill(etcd, 200);
+        let proxy = Proxy::new(&etcd.endpoint());
+        // The second page is under way.
+        proxy.hold_after(4 << 20);
+        let scan = bin().words("scan --command-timeout 60s --endpoints").arg(&proxy.endpoint);
+        let child = scan.args(etcd.args().split_off(2)).spawn();
+        proxy.wait_until_held();
+        proxy.hang_up();
+        let done = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(1), "{stderr}");
+        assert!(done.stdout.is_empty(), "a partial result");
+        let broke_off = "reading broke off after 100 entries, at key \"/registry/secrets/a/s099\"";
+        assert!(stderr.starts_with("error: etcd at http"), "{stderr}");
+        assert!(stderr.contains(broke_off), "{stderr}");
+        assert!(stderr.contains("\nhint: check that the member is healthy"), "{stderr}");
+        assert!(!stderr.contains("try http"), "{stderr}");
+    }
+}
