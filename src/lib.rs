@@ -73,7 +73,7 @@ pub mod kms;
 pub mod migrate;
 #[doc(hidden)]
 pub mod mvcc;
-mod objects;
+pub mod objects;
 #[cfg(feature = "cli")]
 mod pasted;
 #[cfg(feature = "cli")]

@@ -8,12 +8,9 @@ use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::observer::Told;
 use super::{Ctx, ending, open, ui};
-use crate::entry::EntryRef;
-use crate::jobs::diff::{self as job, Form, Look, Side};
-use crate::jobs::restore::Decoded;
-use crate::objects::Objects;
+use crate::jobs::diff::{self as job, Form, Side};
 use crate::report::{self, Format};
-use crate::resource::{Location, Selector};
+use crate::resource::Selector;
 use crate::restore::{Minor, Options as Rules};
 use crate::scan::Causes;
 
@@ -176,11 +173,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let outcome = job::run::<Failure>(
         side(a),
         side(b),
-        &job::Options { selection, form },
-        &mut Look {
-            stored: &|entry, location| stored(&reader, entry, location),
-            read: &mut |entry, location| read(&reader, entry, location),
-        },
+        &job::Options { selection, form, reader: &reader },
         &mut Told::new(&ctx.ui),
     )?;
     let visits = outcome.sides.iter().map(|(_, visit)| visit);
@@ -209,26 +202,6 @@ fn report(
         Exit::Ok
     } else {
         Exit::Partial
-    })
-}
-
-/// How an entry is stored, and whether encrypted: what its prefix says, whatever a configuration
-/// would make of it.
-fn stored(reader: &Objects, entry: EntryRef<'_>, location: &Location<'_>) -> (String, bool) {
-    let mut judged = reader.judge(&location.resource, entry);
-    judged.status = None;
-    let encrypted = judged.provider != crate::envelope::Provider::Identity;
-    (judged.stored_as(), encrypted)
-}
-
-fn read(reader: &Objects, entry: EntryRef<'_>, location: &Location<'_>) -> Result<Decoded, String> {
-    let mut shown = reader.read(entry, location).map_err(|not| not.reason)?;
-    if let Some(hollow) = &shown.hollow {
-        return Err(hollow.reason.clone());
-    }
-    Ok(Decoded {
-        json: std::mem::take(&mut shown.json),
-        unknown: std::mem::take(&mut shown.unknown),
     })
 }
 

@@ -1,10 +1,10 @@
 //! `--profile`: what a distribution's own files say stands in for options that were not given; and
 //! `atrest profile`, which shows it.
 
-use std::io;
 use std::path::Path;
 
 use super::args::{self, Group, Output, Profile, Shared};
+use super::failure::profile::{failure, option};
 use super::failure::{Exit, Failure};
 use super::{Ctx, ui};
 use crate::chain::chain;
@@ -183,9 +183,7 @@ fn fill(ctx: &mut Ctx, host: &Host, found: Found) -> Result<(), ProfileError> {
             },
             None => Vec::new(),
         };
-        let overrides = found.overrides.into_iter().map(|o| o.value);
-        g.overrides =
-            overrides.filter(|o| !o.servers.iter().any(|s| is_among(s, &named))).collect();
+        g.overrides = found.overrides_beside(&named);
     }
     if host.source {
         match found.source.map(|s| s.value) {
@@ -224,15 +222,6 @@ fn fill(ctx: &mut Ctx, host: &Host, found: Found) -> Result<(), ProfileError> {
     Ok(())
 }
 
-/// Whether an endpoint is one of several, however they are written.
-fn is_among(endpoint: &str, all: &[String]) -> bool {
-    let bare = |text: &str| {
-        let text = text.trim().trim_end_matches('/');
-        text.split_once("://").map_or(text, |(_, rest)| rest).to_owned()
-    };
-    all.iter().any(|one| bare(one) == bare(endpoint))
-}
-
 impl Profile {
     fn word(self) -> &'static str {
         match self {
@@ -256,59 +245,4 @@ impl Profile {
             Self::Microshift => Distribution::Microshift,
         }
     }
-}
-
-/// The option that tells what a profile did not find.
-fn option(setting: Setting) -> &'static str {
-    match setting {
-        Setting::Manifest => "--manifest",
-        Setting::Endpoints => "--endpoints",
-        Setting::DataDir => "--data-dir",
-        Setting::Kine => "--kine",
-        Setting::CaCert => "--cacert",
-        Setting::Cert => "--cert",
-        Setting::Key => "--key",
-        Setting::Prefix => "--prefix",
-        Setting::Config => "--encryption-config",
-    }
-}
-
-/// What to do about it; `manifest` is the one that the user named.
-fn failure(e: &ProfileError, manifest: Option<&Path>) -> Failure {
-    const OPTIONS: &str = "name the source with --endpoints, --cacert, --cert and --key, and the configuration with --encryption-config";
-    let hint = match e {
-        ProfileError::Unreadable { cause, .. }
-            if cause.kind() == io::ErrorKind::PermissionDenied =>
-        {
-            "the files of the control plane belong to root: run as root".to_owned()
-        }
-        ProfileError::Unreadable { path, .. } if Some(path.as_path()) == manifest => {
-            "check the path of --manifest".to_owned()
-        }
-        ProfileError::Unreadable { setting: Some(setting), .. } => {
-            let option = option(*setting);
-            format!("run on a control-plane node, or name another file with {option}")
-        }
-        ProfileError::Unreadable { .. } => {
-            "run on a control-plane node, or name the source and its certificates by options"
-                .to_owned()
-        }
-        ProfileError::Malformed { .. } => format!("check the file, or {OPTIONS}"),
-        ProfileError::Volume { setting, .. } => {
-            format!("copy it out and name it with {}", option(*setting))
-        }
-        ProfileError::NoDatastore(_) => {
-            "run on a server node, or name the source with --kine, --data-dir or --endpoints"
-                .to_owned()
-        }
-        ProfileError::External(_) => {
-            "kine serves it as an etcd: start one beside it and give its --endpoints".to_owned()
-        }
-    };
-    let failure = Failure::new(e.to_string());
-    let failure = match std::error::Error::source(e) {
-        Some(source) => failure.because(source),
-        None => failure,
-    };
-    failure.hint(hint)
 }

@@ -6,13 +6,12 @@ use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::observer::Told;
 use super::{Ctx, ending, nothing, open, ui};
-use crate::entry::EntryRef;
 use crate::export::Tree;
-use crate::jobs::restore::{self as job, Decoded, Outcome};
+use crate::jobs::restore::{self as job, Outcome};
 use crate::objects::Objects;
 use crate::report::restore::{Report, explain};
 use crate::report::{Format, table};
-use crate::resource::{Location, Selector};
+use crate::resource::Selector;
 use crate::restore::{Minor, Options as Rules, Reason, apply_script};
 use crate::scan::Causes;
 use crate::source::Source;
@@ -123,10 +122,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
 }
 
 fn plan(ctx: &Ctx, args: &PlanArgs) -> Result<Exit, Failure> {
-    let reader = Reads { reader: super::inside::objects(ctx)?, include_misplaced: false };
+    let reader = super::inside::objects(ctx)?;
     let mut source = open::source(ctx)?;
     let choices = &args.choices;
-    let outcome = judge(ctx, choices, &reader, source.as_mut(), &mut |_, _, _, _| Ok(()))?;
+    let options = options(ctx, choices, &reader)?;
+    let outcome = judge(ctx, &options, source.as_mut(), &mut |_, _, _, _| Ok(()))?;
     let source = source.info();
     let report = Report { source: &source, target: choices.target(), outcome: &outcome };
     ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
@@ -134,48 +134,27 @@ fn plan(ctx: &Ctx, args: &PlanArgs) -> Result<Exit, Failure> {
     Ok(exit(&outcome))
 }
 
-/// Reads entries for a restore.
-struct Reads {
-    reader: Objects,
-    /// Objects that are not what their key says are taken for what they are.
-    include_misplaced: bool,
-}
-
-impl Reads {
-    fn read(&self, entry: EntryRef<'_>, location: &Location<'_>) -> Result<Decoded, String> {
-        let mut shown = self.reader.read(entry, location).map_err(|not| not.words())?;
-        if let Some(found) = shown.judged.misplaced.as_ref().filter(|_| !self.include_misplaced) {
-            return Err(format!("misplaced: {found}"));
-        }
-        if let Some(hollow) = &shown.hollow {
-            return Err(hollow.reason.clone());
-        }
-        Ok(Decoded {
-            json: std::mem::take(&mut shown.json),
-            unknown: std::mem::take(&mut shown.unknown),
-        })
-    }
-}
-
 /// `export --restore`: writes the steps and their script below `dir`.
 pub fn export(ctx: &Ctx, args: &Exporting<'_>, dir: &Path) -> Result<Exit, Failure> {
     let (choices, format) = (args.choices, args.format);
-    let include_misplaced = args.include_misplaced;
-    let reader = Reads { reader: super::inside::objects(ctx)?, include_misplaced };
+    let reader = super::inside::objects(ctx)?;
     let mut source = open::source(ctx)?;
     let tree = empty_tree(ctx, dir, args.force)?;
     let extension = if format == Format::Json { ".json" } else { ".yaml" };
-    let mut outcome =
-        judge(ctx, choices, &reader, source.as_mut(), &mut |step, location, key, json| {
-            let text = zeroize::Zeroizing::new(match format {
-                Format::Json => format!("{json:#}\n"),
-                _ => storage::yaml::to_string(json),
-            });
-            let (namespace, name) = location.exactly(key);
-            let mut directories = vec![step.directory().as_bytes(), location.resource.as_bytes()];
-            directories.extend(namespace);
-            tree.write(&directories, name, extension, text.as_bytes()).map(drop)
-        })?;
+    let options = job::Options {
+        include_misplaced: args.include_misplaced,
+        ..options(ctx, choices, &reader)?
+    };
+    let mut outcome = judge(ctx, &options, source.as_mut(), &mut |step, location, key, json| {
+        let text = zeroize::Zeroizing::new(match format {
+            Format::Json => format!("{json:#}\n"),
+            _ => storage::yaml::to_string(json),
+        });
+        let (namespace, name) = location.exactly(key);
+        let mut directories = vec![step.directory().as_bytes(), location.resource.as_bytes()];
+        directories.extend(namespace);
+        tree.write(&directories, name, extension, text.as_bytes()).map(drop)
+    })?;
     let steps = outcome.steps();
     tree.write_script("apply.sh", apply_script(&steps, choices.target()).as_bytes())
         .and_then(|_| tree.sync())?;
@@ -226,13 +205,11 @@ fn empty_tree(ctx: &Ctx, dir: &Path, force: bool) -> Result<Tree, Failure> {
     Ok(tree)
 }
 
-fn judge(
+fn options<'o>(
     ctx: &Ctx,
     choices: &Choices,
-    reader: &Reads,
-    source: &mut dyn Source,
-    write: &mut job::Write<'_>,
-) -> Result<Outcome, Failure> {
+    reader: &'o Objects,
+) -> Result<job::Options<'o>, Failure> {
     let rules = Rules {
         target: choices.target(),
         keep_owners: choices.keep_owners,
@@ -240,10 +217,18 @@ fn judge(
     };
     // A cluster is more than its Secrets: without a choice, it is all of it.
     let selection = open::selection(ctx, Some(vec![Selector::All]))?;
-    nothing::look(ctx, source, &selection)?;
-    let options = job::Options { selection, revision: ctx.global.revision, rules };
-    let mut read = |entry: EntryRef<'_>, location: &Location<'_>| reader.read(entry, location);
-    job::run(source, &options, &mut read, write, &mut Told::new(&ctx.ui)).map_err(|e| match e {
+    let revision = ctx.global.revision;
+    Ok(job::Options { selection, revision, rules, reader, include_misplaced: false })
+}
+
+fn judge(
+    ctx: &Ctx,
+    options: &job::Options<'_>,
+    source: &mut dyn Source,
+    write: &mut job::Write<'_>,
+) -> Result<Outcome, Failure> {
+    nothing::look(ctx, source, &options.selection)?;
+    job::run(source, options, write, &mut Told::new(&ctx.ui)).map_err(|e| match e {
         job::Error::Source(e) => e.into(),
         job::Error::Export(e) => e.into(),
     })

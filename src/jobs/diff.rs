@@ -11,20 +11,23 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use serde_json::Value;
 
 use super::Observer;
-use super::restore::{Decoded, Name, Read};
-use crate::entry::{Entry, EntryRef};
+use super::restore::Name;
+use crate::entry::Entry;
+use crate::envelope::Provider;
+use crate::objects::{Objects, Shown};
 use crate::resource::{Location, Selection};
 use crate::restore::{self, Facts, Verdict};
 use crate::source::{Query, Source, SourceError, SourceInfo, Visit};
 use crate::storage::difference::{Difference, differences};
 
 /// What is compared.
-#[derive(Clone, Debug)]
-pub struct Options {
+pub struct Options<'o> {
     /// Which objects.
     pub selection: Selection,
     /// What of them.
     pub form: Form,
+    /// Reads them.
+    pub reader: &'o Objects,
 }
 
 /// In which form objects are compared.
@@ -47,17 +50,6 @@ pub struct Side<'o, E> {
     pub open: Open<'o, E>,
     /// As of this revision; `None` is the newest.
     pub revision: Option<i64>,
-}
-
-/// How an entry is stored: in words, and whether encrypted.
-pub type Stored<'s> = dyn Fn(EntryRef<'_>, &Location<'_>) -> (String, bool) + 's;
-
-/// Looks into entries.
-pub struct Look<'l> {
-    /// How an entry is stored.
-    pub stored: &'l Stored<'l>,
-    /// What it holds.
-    pub read: &'l mut Read<'l>,
 }
 
 /// An object that only one side has.
@@ -143,8 +135,7 @@ const WAITING: usize = 4;
 pub fn run<'o, E: From<SourceError> + Send + 'o>(
     a: Side<'o, E>,
     b: Side<'o, E>,
-    options: &Options,
-    look: &mut Look<'_>,
+    options: &Options<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, E> {
     std::thread::scope(|scope| {
@@ -157,7 +148,7 @@ pub fn run<'o, E: From<SourceError> + Send + 'o>(
         let (mut a, mut b) = (start(a), start(b));
         observer.begin("entries", &mut || None);
         let mut outcome = Outcome::default();
-        let merged = merge(&mut a, &mut b, &mut outcome, options, look, observer);
+        let merged = merge(&mut a, &mut b, &mut outcome, options, observer);
         observer.end();
         merged?;
         outcome.sides = [a.end, b.end].into_iter().flatten().collect();
@@ -228,12 +219,11 @@ fn merge<E>(
     a: &mut Stream<E>,
     b: &mut Stream<E>,
     outcome: &mut Outcome,
-    options: &Options,
-    look: &mut Look<'_>,
+    options: &Options<'_>,
     observer: &mut dyn Observer,
 ) -> Result<(), E> {
     let facts = Facts::assumed();
-    let mut comparison = Comparison { outcome, options, facts: &facts, look };
+    let mut comparison = Comparison { outcome, options, facts: &facts };
     let (mut left, mut right) = (a.next()?, b.next()?);
     loop {
         let order = match (&left, &right) {
@@ -259,14 +249,13 @@ fn merge<E>(
     }
 }
 
-struct Comparison<'c, 'l> {
+struct Comparison<'c> {
     outcome: &'c mut Outcome,
-    options: &'c Options,
+    options: &'c Options<'c>,
     facts: &'c Facts,
-    look: &'c mut Look<'l>,
 }
 
-impl Comparison<'_, '_> {
+impl Comparison<'_> {
     fn single(&mut self, entry: &Entry, removed: bool) {
         let Some(location) = self.options.selection.locate_object(&entry.key) else { return };
         if let Form::Restored(_) = self.options.form {
@@ -276,7 +265,7 @@ impl Comparison<'_, '_> {
                 Err(why) => return self.outcome.unknown.push((entry.key.clone(), why)),
             }
         }
-        let (stored, _) = (self.look.stored)(entry.as_ref(), &location);
+        let (stored, _) = self.stored(entry, &location);
         let single = Single { key: entry.key.clone(), name: (&location).into(), stored };
         if removed { &mut self.outcome.removed } else { &mut self.outcome.added }.push(single);
     }
@@ -288,8 +277,8 @@ impl Comparison<'_, '_> {
             return;
         }
         let Some(location) = self.options.selection.locate_object(&a.key) else { return };
-        let of = |entry: &Entry| (self.look.stored)(entry.as_ref(), &location);
-        let ((stored_a, encrypted_a), (stored_b, encrypted_b)) = (of(a), of(b));
+        let (stored_a, encrypted_a) = self.stored(a, &location);
+        let (stored_b, encrypted_b) = self.stored(b, &location);
         let (left, right) = match (self.read(a, &location), self.read(b, &location)) {
             (Ok(left), Ok(right)) => (left, right),
             (Err(why), _) | (_, Err(why)) => {
@@ -314,9 +303,21 @@ impl Comparison<'_, '_> {
         }
     }
 
+    /// How an entry is stored, and whether encrypted: what its prefix says, whatever a
+    /// configuration would make of it.
+    fn stored(&self, entry: &Entry, location: &Location<'_>) -> (String, bool) {
+        let mut judged = self.options.reader.judge(&location.resource, entry.as_ref());
+        judged.status = None;
+        (judged.stored_as(), judged.provider != Provider::Identity)
+    }
+
     /// The object in the form that is compared; `None` where that leaves it out.
-    fn read(&mut self, entry: &Entry, location: &Location<'_>) -> Result<Option<Decoded>, String> {
-        let mut decoded = (self.look.read)(entry.as_ref(), location)?;
+    fn read(&self, entry: &Entry, location: &Location<'_>) -> Result<Option<Shown>, String> {
+        let reader = self.options.reader;
+        let mut decoded = reader.read(entry.as_ref(), location).map_err(|not| not.reason)?;
+        if let Some(hollow) = &decoded.hollow {
+            return Err(hollow.reason.clone());
+        }
         if !decoded.unknown.is_empty() {
             return Err(format!(
                 "it has fields newer than this program: {}",

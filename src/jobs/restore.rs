@@ -11,37 +11,24 @@ use serde_json::Value;
 use super::Observer;
 use crate::entry::EntryRef;
 use crate::export::ExportError;
+use crate::objects::{Objects, Shown};
 use crate::resource::{Location, Selection, Selector};
 use crate::restore::{self, Facts, Reason, Step, Verdict, Written};
 use crate::source::{Query, Source, SourceError, Visit};
 
 /// What to restore.
-#[derive(Clone, Debug)]
-pub struct Options {
+pub struct Options<'o> {
     /// Which objects.
     pub selection: Selection,
     /// As of this revision; `None` is the newest.
     pub revision: Option<i64>,
     /// For what, and how.
     pub rules: restore::Options,
+    /// Reads the objects.
+    pub reader: &'o Objects,
+    /// Objects that are not what their key says are taken for what they are.
+    pub include_misplaced: bool,
 }
-
-/// An object that was read.
-pub struct Decoded {
-    /// As stored, `metadata.managedFields` included. Wiped when it goes.
-    pub json: Value,
-    /// Parts that are not in it.
-    pub unknown: Vec<String>,
-}
-
-impl Drop for Decoded {
-    fn drop(&mut self) {
-        crate::storage::wipe(&mut self.json);
-    }
-}
-
-/// Decrypts and decodes an entry; an error says in words why it cannot, without stored bytes.
-pub type Read<'r> = dyn FnMut(EntryRef<'_>, &Location<'_>) -> Result<Decoded, String> + 'r;
 
 /// Takes an object that is to be written: its step, where it belongs, its etcd key.
 pub type Write<'w> = dyn FnMut(Step, &Location<'_>, &[u8], &Value) -> Result<(), ExportError> + 'w;
@@ -142,9 +129,21 @@ pub enum Error {
     Export(#[from] ExportError),
 }
 
-impl Options {
+impl Options<'_> {
     fn query(&self, selectors: &[Selector], revision: Option<i64>) -> Query {
         Query { ranges: self.selection.scope.ranges(selectors), revision, ordered: true }
+    }
+
+    /// Decrypts and decodes an entry; an error says in words why it cannot, without stored bytes.
+    fn read(&self, entry: EntryRef<'_>, location: &Location<'_>) -> Result<Shown, String> {
+        let shown = self.reader.read(entry, location).map_err(|not| not.words())?;
+        if let Some(found) = shown.judged.misplaced.as_ref().filter(|_| !self.include_misplaced) {
+            return Err(format!("misplaced: {found}"));
+        }
+        match &shown.hollow {
+            Some(hollow) => Err(hollow.reason.clone()),
+            None => Ok(shown),
+        }
     }
 }
 
@@ -154,12 +153,11 @@ impl Options {
 /// When the source cannot be read at one revision, or `write` fails.
 pub fn run(
     source: &mut dyn Source,
-    options: &Options,
-    read: &mut Read<'_>,
+    options: &Options<'_>,
     write: &mut Write<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Error> {
-    let (facts, revision) = facts(source, options, read)?;
+    let (facts, revision) = facts(source, options)?;
     let query = options.query(&options.selection.resources, revision);
     observer.begin("entries", &mut || source.estimate(&query));
     let mut outcome = Outcome::default();
@@ -169,7 +167,7 @@ pub fn run(
             return ControlFlow::Continue(());
         };
         observer.advance(1);
-        if let Err(e) = outcome.one(entry, &location, &facts, options, read, write) {
+        if let Err(e) = outcome.one(entry, &location, &facts, options, write) {
             failed = Some(e);
             return ControlFlow::Break(());
         }
@@ -186,8 +184,7 @@ pub fn run(
 /// The first pass, and the revision that it fixes.
 fn facts(
     source: &mut dyn Source,
-    options: &Options,
-    read: &mut Read<'_>,
+    options: &Options<'_>,
 ) -> Result<(Facts, Option<i64>), SourceError> {
     let mut facts = Facts::new(&options.selection.resources);
     let wanted = restore::wanted(&options.selection.resources);
@@ -202,7 +199,7 @@ fn facts(
         }
         if Facts::reads(&location.resource) {
             // What cannot be read is reported when its turn comes.
-            if let Ok(decoded) = read(entry, &location) {
+            if let Ok(decoded) = options.read(entry, &location) {
                 facts.learn(&location, &decoded.json);
             }
         } else if options.selection.locate_object(entry.key).is_some() {
@@ -219,15 +216,14 @@ impl Outcome {
         entry: EntryRef<'_>,
         location: &Location<'_>,
         facts: &Facts,
-        options: &Options,
-        read: &mut Read<'_>,
+        options: &Options<'_>,
         write: &mut Write<'_>,
     ) -> Result<(), ExportError> {
         if let Some(reason) = restore::leaves_out_resource(&location.resource) {
             self.left_out.push((location.into(), reason));
             return Ok(());
         }
-        let mut decoded = match read(entry, location) {
+        let mut decoded = match options.read(entry, location) {
             Ok(decoded) => decoded,
             Err(why) => {
                 self.unreadable.push((location.into(), why));

@@ -75,3 +75,21 @@ pub struct Found {
     /// What a person must know.
     pub warnings: Vec<String>,
 }
+
+impl Found {
+    /// The resources that lie in another etcd than those servers.
+    #[must_use]
+    pub fn overrides_beside(&self, servers: &[String]) -> Vec<Override> {
+        let elsewhere = |o: &&Override| !o.servers.iter().any(|s| is_among(s, servers));
+        self.overrides.iter().map(|o| &o.value).filter(elsewhere).cloned().collect()
+    }
+}
+
+/// Whether an endpoint is one of several, however they are written.
+fn is_among(endpoint: &str, all: &[String]) -> bool {
+    let bare = |text: &str| {
+        let text = text.trim().trim_end_matches('/');
+        text.split_once("://").map_or(text, |(_, rest)| rest).to_owned()
+    };
+    all.iter().any(|one| bare(one) == bare(endpoint))
+}

@@ -5,6 +5,7 @@ mod encode;
 mod etcd;
 mod export;
 mod file;
+pub mod profile;
 #[cfg(feature = "remote")]
 mod remote;
 
