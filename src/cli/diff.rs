@@ -137,6 +137,7 @@ impl Place {
             global,
             given: ctx.given.clone(),
             ui: ctx.ui.clone(),
+            escrow: ctx.escrow.clone(),
             kms: Arc::clone(&ctx.kms),
             remote: ctx.remote.clone(),
         }

@@ -49,7 +49,7 @@ pub fn configs(ctx: &Ctx) -> Result<Option<ConfigSet>, Failure> {
     Ok(set)
 }
 
-/// Whether `--kms-exec` names providers that there are.
+/// Whether `--kms-exec` and `--kms-escrow` are of providers that there are.
 fn unwrapping(ctx: &Ctx, set: Option<&ConfigSet>) -> Result<(), Failure> {
     let given = &ctx.global.kms_exec;
     let names: Vec<_> = set.map(configured).unwrap_or_default();
@@ -70,6 +70,19 @@ fn unwrapping(ctx: &Ctx, set: Option<&ConfigSet>) -> Result<(), Failure> {
             let none = format!("--kms-exec: no KMS provider is called `{name}`");
             return Err(Failure::usage(none).hint(hint));
         }
+    }
+    let Some(escrow) = &ctx.escrow else { return Ok(()) };
+    let known = escrow.providers();
+    if names.is_empty() {
+        return Err(Failure::usage("--kms-escrow: no configuration has a KMS provider")
+            .hint("give a configuration with KMS providers: --encryption-config FILE"));
+    }
+    if !names.iter().any(|(name, _)| known.contains(&&*name.name)) {
+        let known: Vec<_> = known.into_iter().map(table::visible).collect();
+        ctx.ui.warn(&format!(
+            "the escrow has data keys of {}, and no configuration has such a KMS provider",
+            known.join(", ")
+        ));
     }
     Ok(())
 }

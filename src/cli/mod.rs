@@ -6,6 +6,7 @@ pub mod configuration;
 mod credentials;
 pub mod duration;
 mod ending;
+pub mod escrow;
 pub mod failure;
 pub mod inside;
 pub mod interrupt;
@@ -50,6 +51,7 @@ use std::sync::{Arc, OnceLock};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::kms::Unwrap;
+use crate::kms::escrow::Escrow;
 use args::{Given, Shared};
 use failure::{Exit, Failure};
 use ui::Ui;
@@ -147,6 +149,8 @@ pub struct Ctx {
     pub ui: Ui,
     /// What unwraps KMS data keys, from when it is first needed.
     pub kms: Arc<OnceLock<Arc<dyn Unwrap>>>,
+    /// Data keys that no KMS is asked for.
+    pub escrow: Option<Arc<Escrow>>,
     /// What was fetched from elsewhere.
     pub remote: remote::Remotes,
 }
@@ -184,9 +188,11 @@ pub fn run() -> ExitCode {
         ui.warn(&format!("core dumps cannot be disabled: {error}"));
     }
     let (kms, remote) = (Arc::default(), remote::Remotes::default());
-    let mut ctx = Ctx { global, given: Given::new(matches), ui, kms, remote };
+    let given = Given::new(matches);
+    let mut ctx = Ctx { global, given, ui, kms, escrow: None, remote };
     let result = profile::apply(&mut ctx)
         .and_then(|()| one_source(&ctx))
+        .and_then(|()| escrow::apply(&mut ctx))
         .and_then(|()| dispatch(&mut ctx, cli.command));
     match result {
         Ok(exit) => exit.into(),

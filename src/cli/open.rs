@@ -123,11 +123,12 @@ pub fn kms(ctx: &Ctx) -> Arc<dyn Unwrap> {
     let make = || -> Arc<dyn Unwrap> {
         let plugins = Arc::new(Plugins::new());
         let g = &ctx.global;
-        if g.kms_exec.is_empty() {
+        if g.kms_exec.is_empty() && ctx.escrow.is_none() {
             return plugins;
         }
         let programs = g.kms_exec.iter().map(|e| Program::new(&e.name, &e.command, g.kms_timeout));
-        Arc::new(programs.fold(Instead::of(plugins), Instead::program))
+        let instead = programs.fold(Instead::of(plugins), Instead::program);
+        Arc::new(ctx.escrow.iter().map(Arc::clone).fold(instead, Instead::escrow))
     };
     Arc::clone(ctx.kms.get_or_init(make))
 }

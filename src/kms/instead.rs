@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "escrow")]
+use super::escrow::Escrow;
 use super::{KmsError, Program, Sealed, Unwrap, WrappedKey};
 use crate::config::Kms;
 use crate::secret::KeyMaterial;
 
-/// Unwraps by programs where there is one, and asks the plugins for everything else: what they
-/// write with, and to wrap.
+/// Takes data keys from an escrow, unwraps them by programs where there is one, and asks the
+/// plugins for everything else: what they write with, and to wrap.
 pub struct Instead {
+    #[cfg(feature = "escrow")]
+    escrow: Option<Arc<Escrow>>,
     programs: Vec<Program>,
     plugins: Arc<dyn Unwrap>,
 }
@@ -17,7 +21,20 @@ impl Instead {
     /// Asks `plugins` for everything.
     #[must_use]
     pub fn of(plugins: Arc<dyn Unwrap>) -> Self {
-        Self { programs: Vec::new(), plugins }
+        Self {
+            #[cfg(feature = "escrow")]
+            escrow: None,
+            programs: Vec::new(),
+            plugins,
+        }
+    }
+
+    /// Looks into `escrow` before anybody is asked.
+    #[cfg(feature = "escrow")]
+    #[must_use]
+    pub fn escrow(mut self, escrow: Arc<Escrow>) -> Self {
+        self.escrow = Some(escrow);
+        self
     }
 
     /// Has `program` unwrap the keys of its provider.
@@ -30,21 +47,44 @@ impl Instead {
     fn program_of(&self, plugin: &Kms) -> Option<&Program> {
         self.programs.iter().find(|p| p.provider() == plugin.name)
     }
-}
 
-impl Unwrap for Instead {
-    fn unwrap_v1(&self, plugin: &Kms, wrapped: &[u8]) -> Result<KeyMaterial, KmsError> {
+    fn ask_v1(&self, plugin: &Kms, wrapped: &[u8]) -> Result<KeyMaterial, KmsError> {
         match self.program_of(plugin) {
             Some(program) => program.unwrap_v1(plugin, wrapped),
             None => self.plugins.unwrap_v1(plugin, wrapped),
         }
     }
 
-    fn unwrap_v2(&self, plugin: &Kms, wrapped: WrappedKey<'_>) -> Result<KeyMaterial, KmsError> {
+    fn ask_v2(&self, plugin: &Kms, wrapped: WrappedKey<'_>) -> Result<KeyMaterial, KmsError> {
         match self.program_of(plugin) {
             Some(program) => program.unwrap_v2(plugin, wrapped),
             None => self.plugins.unwrap_v2(plugin, wrapped),
         }
+    }
+}
+
+#[cfg(feature = "escrow")]
+fn not_in_escrow(then: KmsError) -> KmsError {
+    KmsError::NotInEscrow { then: Box::new(then) }
+}
+
+impl Unwrap for Instead {
+    fn unwrap_v1(&self, plugin: &Kms, wrapped: &[u8]) -> Result<KeyMaterial, KmsError> {
+        #[cfg(feature = "escrow")]
+        if let Some(escrow) = &self.escrow {
+            let kept = escrow.v1(&plugin.name, wrapped).map(Ok);
+            return kept.unwrap_or_else(|| self.ask_v1(plugin, wrapped).map_err(not_in_escrow));
+        }
+        self.ask_v1(plugin, wrapped)
+    }
+
+    fn unwrap_v2(&self, plugin: &Kms, wrapped: WrappedKey<'_>) -> Result<KeyMaterial, KmsError> {
+        #[cfg(feature = "escrow")]
+        if let Some(escrow) = &self.escrow {
+            let kept = escrow.v2(&plugin.name, wrapped).map(Ok);
+            return kept.unwrap_or_else(|| self.ask_v2(plugin, wrapped).map_err(not_in_escrow));
+        }
+        self.ask_v2(plugin, wrapped)
     }
 
     fn key_id(&self, plugin: &Kms) -> Result<Arc<str>, KmsError> {

@@ -6,6 +6,8 @@
 mod cache;
 #[cfg(feature = "live")]
 mod client;
+#[cfg(feature = "escrow")]
+pub mod escrow;
 mod instead;
 mod limits;
 #[cfg(feature = "live")]
@@ -70,6 +72,12 @@ pub enum KmsError {
         /// What happened, to be read after its name.
         cause: String,
     },
+    /// The escrow lacks the key, and whoever was asked next did not give it.
+    #[error("the escrow does not hold this data key, and {then}")]
+    NotInEscrow {
+        /// Why they did not.
+        then: Box<KmsError>,
+    },
     /// No plugin is to be asked.
     #[error("no KMS plugin is connected")]
     NotConnected,
@@ -82,6 +90,7 @@ impl KmsError {
         match self {
             Self::Refused { .. } => false,
             Self::Program { silent, .. } => *silent,
+            Self::NotInEscrow { then } => then.is_unreachable(),
             Self::Unreachable { .. } | Self::Unusable { .. } | Self::NotConnected => true,
         }
     }

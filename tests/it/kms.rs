@@ -1,6 +1,7 @@
 //! KMS plugins over real sockets and real gRPC.
 
 mod check;
+mod escrow;
 mod exec;
 mod keyring;
 mod needs;

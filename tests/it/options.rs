@@ -9,9 +9,9 @@ const CONNECTION: &str = "cacert cert key user password password-file insecure-s
     insecure-transport dial-timeout command-timeout keepalive-time keepalive-timeout";
 const PROFILE: &str = "profile manifest root";
 /// What unwraps KMS data keys, of commands that decrypt.
-const UNWRAP: &str = "kms-exec kms-timeout";
+const UNWRAP: &str = "kms-exec kms-timeout kms-escrow identity";
 /// What opens a configuration inside the source, which takes decrypting.
-const INSIDE: &str = "token token-file kms-exec kms-timeout";
+const INSIDE: &str = "token token-file kms-exec kms-timeout kms-escrow identity";
 const OUTPUT: &str = "quiet no-progress color";
 const ANY_SOURCE: &str = "endpoints snapshot data-dir kine skip-hash-check salvage";
 const SELECTION: &str = "prefix proxy-namespace resource all-resources namespace";
@@ -80,12 +80,6 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
             ]),
         ),
         ("keys", "", all(&[&read, INSIDE, SELECTION, "allow-empty revision write-out"])),
-        ("kms check", "", all(&[&read, "allow-empty prefix proxy-namespace revision write-out"])),
-        (
-            "kms needs",
-            "",
-            all(&[&read, INSIDE, "allow-empty prefix proxy-namespace revision write-out"]),
-        ),
         (
             "migrate",
             "",
@@ -115,7 +109,20 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
         ("version", "", String::new()),
     ];
     rows.extend(upkeep());
+    rows.extend(kms());
     rows
+}
+
+/// The commands of `kms`.
+fn kms() -> Vec<(&'static str, &'static str, String)> {
+    let read = [ANY_SOURCE, CONNECTION, PROFILE, "encryption-config", OUTPUT].join(" ");
+    let with = |parts: &[&str]| format!("{read} {}", parts.join(" "));
+    let selected = "prefix proxy-namespace revision write-out";
+    vec![
+        ("kms check", "", with(&["allow-empty", selected])),
+        ("kms needs", "", with(&[INSIDE, "allow-empty", selected])),
+        ("kms escrow", "--to x", with(&[INSIDE, selected])),
+    ]
 }
 
 /// The commands that change a cluster over several runs.
@@ -186,7 +193,7 @@ fn every_command_refuses_what_it_does_not_honour() {
         .collect();
     options.sort();
     options.dedup();
-    assert_eq!(options.len(), 37);
+    assert_eq!(options.len(), 39);
     for (command, needs, honoured) in table() {
         let honoured: Vec<&str> = honoured.split(' ').collect();
         let words: Vec<&str> = command.split(' ').chain(needs.split(' ')).collect();

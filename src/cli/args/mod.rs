@@ -91,6 +91,12 @@ pub struct Shared {
     pub kms_exec: Vec<KmsExec>,
     /// `--kms-timeout`
     pub kms_timeout: Option<Duration>,
+    /// `--kms-escrow`
+    pub kms_escrow: Vec<PathBuf>,
+    /// `--identity`
+    pub identity: Vec<PathBuf>,
+    /// The command writes an escrow, which an identity is good for as well
+    pub makes_escrow: bool,
     /// `--token`
     pub token: Option<Hidden>,
     /// `--token-file`

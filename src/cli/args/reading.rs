@@ -55,12 +55,23 @@ struct Unwrapping {
     /// How long one run of --kms-exec may take [default: the timeout of the configuration]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, requires = "kms_exec", help_heading = "Reading")]
     kms_timeout: Option<Duration>,
+
+    /// Take data keys from what `kms escrow` wrote, where it has them, and ask nobody for these
+    /// (repeatable)
+    #[arg(long, value_name = "FILE", requires = "identity", help_heading = "Reading")]
+    kms_escrow: Vec<PathBuf>,
+
+    /// age identity that opens --kms-escrow, as `age-keygen` writes it (repeatable)
+    #[arg(long, value_name = "FILE", help_heading = "Reading")]
+    identity: Vec<PathBuf>,
 }
 
 impl Group for Unwrapping {
     fn put(&self, shared: &mut Shared) {
         shared.kms_exec.clone_from(&self.kms_exec);
         shared.kms_timeout = self.kms_timeout;
+        shared.kms_escrow.clone_from(&self.kms_escrow);
+        shared.identity.clone_from(&self.identity);
     }
 }
 

@@ -2,6 +2,7 @@
 //! that one is gone.
 
 mod check;
+mod escrow;
 mod needs;
 
 use super::args::Shared;
@@ -24,6 +25,9 @@ enum Command {
     Check(check::Args),
     /// Count what depends on which KMS key and data key, and say what breaks without it
     Needs(needs::Args),
+    /// Keep the unwrapped data keys in a file, encrypted to age recipients, for the day when the
+    /// KMS key is gone
+    Escrow(escrow::Args),
 }
 
 impl Args {
@@ -32,6 +36,7 @@ impl Args {
         match &self.command {
             Command::Check(args) => args.shared(),
             Command::Needs(args) => args.shared(),
+            Command::Escrow(args) => args.shared(),
         }
     }
 }
@@ -41,6 +46,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     match &args.command {
         Command::Check(args) => check::run(ctx, args),
         Command::Needs(args) => needs::run(ctx, args),
+        Command::Escrow(args) => escrow::run(ctx, args),
     }
 }
 

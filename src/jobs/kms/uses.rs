@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::{ConfigSet, Kms, Provider as Configured};
+use crate::entry::EntryRef;
 use crate::envelope::{Envelope, Provider, Version};
 use crate::jobs::Observer;
 use crate::resource::{Scope, Selector};
@@ -122,6 +123,17 @@ impl Uses {
 
     /// Counts a value, if KMS encrypted it. Returns whether it did.
     pub fn add(&mut self, resource: &str, value: &[u8], state: State) -> bool {
+        self.add_each(resource, value, state, &mut |_, _, _| ())
+    }
+
+    /// As [`Uses::add`]; `each` gets a value that is not damaged, without its prefix.
+    fn add_each(
+        &mut self,
+        resource: &str,
+        value: &[u8],
+        state: State,
+        each: &mut dyn FnMut(&PluginName, &Wrapped, &[u8]),
+    ) -> bool {
         let envelope = Envelope::of(value);
         let (Provider::Kms, Some(version)) = (envelope.provider, envelope.version) else {
             return false;
@@ -129,8 +141,12 @@ impl Uses {
         let known = self.known.iter().filter(|k| k.version == version).map(|k| k.name.as_str());
         let (name, payload) = envelope.split(known).unwrap_or_default();
         let name = PluginName { name: String::from_utf8_lossy(name).into_owned(), version };
+        let wrapped = wrapped(version, payload);
+        if let Ok(wrapped) = &wrapped {
+            each(&name, wrapped, payload);
+        }
         let plugin = self.plugins.entry(name).or_default();
-        let by = match wrapped(version, payload) {
+        let by = match wrapped {
             Ok(wrapped) => plugin.keys.entry(wrapped).or_default(),
             Err(_) => &mut plugin.malformed,
         };
@@ -254,6 +270,19 @@ pub struct Reading {
     pub with_history: bool,
 }
 
+/// A value that KMS encrypted and that is not damaged.
+#[derive(Clone, Copy)]
+pub struct Value<'a> {
+    /// Which plugin.
+    pub plugin: &'a PluginName,
+    /// What the plugin is handed.
+    pub wrapped: &'a Wrapped,
+    /// Where it is stored.
+    pub etcd_key: &'a [u8],
+    /// What follows its prefix.
+    pub payload: &'a [u8],
+}
+
 /// Counts the live entries of a source, and superseded revisions if `history` asks for them and
 /// the source tells them.
 ///
@@ -266,17 +295,32 @@ pub fn read(
     uses: &mut Uses,
     observer: &mut dyn Observer,
 ) -> Result<Reading, SourceError> {
+    read_each(source, (place, history), uses, &mut |_| (), observer)
+}
+
+/// As [`read`] with a `place` and whether history counts; `each` gets every value that is counted,
+/// some of them twice.
+///
+/// # Errors
+/// When the source cannot be read.
+pub fn read_each(
+    source: &mut dyn Source,
+    (place, history): (Place<'_>, bool),
+    uses: &mut Uses,
+    each: &mut dyn FnMut(Value<'_>),
+    observer: &mut dyn Observer,
+) -> Result<Reading, SourceError> {
     let Place { scope, revision, configs } = place;
     let query = Query { ranges: scope.ranges(&[Selector::All]), revision, ordered: false };
     let before = uses.plugins.clone();
-    match (everything(source, (scope, &query), history, uses, observer), configs) {
+    match (everything(source, (scope, &query, history), uses, each, observer), configs) {
         (Err(e), Some(set)) if e.is_unreadable_to_user() => {
             let resources = set.resources();
             let names: Vec<_> = resources.iter().map(ToString::to_string).collect();
             observer.warning(&format!("only {} could be read: {e}", names.join(", ")));
             uses.plugins = before;
             let query = Query { ranges: scope.ranges(&resources), ..query };
-            let reading = everything(source, (scope, &query), history, uses, observer)?;
+            let reading = everything(source, (scope, &query, history), uses, each, observer)?;
             Ok(Reading { all: false, ..reading })
         }
         (read, _) => read,
@@ -285,9 +329,9 @@ pub fn read(
 
 fn everything(
     source: &mut dyn Source,
-    (scope, query): (&Scope, &Query),
-    history: bool,
+    (scope, query, history): (&Scope, &Query, bool),
     uses: &mut Uses,
+    each: &mut dyn FnMut(Value<'_>),
     observer: &mut dyn Observer,
 ) -> Result<Reading, SourceError> {
     let mut reading = Reading { all: true, ..Reading::default() };
@@ -295,47 +339,71 @@ fn everything(
     observer.begin("entries", &mut || source.estimate(query));
     let visit = source.visit(query, &mut |entry| {
         observer.advance(1);
-        let location = scope.locate(entry.key);
-        if !location.internal {
-            reading.any = true;
-            live.add(&location.resource, entry.stored(), State::Live);
-        }
+        reading.any |= count(scope, &mut live, entry, State::Live, each);
         ControlFlow::Continue(())
     });
     observer.end();
     reading.visit = visit?;
     if history {
-        let past = Query { revision: Some(reading.visit.revision), ..query.clone() };
-        let mut held = Uses { plugins: BTreeMap::new(), known: uses.known.clone() };
-        observer.begin("revisions", &mut || None);
-        let past = source.history(&past, &mut |record| {
-            observer.advance(1);
-            if let Record::Put(entry) = record
-                && let location = scope.locate(entry.key)
-                && !location.internal
-            {
-                held.add(&location.resource, entry.stored(), State::Superseded);
-            }
-            ControlFlow::Continue(())
-        });
-        observer.end();
-        match past {
-            Ok(past) => {
-                reading.with_history = true;
-                add_new(&mut reading.visit.damage, past.damage);
-                add_new(&mut reading.visit.notes, past.notes);
-                // What is live is held as well.
-                held.forget(&live);
-                uses.join(held);
-            }
-            Err(e) if source.info().kind == SourceKind::Etcd => {
-                observer.note(&format!("superseded revisions were not counted: {e}"));
-            }
-            Err(e) => return Err(e),
-        }
+        past(source, (scope, query), (uses, &live), (&mut reading, each), observer)?;
     }
     uses.join(live);
     Ok(reading)
+}
+
+/// Counts an entry that is not etcd's own or the API server's. Returns whether it is one.
+fn count(
+    scope: &Scope,
+    uses: &mut Uses,
+    entry: EntryRef<'_>,
+    state: State,
+    each: &mut dyn FnMut(Value<'_>),
+) -> bool {
+    let location = scope.locate(entry.key);
+    if location.internal {
+        return false;
+    }
+    uses.add_each(&location.resource, entry.stored(), state, &mut |plugin, wrapped, payload| {
+        each(Value { plugin, wrapped, etcd_key: entry.key, payload });
+    });
+    true
+}
+
+/// Counts what is held beside the live values, where the source tells it.
+fn past(
+    source: &mut dyn Source,
+    (scope, query): (&Scope, &Query),
+    (uses, live): (&mut Uses, &Uses),
+    (reading, each): (&mut Reading, &mut dyn FnMut(Value<'_>)),
+    observer: &mut dyn Observer,
+) -> Result<(), SourceError> {
+    let past = Query { revision: Some(reading.visit.revision), ..query.clone() };
+    let mut held = Uses { plugins: BTreeMap::new(), known: uses.known.clone() };
+    observer.begin("revisions", &mut || None);
+    let past = source.history(&past, &mut |record| {
+        observer.advance(1);
+        if let Record::Put(entry) = record {
+            count(scope, &mut held, entry, State::Superseded, each);
+        }
+        ControlFlow::Continue(())
+    });
+    observer.end();
+    match past {
+        Ok(past) => {
+            reading.with_history = true;
+            add_new(&mut reading.visit.damage, past.damage);
+            add_new(&mut reading.visit.notes, past.notes);
+            // What is live is held as well.
+            held.forget(live);
+            uses.join(held);
+            Ok(())
+        }
+        Err(e) if source.info().kind == SourceKind::Etcd => {
+            observer.note(&format!("superseded revisions were not counted: {e}"));
+            Ok(())
+        }
+        Err(e) => Err(e),
+    }
 }
 
 fn add_new<T: PartialEq>(all: &mut Vec<T>, more: Vec<T>) {

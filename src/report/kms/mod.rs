@@ -3,4 +3,6 @@
 #[cfg(feature = "live")]
 pub mod check;
 #[cfg(feature = "cli")]
+pub mod escrow;
+#[cfg(feature = "cli")]
 pub mod needs;

@@ -16,7 +16,7 @@ use crate::support::kms_plugin::{Behaviour, Listen, Running};
 use crate::support::snapshot::Crafted;
 
 /// Far from what a program of the shell takes on a busy machine.
-const LONG: &str = "--kms-timeout=100s";
+pub const LONG: &str = "--kms-timeout=100s";
 
 fn scan(db: &Path, config: &Path) -> Bin {
     bin()
@@ -29,13 +29,13 @@ fn scan(db: &Path, config: &Path) -> Bin {
 }
 
 /// A snapshot of one Secret under KMS, and its configuration, whose plugin is gone.
-struct One {
+pub struct One {
     dir: tempfile::TempDir,
-    ring: Keyring,
+    pub ring: Keyring,
 }
 
 impl One {
-    fn new(version: &str, entries: usize) -> Self {
+    pub fn new(version: &str, entries: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("p.sock");
         let set = super::config(version, &format!("unix://{}", socket.display()), "60s");
@@ -65,7 +65,7 @@ impl One {
         Self { dir, ring }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 

@@ -104,3 +104,21 @@ fn uses(snapshot: &Path) -> Uses {
         .unwrap();
     uses
 }
+
+/// The live entries of a snapshot.
+pub fn entries(snapshot: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let query = Query {
+        ranges: Scope::new(DEFAULT_PREFIX).ranges(&[Selector::All]),
+        revision: None,
+        ordered: false,
+    };
+    let mut all = Vec::new();
+    let mut source = Snapshot::open(snapshot, &SnapshotOptions::default()).unwrap();
+    source
+        .visit(&query, &mut |entry| {
+            all.push((entry.key.to_vec(), entry.stored().to_vec()));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    all
+}
