@@ -25,7 +25,6 @@ pub fn option(setting: Setting) -> &'static str {
 /// In words for a person, with what to do about it; `manifest` is the one that the user named.
 #[must_use]
 pub fn failure(e: &ProfileError, manifest: Option<&Path>) -> Failure {
-    const OPTIONS: &str = "name the source with --endpoints, --cacert, --cert and --key, and the configuration with --encryption-config";
     let hint = match e {
         ProfileError::Unreadable { cause, .. }
             if cause.kind() == io::ErrorKind::PermissionDenied =>
@@ -43,7 +42,10 @@ pub fn failure(e: &ProfileError, manifest: Option<&Path>) -> Failure {
             "run on a control-plane node, or name the source and its certificates by options"
                 .to_owned()
         }
-        ProfileError::Malformed { .. } => format!("check the file, or {OPTIONS}"),
+        ProfileError::Malformed { .. } => {
+            "check the file, or name the source with --endpoints, --cacert, --cert and --key, and the configuration with --encryption-config"
+                .to_owned()
+        }
         ProfileError::Volume { setting, .. } => {
             format!("copy it out and name it with {}", option(*setting))
         }

@@ -108,13 +108,16 @@ fn files_that_are_elsewhere() {
         },
     );
     root.file(MANIFEST, "kind: Pod\nspec:\n  containers: [\n");
-    says("check the file, or {OPTIONS}").helps(&scan(""), |said| {
-        assert!(said.contains("--endpoints, --cacert, --cert and --key"), "{said}");
-        let run = bin().words("scan --encryption-config").arg(&config).args(etcd.args());
-        run.run().ok();
-        root.file(MANIFEST, &manifest(&etcd, ""));
-        scan("")
-    });
+    says("check the file, or name the source with --endpoints, --cacert").helps(
+        &scan(""),
+        |said| {
+            assert!(said.contains("--endpoints, --cacert, --cert and --key"), "{said}");
+            let run = bin().words("scan --encryption-config").arg(&config).args(etcd.args());
+            run.run().ok();
+            root.file(MANIFEST, &manifest(&etcd, ""));
+            scan("")
+        },
+    );
 }
 
 /// A certificate in a volume that is on no disk.
