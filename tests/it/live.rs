@@ -1,6 +1,7 @@
 //! Real etcd servers as a source.
 
 pub mod auth;
+mod certificates;
 mod cluster;
 mod endpoints;
 mod failures;

@@ -169,8 +169,20 @@ fn tls(e: &TlsStory) -> &'static str {
         TlsStory::WrongName(_) => "use a name or address that is in the certificate",
         TlsStory::Expired => "renew etcd's server certificate, and check this machine's clock",
         TlsStory::NotValidYet => "check this machine's clock",
+        TlsStory::Purpose => {
+            "have etcd's server certificate issued anew with the extended key usage serverAuth"
+        }
+        TlsStory::Authority(_) => {
+            "give that very certificate with --cacert, or have etcd's server certificate signed by the CA that you give"
+        }
+        TlsStory::Unsupported(_) => {
+            "have etcd's server certificate issued anew, by a CA like it: an RSA key of 2048 to 8192 bits, ECDSA P-256 or P-384, or Ed25519, signed with SHA-256 or SHA-384"
+        }
         TlsStory::Unacceptable(_) => {
-            "check the certificate with openssl x509 -text; --insecure-skip-tls-verify connects regardless"
+            "have etcd's server certificate issued anew, as X.509 version 3 with a subject alternative name"
+        }
+        TlsStory::NoOffer => {
+            "etcd's server certificate needs an RSA key of 2048 to 8192 bits, ECDSA P-256 or P-384, or Ed25519, and etcd must speak TLS 1.2 with ECDHE or TLS 1.3; its log says why"
         }
         TlsStory::ClientDemanded => GIVE_CLIENT,
         TlsStory::Alert(_) => "the etcd log says why",
@@ -206,8 +218,8 @@ fn tls_file(e: &TlsFileError) -> Option<&'static str> {
         }
         TlsFileError::NoKey { .. } => "a PEM file in PKCS#8, PKCS#1 or SEC1 form is needed",
         TlsFileError::Mismatch { .. } => "give --cert and --key of the same pair",
-        TlsFileError::Unusable { .. } => {
-            "supported are RSA, ECDSA P-256 and P-384, and Ed25519 keys"
+        TlsFileError::Unsupported { .. } | TlsFileError::Unusable { .. } => {
+            "supported are RSA keys of 2048 to 8192 bits, ECDSA P-256 and P-384, and Ed25519"
         }
         TlsFileError::KeyMissing => "a client certificate is used together with its private key",
         TlsFileError::CertificateMissing => "a client key is used together with its certificate",

@@ -328,9 +328,21 @@ pub enum TlsStory {
     /// The server's certificate is too new.
     #[error("the server's certificate is not valid yet")]
     NotValidYet,
+    /// The server's certificate may not serve.
+    #[error("the server's certificate is not for servers: its extended key usage lacks serverAuth")]
+    Purpose,
+    /// The server's certificate is a CA's: not the one in this file, if one was given.
+    #[error("the server's certificate is a CA's and {}", not_given(.0.as_deref()))]
+    Authority(Option<PathBuf>),
+    /// The server's certificate has, or was signed with, what is too weak or unknown here.
+    #[error("the server's certificate {0}, which is not supported")]
+    Unsupported(String),
     /// The server's certificate is wrong in another way.
-    #[error("the server's certificate is not acceptable: {0}")]
+    #[error("the server's certificate is not acceptable ({0})")]
     Unacceptable(String),
+    /// The server ends the handshake before it shows its certificate.
+    #[error("the server accepts none of the TLS versions, ciphers and signatures that are offered")]
+    NoOffer,
     /// The server wants a client certificate and was given none.
     #[error("the server demands a client certificate")]
     ClientDemanded,
@@ -397,7 +409,10 @@ pub enum TlsFileError {
     /// Certificate and key are of two pairs.
     #[error("the client key {} does not belong to the certificate {}", .key.display(), .cert.display())]
     Mismatch { key: PathBuf, cert: PathBuf },
-    /// The key is of a kind that cannot be used.
+    /// The key is of this kind.
+    #[error("the client certificate {} has {kind}, which is not supported", .cert.display())]
+    Unsupported { cert: PathBuf, kind: String },
+    /// They cannot be used for another reason.
     #[error("the client certificate {} and key {} cannot be used", .cert.display(), .key.display())]
     Unusable {
         key: PathBuf,
@@ -440,6 +455,13 @@ fn unknown_issuer(ca: Option<&Path>) -> String {
     match ca {
         Some(ca) => format!("not signed by the CA in {}", ca.display()),
         None => "signed by an unknown CA".to_owned(),
+    }
+}
+
+fn not_given(ca: Option<&Path>) -> String {
+    match ca {
+        Some(ca) => format!("not the one in {}", ca.display()),
+        None => "signed by no other that is known".to_owned(),
     }
 }
 

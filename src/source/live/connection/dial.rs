@@ -1,9 +1,8 @@
-//! Connecting to one member, and remembering what the connection said for when it fails.
+//! Connecting to one member.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::endpoint::{Place, Target};
+use super::facts::{Facts, tls_error};
 use super::tls::Tls;
 
 /// Why there is no connection.
@@ -31,56 +31,6 @@ pub(in crate::source::live) enum DialError {
     Tls(rustls::Error),
     #[error("the connection was closed during the TLS handshake")]
     Handshake(#[source] io::Error),
-}
-
-/// What a connection showed about itself; read when a request on it fails.
-#[derive(Debug, Default)]
-pub(super) struct Facts {
-    inner: Mutex<Inner>,
-    /// Bytes received so far.
-    received: AtomicU64,
-}
-
-#[derive(Clone, Debug, Default)]
-pub(super) struct Inner {
-    /// The first bytes received, at most eight.
-    pub first: Vec<u8>,
-    /// The TLS error that ended the connection.
-    pub tls: Option<rustls::Error>,
-    /// The operating system's error that ended the connection.
-    pub io: Option<io::ErrorKind>,
-    /// The server closed the connection.
-    pub closed: bool,
-}
-
-impl Facts {
-    /// What is known so far.
-    pub fn get(&self) -> Inner {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Bytes received so far.
-    pub fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
-    }
-
-    fn begun(&self, bytes: &[u8]) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = 8usize.saturating_sub(inner.first.len());
-        inner.first.extend_from_slice(&bytes[..bytes.len().min(room)]);
-    }
-
-    fn failed(&self, error: &io::Error) {
-        let tls = tls_error(error).cloned();
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.tls = inner.tls.take().or(tls);
-        inner.io = Some(error.kind());
-    }
-}
-
-/// The TLS error inside an I/O error.
-fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
-    error.get_ref()?.downcast_ref()
 }
 
 /// The last error of a chain: the one that says what happened.
@@ -137,13 +87,12 @@ impl AsyncRead for Connection {
         match &result {
             Poll::Ready(Ok(())) if buf.filled().len() == before => {
                 if buf.remaining() > 0 {
-                    let mut inner = self.facts.inner.lock().unwrap_or_else(PoisonError::into_inner);
-                    inner.closed = true;
+                    self.facts.closed();
                 }
             }
             Poll::Ready(Ok(())) => {
                 let bytes = &buf.filled()[before..];
-                self.facts.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                self.facts.count(bytes.len());
                 if !self.begun {
                     self.begun = true;
                     self.facts.begun(bytes);
@@ -202,7 +151,7 @@ pub(super) async fn dial(
                     ServerName::try_from("localhost").map_err(|_| DialError::ServerName)?
                 }
             };
-            let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
+            let connector = tokio_rustls::TlsConnector::from(tls.watched(&facts));
             let stream = tokio::time::timeout(timeout, connector.connect(name, plain))
                 .await
                 .map_err(|_| DialError::HandshakeTimeout(timeout))?

@@ -3,7 +3,6 @@
 use std::error::Error as _;
 use std::io;
 
-use rustls::{AlertDescription, CertificateError};
 use tonic::Code;
 
 use super::call::{CallError, Refusal, is_transport};
@@ -82,59 +81,13 @@ fn dial(session: &Session, index: usize, error: &DialError) -> Story {
         // It has spoken TLS before.
         DialError::Handshake(e) if session.has_answered(index) => Story::Lost(e.to_string()),
         DialError::Handshake(e) => Story::HandshakeClosed(super::dial::copy(e)),
-        DialError::Tls(e) => Story::Tls(tls(session, e)),
+        DialError::Tls(e) => Story::Tls(tls(session, index, e)),
     }
 }
 
-fn tls(session: &Session, error: &rustls::Error) -> TlsStory {
-    use rustls::Error as E;
-    match error {
-        E::InvalidCertificate(e) => match e {
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                TlsStory::UnknownIssuer(session.tls.as_ref().and_then(|t| t.ca.clone()))
-            }
-            CertificateError::NotValidForName => TlsStory::WrongName(Vec::new()),
-            CertificateError::NotValidForNameContext { presented, .. } => {
-                TlsStory::WrongName(presented.clone())
-            }
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                TlsStory::Expired
-            }
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                TlsStory::NotValidYet
-            }
-            e => TlsStory::Unacceptable(e.to_string()),
-        },
-        E::AlertReceived(alert) => alert_story(session, *alert),
-        E::InvalidMessage(_) => TlsStory::NotSpoken,
-        E::PeerIncompatible(_) => TlsStory::NothingInCommon(error.to_string()),
-        e => TlsStory::Other(e.to_string()),
-    }
-}
-
-/// The server ended the handshake.
-fn alert_story(session: &Session, alert: AlertDescription) -> TlsStory {
-    let client = session.tls.as_ref().and_then(|t| t.client.as_ref());
-    let Some((path, validity)) = client else {
-        return match alert {
-            AlertDescription::CertificateRequired
-            | AlertDescription::BadCertificate
-            | AlertDescription::HandshakeFailure
-            | AlertDescription::AccessDenied => TlsStory::ClientDemanded,
-            alert => TlsStory::Alert(format!("{alert:?}")),
-        };
-    };
-    let path = path.clone();
-    if let Some(complaint) = validity.and_then(super::der::Validity::complaint) {
-        return TlsStory::ClientOutdated { path, complaint };
-    }
-    let reason = match alert {
-        AlertDescription::CertificateExpired => " as expired",
-        AlertDescription::UnknownCA => " as signed by an unknown CA",
-        AlertDescription::CertificateRevoked => " as revoked",
-        _ => "",
-    };
-    TlsStory::ClientRejected { path, reason }
+fn tls(session: &Session, index: usize, error: &rustls::Error) -> TlsStory {
+    let shown = session.members[index].facts().get().certificate;
+    super::handshake::story(session.tls.as_ref(), shown.as_ref(), error)
 }
 
 /// The connection failed below the request: what it showed tells why.
@@ -142,7 +95,7 @@ fn transport(session: &Session, index: usize, status: &tonic::Status) -> Story {
     let member = &session.members[index];
     let facts = member.facts().get();
     if let Some(e) = &facts.tls {
-        return Story::Tls(tls(session, e));
+        return Story::Tls(tls(session, index, e));
     }
     // What a member that has answered means by hanging up, is no question of TLS.
     if session.has_answered(index) {

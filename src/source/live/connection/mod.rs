@@ -7,6 +7,8 @@ mod der;
 mod dial;
 mod endpoint;
 mod explain;
+mod facts;
+mod handshake;
 mod request;
 mod session;
 mod tls;

@@ -12,8 +12,9 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::call::CallError;
-use super::dial::{DialError, Facts, dial};
+use super::dial::{DialError, dial};
 use super::endpoint::Target;
+use super::facts::Facts;
 use super::tls::Tls;
 use super::told::Told;
 use super::{Credentials, LiveOptions};

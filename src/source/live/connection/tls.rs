@@ -4,13 +4,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::LiveOptions;
-use super::der::Validity;
+use super::der::{Certificate, Validity};
+use super::facts::Facts;
 use crate::source::TlsFileError;
 
 /// Where distributions keep the system's certificate authorities (Go `crypto/x509/root_linux.go`
@@ -26,7 +33,10 @@ const SYSTEM_ROOTS: [&str; 5] = [
 /// What TLS connections are made with.
 pub(super) struct Tls {
     /// Protocol configuration, client certificate included.
-    pub config: Arc<ClientConfig>,
+    config: ClientConfig,
+    verifier: Arc<dyn ServerCertVerifier>,
+    /// The certificates that servers are verified against, if a file is given.
+    pub given: Vec<CertificateDer<'static>>,
     /// The client certificate's file and validity, if one is given.
     pub client: Option<(PathBuf, Option<Validity>)>,
     /// The file that servers are verified against, if one is given.
@@ -40,18 +50,22 @@ impl Tls {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|e| TlsFileError::Setup(e.into()))?;
-        let builder = if options.insecure_skip_tls_verify {
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AcceptAnything::new(&provider)))
-        } else {
-            builder.with_root_certificates(roots(options.cacert.as_deref())?)
+        let given = match &options.cacert {
+            Some(path) => certificates(path, "the CA bundle")?,
+            None => Vec::new(),
         };
+        let verifier: Arc<dyn ServerCertVerifier> = if options.insecure_skip_tls_verify {
+            Arc::new(AcceptAnything::new(&provider))
+        } else {
+            Arc::new(Trust::new(roots(options.cacert.as_deref(), &given)?, &given, &provider))
+        };
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::clone(&verifier));
         let (mut config, client) = match (&options.cert, &options.key) {
             (None, None) => (builder.with_no_client_auth(), None),
             (Some(cert), Some(key)) => {
                 let chain = certificates(cert, "the client certificate")?;
                 let validity = chain.first().and_then(|c| Validity::of(c));
+                let kind = chain.first().and_then(|c| Certificate::read(c)?.unusable_key());
                 let config =
                     builder.with_client_auth_cert(chain, private_key(key)?).map_err(|e| {
                         let (key, cert) = (key.clone(), cert.clone());
@@ -59,7 +73,10 @@ impl Tls {
                             rustls::Error::InconsistentKeys(_) => {
                                 TlsFileError::Mismatch { key, cert }
                             }
-                            e => TlsFileError::Unusable { key, cert, cause: e.into() },
+                            e => match kind {
+                                Some(kind) => TlsFileError::Unsupported { cert, kind },
+                                None => TlsFileError::Unusable { key, cert, cause: e.into() },
+                            },
                         }
                     })?;
                 (config, Some((cert.clone(), validity)))
@@ -68,7 +85,15 @@ impl Tls {
             (None, Some(_)) => return Err(TlsFileError::CertificateMissing),
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self { config: Arc::new(config), client, ca: options.cacert.clone() })
+        Ok(Self { config, verifier, given, client, ca: options.cacert.clone() })
+    }
+
+    /// The configuration for one connection, whose facts learn which certificate the server shows.
+    pub fn watched(&self, facts: &Arc<Facts>) -> Arc<ClientConfig> {
+        let mut config = self.config.clone();
+        let (verifier, facts) = (Arc::clone(&self.verifier), Arc::clone(facts));
+        config.dangerous().set_certificate_verifier(Arc::new(Witness { verifier, facts }));
+        Arc::new(config)
     }
 }
 
@@ -105,10 +130,13 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFileError> {
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| TlsFileError::NoKey { path: path.to_owned() })
 }
 
-fn roots(cacert: Option<&Path>) -> Result<RootCertStore, TlsFileError> {
+fn roots(
+    cacert: Option<&Path>,
+    given: &[CertificateDer<'static>],
+) -> Result<RootCertStore, TlsFileError> {
     let mut store = RootCertStore::empty();
     if let Some(path) = cacert {
-        let (added, _) = store.add_parsable_certificates(certificates(path, "the CA bundle")?);
+        let (added, _) = store.add_parsable_certificates(given.iter().cloned());
         if added == 0 {
             return Err(TlsFileError::NoAuthority { path: path.to_owned() });
         }
@@ -125,6 +153,138 @@ fn roots(cacert: Option<&Path>) -> Result<RootCertStore, TlsFileError> {
 /// The system's certificate authorities, as PEM.
 pub(crate) fn system_roots() -> Option<Vec<u8>> {
     SYSTEM_ROOTS.iter().find_map(|p| std::fs::read(p).ok())
+}
+
+/// Verifies servers as rustls does, and as Go does where a server shows one of the very
+/// certificates that are given: that one needs no signature of another (Go `crypto/x509/verify.go`:
+/// `Verify`). So a certificate that is its own CA serves, which webpki refuses.
+#[derive(Debug)]
+struct Trust {
+    roots: Arc<RootCertStore>,
+    given: Vec<CertificateDer<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Trust {
+    fn new(
+        roots: RootCertStore,
+        given: &[CertificateDer<'static>],
+        provider: &CryptoProvider,
+    ) -> Self {
+        let algorithms = provider.signature_verification_algorithms;
+        Self { roots: Arc::new(roots), given: given.to_vec(), algorithms }
+    }
+}
+
+/// Whether a certificate that is trusted by itself may serve now.
+fn may_serve(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
+    let read = Certificate::read(certificate).ok_or(CertificateError::BadEncoding)?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    if now < read.validity.from {
+        return Err(CertificateError::NotValidYet);
+    }
+    if now > read.validity.until {
+        return Err(CertificateError::Expired);
+    }
+    match read.is_for_servers() {
+        Some(true) => Ok(()),
+        Some(false) => Err(CertificateError::InvalidPurpose),
+        None => Err(CertificateError::BadEncoding),
+    }
+}
+
+impl ServerCertVerifier for Trust {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        // Refuses what is not of version 3, and extensions that must be known and are not.
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        if self.given.contains(end_entity) {
+            may_serve(end_entity, now)?;
+        } else {
+            let algorithms = self.algorithms.all;
+            verify_server_cert_signed_by_trust_anchor(
+                &parsed,
+                &self.roots,
+                intermediates,
+                now,
+                algorithms,
+            )?;
+        }
+        verify_server_name(&parsed, server_name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Remembers the certificate that a server shows, and leaves the rest to another.
+#[derive(Debug)]
+struct Witness {
+    verifier: Arc<dyn ServerCertVerifier>,
+    facts: Arc<Facts>,
+}
+
+impl ServerCertVerifier for Witness {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.facts.shown(end_entity.clone().into_owned());
+        let verifier = &self.verifier;
+        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
 }
 
 /// `--insecure-skip-tls-verify`: any certificate will do, but the server must hold its key.
@@ -155,7 +315,7 @@ impl ServerCertVerifier for AcceptAnything {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0)
+        verify_tls12_signature(message, cert, dss, &self.0)
     }
 
     fn verify_tls13_signature(
@@ -164,10 +324,13 @@ impl ServerCertVerifier for AcceptAnything {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0)
+        verify_tls13_signature(message, cert, dss, &self.0)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;
