@@ -55,6 +55,8 @@ pub mod apiserver;
 #[doc(hidden)]
 pub mod bolt;
 #[doc(hidden)]
+pub mod certificate;
+#[doc(hidden)]
 pub mod chain;
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use super::args::{self, Group, Output, Shared};
 use super::failure::{Exit, Failure};
 use super::observer::Told;
-use super::{Ctx, profile, ui};
+use super::{Ctx, apiserver, profile, ui};
 use crate::chain::chain;
 use crate::jobs::doctor::{self, Act, Attempt, Check, Options, Outcome, Probe};
 use crate::profile::{Distribution, Found, Host, Place};
@@ -16,7 +16,7 @@ use crate::report::Format;
 use crate::report::doctor::Report;
 use crate::source::data_dir::DataDir;
 use crate::source::kine::Kine;
-use crate::source::live::{Live, LiveOptions};
+use crate::source::live::{self, Live, LiveOptions};
 use crate::source::snapshot::SnapshotOptions;
 use crate::source::{EtcdError, KeyRange, Query, Source, SourceError, Story, TlsStory};
 
@@ -37,6 +37,9 @@ pub struct Args {
     /// The configuration of another API server, which must be byte for byte the same (repeatable)
     #[arg(long, value_name = "FILE")]
     confirm_config: Vec<PathBuf>,
+
+    #[command(flatten)]
+    apiserver: args::ApiServer,
 
     /// Output format
     #[arg(short = 'w', long, value_name = "FORMAT", default_value = "table", value_parser = args::formats(&[Format::Table, Format::Json, Format::Html, Format::Sarif]), help_heading = "Output")]
@@ -85,15 +88,20 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         None => open(&found).map_err(|e| chain(&e)),
     };
     let source = opened.as_mut().map(|s| &mut **s as &mut dyn Source).map_err(|e| e.clone());
+    let servers = asked(args, wanted.root.is_some())
+        .then(|| apiserver::clients(&args.apiserver))
+        .transpose()?;
     let options = Options {
         host: &host,
         distribution,
         found: &found,
         confirm: &args.confirm_config,
+        shown: &|endpoint| live::shown(endpoint, PATIENCE),
         command: &|act| command(act, distribution),
     };
     let mut probe = |endpoint: &str, attempt: Attempt| probe(&found, endpoint, attempt);
-    let checks = doctor::run(&options, source, Some(&mut probe), &mut Told::new(&ctx.ui));
+    let told = &mut Told::new(&ctx.ui);
+    let checks = doctor::run(&options, source, Some(&mut probe), servers, told);
     let report = Report { profile: word, checks: &checks };
     ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
     let matched = |worst: Outcome| checks.iter().any(|c: &Check| c.result >= worst);
@@ -104,6 +112,19 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     };
     Ok(if found { Exit::Found } else { Exit::Ok })
 }
+
+/// Whether API servers are to be asked. The kubeconfig of the environment is this machine's, not
+/// that of a disk that is mounted somewhere.
+fn asked(args: &Args, mounted: bool) -> bool {
+    let given = args.apiserver.kubeconfig.as_ref().filter(|path| {
+        let set = std::env::var_os("KUBECONFIG").is_some_and(|v| v == path.as_os_str());
+        !(path.as_os_str().is_empty() || set && mounted)
+    });
+    given.is_some() || !args.apiserver.apiserver.is_empty()
+}
+
+/// How long a server may take to show its certificate.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The command that does it.
 fn command(act: Act<'_>, distribution: Distribution) -> String {
@@ -119,6 +140,24 @@ fn command(act: Act<'_>, distribution: Distribution) -> String {
         Act::Residue => format!("atrest residue --profile {profile} says what removes it"),
         Act::BackupElsewhere => "atrest migrate --backup FILE".to_owned(),
         Act::ScanSnapshots => "atrest --snapshot FILE scan".to_owned(),
+        Act::RenewCertificates => match distribution {
+            Distribution::Kubeadm => "kubeadm certs renew all, then restart the static pods",
+            Distribution::K3s => "k3s certificate rotate, with k3s stopped",
+            Distribution::Rke2 => "rke2 certificate rotate, with rke2-server stopped",
+            _ => "make it anew with whatever made it",
+        }
+        .to_owned(),
+        Act::AskApiServers => {
+            let kubeconfig = match distribution {
+                Distribution::K3s => "/etc/rancher/k3s/k3s.yaml",
+                Distribution::Rke2 => "/etc/rancher/rke2/rke2.yaml",
+                _ => "/etc/kubernetes/admin.conf",
+            };
+            format!(
+                "atrest doctor --profile {profile} --kubeconfig {kubeconfig} --apiserver URL, once for each server"
+            )
+        }
+        Act::Verify => format!("atrest scan --profile {profile} --verify --list"),
     }
 }
 

@@ -6,11 +6,16 @@
 //! | `filesystem` | modes and owners, encrypted block devices, swap, backups, room |
 //! | `device` | from a path to the block devices under it, by `/proc` and `/sys` |
 //! | `transport` | flags of kube-apiserver and etcd, certificates, what answers without them |
+//! | `certificates` | of the transport: when certificates end, their keys, names and authorities |
 //! | `application` | the configuration, what is stored, the audit policy, versions |
+//! | `apiserver` | what running API servers say that they have loaded and done |
 //!
 //! Identifiers of checks are those of the CIS Kubernetes Benchmark where it has one.
 
+#[cfg(feature = "live")]
+mod apiserver;
 mod application;
+mod certificates;
 mod device;
 mod filesystem;
 mod transport;
@@ -30,6 +35,8 @@ pub enum Layer {
     Transport,
     /// What the API server does, and what is stored.
     Application,
+    /// What the running API servers say.
+    Apiserver,
 }
 
 impl Layer {
@@ -40,6 +47,7 @@ impl Layer {
             Self::Filesystem => "filesystem",
             Self::Transport => "transport",
             Self::Application => "application",
+            Self::Apiserver => "apiserver",
         }
     }
 }
@@ -120,6 +128,8 @@ pub struct Options<'a> {
     pub found: &'a Found,
     /// Configurations of the other API servers, to compare with.
     pub confirm: &'a [PathBuf],
+    /// The certificate, in DER, that the server at an endpoint shows, or why there is none.
+    pub shown: &'a dyn Fn(&str) -> Result<Vec<u8>, String>,
     /// How the caller is told to do something itself.
     pub command: &'a dyn Fn(Act<'_>) -> String,
 }
@@ -143,6 +153,12 @@ pub enum Act<'a> {
     BackupElsewhere,
     /// Say what snapshots hold.
     ScanSnapshots,
+    /// Make new certificates.
+    RenewCertificates,
+    /// Ask the running API servers too.
+    AskApiServers,
+    /// Decrypt every entry, and say which cannot be read.
+    Verify,
 }
 
 /// A program of the control plane: flags in force, and what its container sees of the host.
@@ -156,11 +172,12 @@ struct Program {
 }
 
 /// Runs every check. `source` is the open source, or why there is none; `probe` connects, where
-/// this is the running machine.
+/// this is the running machine; `apiservers` are asked for what they have loaded.
 pub fn run(
     options: &Options<'_>,
-    source: Result<&mut dyn Source, String>,
+    mut source: Result<&mut dyn Source, String>,
     probe: Option<&mut Prober<'_>>,
+    #[cfg(feature = "live")] apiservers: Option<Vec<crate::apiserver::Client>>,
     observer: &mut dyn Observer,
 ) -> Vec<Check> {
     let api = program(options, "kube-apiserver");
@@ -168,7 +185,16 @@ pub fn run(
     let mut checks = Vec::new();
     filesystem::check(options, etcd.as_ref(), &mut checks);
     transport::check(options, api.as_ref(), etcd.as_ref(), probe, &mut checks);
-    application::check(options, api.as_ref(), etcd.as_ref(), source, observer, &mut checks);
+    let opened = match &mut source {
+        Ok(source) => Ok(&mut **source as &mut dyn Source),
+        Err(why) => Err(why.clone()),
+    };
+    let programs = (api.as_ref(), etcd.as_ref());
+    let loaded = application::check(options, programs, opened, observer, &mut checks);
+    #[cfg(feature = "live")]
+    apiserver::check(options, apiservers, loaded, source.ok(), observer, &mut checks);
+    #[cfg(not(feature = "live"))]
+    drop(loaded);
     checks
 }
 

@@ -4,7 +4,6 @@
 //! Pure: it is shown one object after another and keeps names, never values; the one exception
 //! are the private keys of Sealed Secrets, which are wiped.
 
-mod certificate;
 mod delivery;
 mod origin;
 mod patterns;
@@ -12,7 +11,7 @@ pub mod rbac;
 pub mod sealed;
 mod uses;
 
-pub use certificate::Certificate;
+pub use crate::certificate::Certificate;
 pub use delivery::Delivery;
 pub use origin::origin;
 pub use rbac::Access;
@@ -254,7 +253,7 @@ impl Posture {
             else {
                 continue;
             };
-            secret.certificates.extend(certificate::all(&bytes));
+            secret.certificates.extend(crate::certificate::in_pem(&bytes));
         }
         for certificate in &secret.certificates {
             let left = certificate.ends.as_second() - self.now.as_second();

@@ -77,8 +77,8 @@ impl Report<'_> {
             list.dedup();
         }
         let certificate = |c: &_| {
-            let (subject, ends) = certificate_words(c);
-            json!({"subject": subject, "ends": ends})
+            let (subject, ends, key) = certificate_words(c);
+            json!({"subject": subject, "ends": ends, "key": key})
         };
         Row {
             namespace: &name.0,
@@ -349,6 +349,6 @@ fn mark(severity: Severity) -> Mark {
     }
 }
 
-fn certificate_words(certificate: &crate::posture::Certificate) -> (String, String) {
-    (certificate.subject.clone(), certificate.ends.to_string())
+fn certificate_words(certificate: &crate::posture::Certificate) -> (String, String, String) {
+    (certificate.subject.clone(), certificate.ends.to_string(), certificate.key.to_string())
 }

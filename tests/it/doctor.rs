@@ -6,6 +6,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::migrate::confirm::metrics;
+use crate::migrate::servers::lease;
+use crate::support::apiserver::{ApiServer, Response};
 use crate::support::certs::Certs;
 use crate::support::{Etcd, Version, bin, corpus};
 
@@ -60,12 +63,16 @@ fn machine(root: &Path, etcd: &Etcd, certs: &Certs) {
     }
     for (name, from) in [
         ("etcd/ca.crt", &certs.ca),
+        ("etcd/s.crt", &certs.server.cert),
+        ("etcd/p.crt", &certs.server.cert),
         ("client.crt", &certs.client.cert),
         ("client.key", &certs.client.key),
+        ("a.crt", &certs.stranger.cert),
+        ("k.crt", &certs.stranger.cert),
+        ("ca.crt", &certs.other_ca),
     ] {
         put(&format!("etc/kubernetes/pki/{name}"), &fs::read_to_string(from).unwrap());
     }
-    put("etc/kubernetes/pki/ca.crt", "another CA");
     let config = fs::read_to_string(corpus::config("p1-secretbox")).unwrap();
     put("etc/kubernetes/enc/enc.yaml", &config);
     put(
@@ -109,8 +116,9 @@ fn a_sound_machine_and_one_broken_in_each_way() {
         .unwrap()
         .iter()
         .filter(|c| c["result"] == "fail" || c["result"] == "unknown")
+        .map(|c| c["id"].as_str().unwrap())
         .collect();
-    assert!(bad.is_empty(), "{bad:#?}");
+    assert_eq!(bad, ["apiserver-config-loaded"], "only what was not asked: {sound:#}");
     assert_eq!(sound["totals"]["fail"], 0);
     for id in ["data-encrypted", "etcd-refuses-no-certificate", "etcd-refuses-plain-http"] {
         assert_eq!(result(&sound, id), "pass");
@@ -183,6 +191,135 @@ fn a_sound_machine_and_one_broken_in_each_way() {
     assert!(run("-w html").ok().text().contains("<td class=\"fail\">"));
     let table = run("").ok();
     assert!(table.text().contains("stored-encrypted") && table.text().contains("to do:"));
+}
+
+fn evidence(document: &Value, id: &str) -> String {
+    let checks = document["checks"].as_array().unwrap();
+    checks.iter().find(|c| c["id"] == id).unwrap_or_else(|| panic!("no {id}"))["evidence"]
+        .to_string()
+}
+
+#[test]
+fn certificates_by_file_and_as_they_are_shown() {
+    let certs = Certs::new();
+    let etcd = Etcd::builder(Version::V35).tls(&certs).start();
+    etcd.put("/registry/secrets/a/1", b"k8s:enc:secretbox:v1:secret-key-1:sealed");
+    let root = tempfile::tempdir().unwrap();
+    machine(root.path(), &etcd, &certs);
+    let pki = root.path().join("etc/kubernetes/pki");
+    let ids = [
+        "certificates-valid",
+        "certificate-keys",
+        "certificate-chains",
+        "etcd-cert-names",
+        "etcd-cert-in-use",
+    ];
+    let sound = doctor(root.path(), "");
+    for id in ids {
+        assert_eq!(result(&sound, id), "pass", "{sound:#}");
+    }
+    assert!(evidence(&sound, "etcd-cert-in-use").contains("ECDSA P-256"), "{sound:#}");
+    // One file at a time is another, and the checks that see it say so; the others stay.
+    let swap = |name: &str, with: &[u8], expected: &[(&str, &str)]| {
+        let path = pki.join(name);
+        let before = fs::read(&path).unwrap();
+        fs::write(&path, with).unwrap();
+        let document = doctor(root.path(), "");
+        for id in ids {
+            let wanted = expected.iter().find(|(i, _)| *i == id).map_or("pass", |(_, r)| *r);
+            assert_eq!(result(&document, id), wanted, "{name} {id}: {document:#}");
+        }
+        fs::write(&path, before).unwrap();
+        document
+    };
+    let file = |path: &Path| fs::read(path).unwrap();
+    let ended =
+        swap("client.crt", &file(&certs.expired_client.cert), &[("certificates-valid", "fail")]);
+    assert!(evidence(&ended, "certificates-valid").contains(" ended 2001-"), "{ended:#}");
+    swap("a.crt", b"no certificate", &[("certificates-valid", "unknown")]);
+    let (chains, names, used) =
+        (("certificate-chains", "fail"), ("etcd-cert-names", "fail"), ("etcd-cert-in-use", "warn"));
+    swap("etcd/s.crt", &file(&certs.server_elsewhere.cert), &[names, used]);
+    swap("etcd/p.crt", &file(&certs.stranger.cert), &[chains]);
+    let short = pki.join("short.pem");
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:1024", "-nodes", "-days", "9", "-subj", "/CN=short"])
+        .args(["-sha1", "-keyout", "/dev/null", "-out"])
+        .arg(&short)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let weak = [("certificates-valid", "warn"), ("certificate-keys", "fail")];
+    let weak = swap("k.crt", &file(&short), &weak);
+    assert!(evidence(&weak, "certificate-keys").contains("short, RSA 1024"), "{weak:#}");
+}
+
+/// What servers of 1.36, of 1.29 and of 1.34 without a configuration say.
+#[test]
+fn running_api_servers_are_asked() {
+    let (certs, root) = (Certs::new(), tempfile::tempdir().unwrap());
+    let etcd = Etcd::builder(Version::V35).tls(&certs).start();
+    machine(root.path(), &etcd, &certs);
+    etcd.put("/registry/secrets/a/1", b"k8s:enc:secretbox:v1:secret-key-1:sealed");
+    lease(&etcd, "cp-1", 2);
+    let file = fs::read(root.path().join("etc/kubernetes/enc/enc.yaml")).unwrap();
+    let ask = |says: String| {
+        let server = ApiServer::start(&certs, move |request| {
+            assert_eq!((&*request.method, &*request.path), ("GET", "/metrics"));
+            Response::new(200, says.clone())
+        });
+        let kubeconfig = server.kubeconfig(&certs, root.path());
+        doctor(root.path(), &format!("--kubeconfig {}", kubeconfig.display()))
+    };
+    let transformed = |resource: &str, direction: &str, prefix: &str, status: &str| {
+        format!(
+            "apiserver_storage_transformation_operations_total{{resource=\"{resource}\",\
+             status=\"{status}\",transformation_type=\"{direction}\",transformer_prefix=\"{prefix}\"}} 3\n"
+        )
+    };
+    let reload = |status: &str, at: u32| {
+        format!(
+            "apiserver_encryption_config_controller_automatic_reload_last_timestamp_seconds\
+             {{apiserver_id_hash=\"sha256:x\",status=\"{status}\"}} {at}\n"
+        )
+    };
+    let box_ = "k8s:enc:secretbox:v1:";
+    let good = transformed("secrets", "to_storage", box_, "OK");
+    let ids = [
+        "apiserver-config-loaded",
+        "apiserver-config-reload",
+        "apiserver-writes-encrypted",
+        "apiserver-reads",
+    ];
+    let expect = |document: &Value, results: [&str; 4]| {
+        for (id, wanted) in ids.iter().zip(results) {
+            assert_eq!(result(document, id), wanted, "{id}: {document:#}");
+        }
+    };
+    let sound = ask(metrics("cp-1", &file) + &good + &reload("success", 1_790_000_000));
+    expect(&sound, ["pass"; 4]);
+    let check = &sound["checks"].as_array().unwrap().iter().find(|c| c["id"] == ids[0]).unwrap();
+    assert_eq!(check["layer"], "apiserver");
+    assert!(check["evidence"][0].as_str().unwrap().starts_with("cp-1 (v1.36.0) has loaded "));
+    let broken = ask(metrics("cp-1", b"old")
+        + &good
+        + &transformed("secrets", "to_storage", "", "OK")
+        + &transformed("secrets", "from_storage", "unknown", "Unknown")
+        + &reload("success", 1_780_000_000)
+        + &reload("failure", 1_790_000_000));
+    expect(&broken, ["fail"; 4]);
+    // Another server answers than the one that etcd knows of.
+    let other = ask(metrics("cp-2", &file) + &good);
+    assert_eq!(result(&other, ids[0]), "unknown");
+    assert!(evidence(&other, ids[0]).contains("on cp-1, which etcd knows of, was not reached"));
+    let old = ask("kubernetes_build_info{git_version=\"v1.29.3\"} 1\n".to_owned());
+    assert_eq!(result(&old, ids[0]), "unknown");
+    assert!(evidence(&old, ids[0]).contains("(v1.29.3) does not say"), "{old:#}");
+    let kubeconfig = root.path().join("kubeconfig");
+    assert!(kubeconfig.exists());
+    let words = format!("--apiserver https://127.0.0.1:1 --kubeconfig {}", kubeconfig.display());
+    let away = doctor(root.path(), &words);
+    assert!(evidence(&away, ids[0]).contains("was not asked"), "{away:#}");
 }
 
 /// An etcd that asks nobody for anything is found out, whatever its flags say.

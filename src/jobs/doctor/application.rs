@@ -15,19 +15,29 @@ use crate::yaml_tree::{self, Node};
 /// Flags of the file with the configuration.
 const FLAG: &str = "encryption-provider-config";
 /// Releases of etcd that lose or mix up data, first and last, and who says so.
-const BAD_ETCD: [(&str, &str, &str); 2] = [
+const BAD_ETCD: [(&str, &str, &str); 4] = [
     ("3.5.0", "3.5.2", "data inconsistency after a crash (etcd-io/etcd#13766)"),
+    (
+        "3.5.3",
+        "3.5.5",
+        "data inconsistency after a crash during defragmentation (kubernetes/kubernetes#114093)",
+    ),
+    (
+        "3.4.20",
+        "3.4.21",
+        "data inconsistency where members join and users are on (kubernetes/kubernetes#114093)",
+    ),
     ("3.4.0", "3.4.7", "authentication can corrupt data (etcd-io/etcd#11651)"),
 ];
 
+/// Returns the configuration that the API server was started with, where it can be used.
 pub(super) fn check(
     options: &Options<'_>,
-    api: Option<&Program>,
-    etcd: Option<&Program>,
+    (api, etcd): (Option<&Program>, Option<&Program>),
     source: Result<&mut dyn Source, String>,
     observer: &mut dyn Observer,
     checks: &mut Vec<Check>,
-) {
+) -> Option<Loaded> {
     let mut add = Adder { layer: Layer::Application, checks };
     let loaded = configuration(options, api, &mut add);
     if let Some(loaded) = &loaded {
@@ -37,6 +47,7 @@ pub(super) fn check(
     stored(options, &mut add, loaded.as_ref(), source, observer);
     audit(options, &mut add, api);
     versions(&mut add, etcd);
+    loaded
 }
 
 /// The configuration that the API server was started with.

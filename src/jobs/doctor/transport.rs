@@ -1,6 +1,6 @@
 //! Connections: flags, what they name, and what answers without them.
 
-use super::{Adder, Attempt, Check, Layer, Options, Outcome, Probe, Prober, Program};
+use super::{Adder, Attempt, Check, Layer, Options, Outcome, Probe, Prober, Program, certificates};
 use crate::profile::Place;
 
 /// A flag that has to name something, or to be on or off.
@@ -100,6 +100,7 @@ pub(super) fn check(
             "",
         ),
     }
+    certificates::check(options, api, etcd, &mut add);
     let differs: Vec<String> =
         [api, etcd].into_iter().flatten().flat_map(|p| p.differs.clone()).collect();
     if [api, etcd].into_iter().flatten().any(|p| p.from.starts_with("process")) {

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use tokio::runtime::Runtime;
 
 pub(crate) use self::connection::{AcceptAnything, system_roots};
-pub use self::connection::{Credentials, LiveOptions};
+pub use self::connection::{Credentials, LiveOptions, shown};
 pub use self::reading::follow::{Changes, Notice, Watcher};
 pub use self::reading::member::{ListedMember, MemberStatus, NO_SPACE};
 pub use self::wire::txn::Put;

@@ -11,6 +11,7 @@ mod facts;
 mod handshake;
 mod request;
 mod session;
+mod shown;
 mod tls;
 mod token;
 mod told;
@@ -18,6 +19,7 @@ mod told;
 pub(super) use call::{CallError, Refusal};
 pub(super) use explain::{refusal, refusal_to};
 pub(super) use session::Session;
+pub use shown::shown;
 pub(crate) use tls::{AcceptAnything, system_roots};
 
 use std::path::PathBuf;
