@@ -23,6 +23,7 @@ mod apiserver;
 mod backups;
 mod completion;
 mod decode;
+mod delete_unreadable;
 mod diff;
 mod doctor;
 mod encode;
@@ -119,6 +120,8 @@ enum Command {
     /// Remove the old plaintext from the databases of an etcd cluster, member by member; without
     /// --apply, only a plan
     Scrub(Box<scrub::Args>),
+    /// List entries that no key reads, and how to delete them; without --apply, nothing is changed
+    DeleteUnreadable(delete_unreadable::Args),
     /// Publish the counts for Prometheus, for as long as it runs
     Exporter(exporter::Args),
     /// Say where each Secret came from, who uses and who reads it, and what is wrong with that
@@ -234,6 +237,7 @@ impl Command {
             Self::Backups(args) => args.shared(),
             Self::Residue(args) => args.shared(),
             Self::Scrub(args) => args.shared(),
+            Self::DeleteUnreadable(args) => args.shared(),
             Self::Exporter(args) => args.shared(),
             Self::Posture(args) => args.shared(),
             Self::Serve(args) => args.shared(),
@@ -265,6 +269,7 @@ fn dispatch(ctx: &mut Ctx, command: Command) -> Result<Exit, Failure> {
         Command::Backups(args) => backups::run(ctx, &args),
         Command::Residue(args) => residue::run(ctx, &args),
         Command::Scrub(args) => scrub::run(ctx, &args),
+        Command::DeleteUnreadable(args) => delete_unreadable::run(ctx, &args),
         Command::Exporter(args) => exporter::run(ctx, &args),
         Command::Posture(args) => posture::run(ctx, &args),
         Command::Serve(args) => serve::run(ctx, &args),

@@ -4,6 +4,7 @@
 //! Pure: it is shown one object after another and keeps names, never values; the one exception
 //! are the private keys of Sealed Secrets, which are wiped.
 
+pub mod deleters;
 mod delivery;
 mod origin;
 mod patterns;

@@ -78,40 +78,35 @@ struct Right {
     names: Vec<String>,
 }
 
+/// Namespace (`None` for a cluster role) and name.
+pub(super) type RoleId = (Option<String>, String);
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Which role an object is.
+pub(super) fn role_id(resource: &str, object: &Value) -> RoleId {
+    let metadata = &object["metadata"];
+    let namespace = resource.starts_with("role").then(|| text(&metadata["namespace"]));
+    (namespace, text(&metadata["name"]))
+}
+
+/// Who is bound to a role, and where.
 #[derive(Clone, Debug)]
-struct Binding {
+pub(super) struct Binding {
     kind: &'static str,
-    namespace: Option<String>,
+    pub(super) namespace: Option<String>,
     name: String,
-    /// Namespace (`None` for a cluster role) and name.
-    role: (Option<String>, String),
-    subjects: Vec<String>,
+    pub(super) role: RoleId,
+    pub(super) subjects: Vec<String>,
     is_default: bool,
 }
 
-/// Roles and bindings, as far as they matter.
-#[derive(Clone, Debug, Default)]
-pub struct Access {
-    roles: HashMap<(Option<String>, String), Vec<Right>>,
-    bindings: Vec<Binding>,
-}
-
-impl Access {
-    /// Learns from a role or a binding.
-    pub(super) fn see(&mut self, resource: &str, object: &Value) {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+impl Binding {
+    pub(super) fn of(resource: &str, object: &Value) -> Self {
         let metadata = &object["metadata"];
-        let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
-        let namespaced = resource.starts_with("role");
-        let namespace = namespaced.then_some(namespace);
-        if resource.starts_with("roles") || resource.starts_with("clusterroles") {
-            let rules = object["rules"].as_array().map_or(&[][..], Vec::as_slice);
-            let rights: Vec<Right> = rules.iter().flat_map(rights).collect();
-            if !rights.is_empty() {
-                self.roles.insert((namespace, name), rights);
-            }
-            return;
-        }
+        let (namespace, name) = role_id(resource, object);
         let of_cluster = object["roleRef"]["kind"] == "ClusterRole";
         // To a binding of the cluster, a role of a namespace is nothing: no namespace is empty.
         let of = (!of_cluster).then(|| namespace.clone().unwrap_or_default());
@@ -127,14 +122,36 @@ impl Access {
             }
         };
         let subjects = object["subjects"].as_array().into_iter().flatten().map(subject).collect();
-        self.bindings.push(Binding {
-            kind: if namespaced { "RoleBinding" } else { "ClusterRoleBinding" },
+        Self {
+            kind: if namespace.is_some() { "RoleBinding" } else { "ClusterRoleBinding" },
             is_default: metadata["labels"]["kubernetes.io/bootstrapping"] == "rbac-defaults",
             namespace,
             name,
             role,
             subjects,
-        });
+        }
+    }
+}
+
+/// Roles and bindings, as far as they matter.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    roles: HashMap<RoleId, Vec<Right>>,
+    bindings: Vec<Binding>,
+}
+
+impl Access {
+    /// Learns from a role or a binding.
+    pub(super) fn see(&mut self, resource: &str, object: &Value) {
+        if resource.starts_with("roles") || resource.starts_with("clusterroles") {
+            let rules = object["rules"].as_array().map_or(&[][..], Vec::as_slice);
+            let rights: Vec<Right> = rules.iter().flat_map(rights).collect();
+            if !rights.is_empty() {
+                self.roles.insert(role_id(resource, object), rights);
+            }
+            return;
+        }
+        self.bindings.push(Binding::of(resource, object));
     }
 
     /// Everything that is granted, sorted.

@@ -26,6 +26,8 @@ pub mod scan;
 pub mod scrub;
 pub mod table;
 pub mod text;
+#[cfg(feature = "cli")]
+pub mod unreadable;
 pub mod wire;
 
 /// Output formats, of which each command takes some.

@@ -12,6 +12,7 @@ mod remote;
 mod rights;
 mod rotation;
 mod selection;
+mod unreadable;
 mod writing;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -11,6 +11,7 @@ mod backups;
 mod cases;
 mod data_dir_property;
 mod decode;
+mod delete_unreadable;
 mod deploy;
 mod diff;
 mod doctor;

@@ -113,7 +113,7 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
     rows
 }
 
-/// The commands of `kms`.
+/// The commands for the day when a key is gone.
 fn kms() -> Vec<(&'static str, &'static str, String)> {
     let read = [ANY_SOURCE, CONNECTION, PROFILE, "encryption-config", OUTPUT].join(" ");
     let with = |parts: &[&str]| format!("{read} {}", parts.join(" "));
@@ -122,6 +122,7 @@ fn kms() -> Vec<(&'static str, &'static str, String)> {
         ("kms check", "", with(&["allow-empty", selected])),
         ("kms needs", "", with(&[INSIDE, "allow-empty", selected])),
         ("kms escrow", "--to x", with(&[INSIDE, selected])),
+        ("delete-unreadable", "", with(&[INSIDE, SELECTION, "allow-empty write-out"])),
     ]
 }
 

@@ -56,6 +56,13 @@ pub(in crate::source::live) struct Compare {
 /// `etcdserverpb.Compare.CompareTarget.MOD`.
 const MOD: i32 = 2;
 
+/// `etcdserverpb.DeleteRangeRequest` of one key.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(in crate::source::live) struct DeleteRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+}
+
 /// `etcdserverpb.RequestOp`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(in crate::source::live) struct RequestOp {
@@ -63,6 +70,8 @@ pub(in crate::source::live) struct RequestOp {
     pub range: Option<RangeRequest>,
     #[prost(message, optional, tag = "2")]
     pub put: Option<PutRequest>,
+    #[prost(message, optional, tag = "3")]
+    pub delete: Option<DeleteRequest>,
 }
 
 /// `etcdserverpb.TxnRequest`.
@@ -79,19 +88,31 @@ pub(in crate::source::live) struct TxnRequest {
 /// What a key's revision is.
 fn revision(key: &[u8]) -> RequestOp {
     let range = RangeRequest { key: key.to_vec(), keys_only: true, ..RangeRequest::default() };
-    RequestOp { range: Some(range), put: None }
+    RequestOp { range: Some(range), put: None, delete: None }
+}
+
+/// That a key's newest revision is still this.
+fn unchanged(key: &[u8], mod_revision: i64) -> Compare {
+    Compare { target: MOD, key: key.to_vec(), mod_revision }
 }
 
 impl TxnRequest {
+    /// Deletes a key if it has not changed, else says what its revision is.
+    pub fn delete(key: &[u8], mod_revision: i64) -> Self {
+        let delete = Some(DeleteRequest { key: key.to_vec() });
+        Self {
+            compare: vec![unchanged(key, mod_revision)],
+            success: vec![RequestOp { range: None, put: None, delete }],
+            failure: vec![revision(key)],
+        }
+    }
+
     /// Writes everything if nothing has changed, else says what the revisions are.
     pub fn write(puts: &[Put<'_>]) -> Self {
-        let compare = |p: &Put<'_>| Compare {
-            target: MOD,
-            key: p.key.to_vec(),
-            mod_revision: p.mod_revision,
-        };
+        let compare = |p: &Put<'_>| unchanged(p.key, p.mod_revision);
         let put = |p: &Put<'_>| RequestOp {
             range: None,
+            delete: None,
             put: Some(PutRequest {
                 key: p.key.to_vec(),
                 value: p.value.to_vec(),

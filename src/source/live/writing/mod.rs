@@ -1,4 +1,5 @@
-//! Single keys and transactions, which only `migrate` writes; and the upkeep of `scrub`.
+//! Single keys and transactions, which only `migrate` and `delete-unreadable` write; and the upkeep
+//! of `scrub`.
 
 pub mod each;
 mod maintenance;
@@ -114,6 +115,17 @@ impl Kv {
         let body = Bytes::from(TxnRequest::write(puts).encode_to_vec());
         let bytes = self.handle.block_on(self.call(body))?;
         self.outcome(&bytes, puts)
+    }
+
+    /// Deletes a key if it has not changed.
+    ///
+    /// # Errors
+    /// See [`KvError`]. After [`KvError::Lost`] the outcome is unknown; asking again is safe,
+    /// because a key that was deleted is a conflict with nothing.
+    pub fn delete(&self, key: &[u8], mod_revision: i64) -> Result<Commit, KvError> {
+        let body = Bytes::from(TxnRequest::delete(key, mod_revision).encode_to_vec());
+        let bytes = self.handle.block_on(self.call(body))?;
+        self.outcome(&bytes, &[Put { key, mod_revision, value: &[] }])
     }
 
     /// What the response to a transaction says.
