@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
@@ -31,20 +32,28 @@ static FOUND: Mutex<Option<Credentials>> = Mutex::new(None);
 pub fn of(ctx: &Ctx) -> Result<Option<Credentials>, Failure> {
     let mut known = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
     if known.is_none() {
-        *known = find(ctx)?;
+        *known = find(ctx, ctx.global.user())?;
     }
     Ok(known.clone())
 }
 
-fn find(ctx: &Ctx) -> Result<Option<Credentials>, Failure> {
+/// As [`of`], where the user stands elsewhere than in an option.
+///
+/// # Errors
+/// As there.
+#[cfg(feature = "datastore")]
+pub fn of_user(ctx: &Ctx, user: &str) -> Result<Option<Credentials>, Failure> {
+    find(ctx, Some(user))
+}
+
+fn find(ctx: &Ctx, user: Option<&str>) -> Result<Option<Credentials>, Failure> {
     let g = &ctx.global;
-    let Some(user) = &g.user else {
+    let Some(user) = user else {
         if g.password_file.is_some() {
             return Err(Failure::usage("--password-file is given without --user"));
         }
         return Ok(None);
     };
-    let user = user.expose();
     let on_line = ctx.given.has("password");
     let found = match (&g.password_file, &g.password) {
         (Some(_), Some(_)) if on_line => {
@@ -67,9 +76,15 @@ fn find(ctx: &Ctx) -> Result<Option<Credentials>, Failure> {
 }
 
 fn warn(ctx: &Ctx, on_line: bool) {
-    if on_line {
+    warn_of(ctx, on_line, WAYS);
+}
+
+/// Warns of a password on the command line, once, and tells of other ways.
+pub fn warn_of(ctx: &Ctx, on_line: bool, ways: &str) {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if on_line && !WARNED.swap(true, Ordering::Relaxed) {
         ctx.ui.warn(&format!(
-            "every user of this machine can see the password on the command line (ps): {WAYS}"
+            "every user of this machine can see the password on the command line (ps): {ways}"
         ));
     }
 }

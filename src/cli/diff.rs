@@ -1,13 +1,14 @@
 //! `atrest diff`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::args::{self, Shared};
+use super::args::{self, Given, Shared};
 use super::failure::{Exit, Failure};
 use super::observer::Told;
-use super::{Ctx, ending, open, ui};
+use super::{Ctx, datastore, ending, open, ui};
 use crate::jobs::diff::{self as job, Form, Side};
 use crate::report::{self, Format};
 use crate::resource::Selector;
@@ -17,8 +18,8 @@ use crate::scan::Causes;
 /// Options of `diff`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The first source: snapshot:FILE, data-dir:DIR, kine:FILE or etcd:, each with an optional
-    /// @REVISION
+    /// The first source: snapshot:FILE, data-dir:DIR, kine:FILE, kine:URL or etcd:, each with an
+    /// optional @REVISION
     #[arg(value_name = "A")]
     a: Place,
 
@@ -62,13 +63,27 @@ impl Args {
     }
 }
 
+impl Args {
+    /// Whether one of the sources is of this kind.
+    fn has(&self, kind: Kind) -> bool {
+        [self.a.kind, self.b.kind].contains(&kind)
+    }
+}
+
 /// A source as one word.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Place {
     kind: Kind,
-    /// Path, or endpoints of an etcd: empty for those of the options.
+    /// Path, or endpoints of an etcd: empty for those of the options; or an address, which may
+    /// hold a password.
     at: String,
     revision: Option<i64>,
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Place").field("kind", &self.kind).finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,21 +141,29 @@ impl Place {
                 global.skip_hash_check = args.skip_hash_check;
             }
             Kind::DataDir => global.data_dir = path(),
-            Kind::Kine => global.kine = path(),
+            Kind::Kine => global.kine = Some(args::Kine::from(OsString::from(&self.at))),
             Kind::Etcd if !self.at.is_empty() => {
                 global.endpoints = self.at.split(',').map(str::to_owned).collect();
             }
             Kind::Etcd => {}
         }
         global.revision = self.revision;
-        Ctx {
+        let mut ctx = Ctx {
             global,
             given: ctx.given.clone(),
             ui: ctx.ui.clone(),
             escrow: ctx.escrow.clone(),
             kms: Arc::clone(&ctx.kms),
             remote: ctx.remote.clone(),
+        };
+        if datastore::url(&ctx).is_some() {
+            if args.has(Kind::Etcd) {
+                // The options say how to connect to that.
+                ctx.given = Given::default();
+            }
+            datastore::forget_variables(&mut ctx);
         }
+        ctx
     }
 }
 
@@ -150,9 +173,12 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if args.skip_hash_check && [args.a.kind, args.b.kind].iter().all(|k| *k != Kind::Snapshot) {
         return Err(Failure::usage("--skip-hash-check goes with snapshot: only"));
     }
-    let etcd = [args.a.kind, args.b.kind].contains(&Kind::Etcd);
+    let etcd = args.has(Kind::Etcd);
+    let served = [&a, &b].into_iter().any(|side| datastore::url(side).is_some());
     let connecting = ctx.given.connection().or(ctx.given.has("endpoints").then_some("endpoints"));
-    if let Some(name) = connecting.filter(|_| !etcd) {
+    if served && !etcd && !ctx.given.has("endpoints") {
+        datastore::check(ctx)?;
+    } else if let Some(name) = connecting.filter(|_| !etcd) {
         return Err(Failure::usage(format!(
             "--{name} says how to connect to an etcd, but files are compared"
         )));

@@ -184,6 +184,7 @@ fn open(found: &Found) -> Result<Box<dyn Source>, SourceError> {
     match found.source.as_ref().map(|s| &s.value) {
         Some(Place::DataDir(dir)) => Ok(Box::new(DataDir::open(dir, &options)?)),
         Some(Place::Kine(path)) => Ok(Box::new(Kine::open(path)?)),
+        Some(Place::Datastore(url)) => super::datastore::found(found, url),
         Some(Place::Endpoints(all)) => {
             Ok(Box::new(Live::connect(&connection(found, all.clone()))?))
         }

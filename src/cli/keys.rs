@@ -81,6 +81,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             keys: &outcome.keys,
         };
         ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
+        if super::datastore::url(ctx).is_some() {
+            ctx.ui.note(
+                "only the rows that the server shows were examined: not what it has deleted and not overwritten, its logs, replicas and backups",
+            );
+        }
         if outcome.has_unneeded() {
             ctx.ui.note("what nothing needs here, backups taken earlier may still need");
         }

@@ -4,6 +4,7 @@ pub mod args;
 pub mod config;
 pub mod configuration;
 mod credentials;
+mod datastore;
 pub mod duration;
 mod ending;
 pub mod escrow;
@@ -193,6 +194,9 @@ pub fn run() -> ExitCode {
     let (kms, remote) = (Arc::default(), remote::Remotes::default());
     let given = Given::new(matches);
     let mut ctx = Ctx { global, given, ui, kms, escrow: None, remote };
+    if datastore::url(&ctx).is_some() {
+        datastore::forget_variables(&mut ctx);
+    }
     let result = profile::apply(&mut ctx)
         .and_then(|()| one_source(&ctx))
         .and_then(|()| escrow::apply(&mut ctx))
@@ -300,7 +304,9 @@ fn one_source(ctx: &Ctx) -> Result<(), Failure> {
             "--endpoints cannot be used together with --snapshot, --data-dir or --kine",
         ));
     }
-    if let Some(name) = ctx.given.connection().filter(|_| g.is_file()) {
+    if datastore::url(ctx).is_some() {
+        datastore::check(ctx)?;
+    } else if let Some(name) = ctx.given.connection().filter(|_| g.is_file()) {
         return Err(Failure::usage(format!(
             "--{name} says how to connect to an etcd, but a file is read"
         )));

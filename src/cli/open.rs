@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::failure::Failure;
-use super::{Ctx, credentials, remote};
+use super::{Ctx, credentials, datastore, remote};
 use crate::config::ConfigSet;
 use crate::jobs::residue::Opened;
 use crate::kms::{Instead, Plugins, Program, Unwrap};
@@ -28,6 +28,8 @@ pub fn source(ctx: &Ctx) -> Result<Box<dyn Source>, Failure> {
         Opened::Snapshot(file) => Box::new(file),
         Opened::DataDir(dir) => Box::new(dir),
         Opened::Kine(database) => database,
+        #[cfg(feature = "datastore")]
+        Opened::Datastore(server) => server,
         Opened::Served(source) => source,
     })
 }
@@ -43,8 +45,10 @@ pub fn files(ctx: &Ctx) -> Result<Opened, Failure> {
         Opened::Snapshot(snapshot(ctx, path, &options)?)
     } else if let Some(dir) = &g.data_dir {
         Opened::DataDir(DataDir::open(dir, &options)?)
-    } else if let Some(path) = &g.kine {
+    } else if let Some(path) = g.kine.as_ref().and_then(|kine| kine.file()) {
         Opened::Kine(Box::new(Kine::open(path)?))
+    } else if let Some(url) = datastore::url(ctx) {
+        datastore::open(ctx, url)?
     } else {
         Opened::Served(Box::new(live(ctx)?))
     })

@@ -193,12 +193,17 @@ fn fill(ctx: &mut Ctx, host: &Host, found: Found) -> Result<(), ProfileError> {
                 live = false;
             }
             Some(Place::Kine(path)) => {
-                g.kine = Some(path);
+                g.kine = Some(args::Kine::File(path));
                 live = false;
+            }
+            Some(Place::Datastore(url)) => {
+                ctx.global.kine = Some(args::Kine::Url(url));
+                super::datastore::forget_variables(ctx);
             }
             None => {}
         }
     }
+    let g = &mut ctx.global;
     if live {
         if let (Some(path), false) = (found.cacert, given.has("cacert")) {
             host.readable(&path.value, Setting::CaCert)?;

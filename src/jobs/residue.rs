@@ -17,6 +17,8 @@ use crate::scan::Causes;
 use crate::source::data_dir::{DataDir, Leftover};
 #[cfg(feature = "kine")]
 use crate::source::kine::Kine;
+#[cfg(feature = "datastore")]
+use crate::source::kine::server::Server;
 use crate::source::snapshot::Snapshot;
 use crate::source::{Source, SourceError, SourceInfo, Visit};
 use crate::transform::Transformers;
@@ -31,6 +33,9 @@ pub enum Opened {
     /// The rows of a database and its files.
     #[cfg(feature = "kine")]
     Kine(Box<Kine>),
+    /// The rows of a database on a server.
+    #[cfg(feature = "datastore")]
+    Datastore(Box<Server>),
     /// What a source without files serves.
     Served(Box<dyn Source>),
 }
@@ -103,6 +108,16 @@ pub enum Unexamined {
     Pages,
     /// The members' write-ahead logs, and files that they left behind.
     LogsAndLeftovers,
+    /// Rows that `PostgreSQL` deleted and did not overwrite.
+    DeadTuples,
+    /// `PostgreSQL`'s write-ahead log and its archive.
+    ServerLog,
+    /// Rows that `InnoDB` deleted and did not overwrite.
+    DeletedRows,
+    /// The binary, redo and undo logs of `MySQL` and `MariaDB`.
+    BinaryLogs,
+    /// Replicas of the database, and dumps and backups of it.
+    Copies,
 }
 
 /// What was written.

@@ -17,6 +17,7 @@ use super::server::{self, ApiServer, ManifestError, parse};
 use super::shell;
 use super::unit::Unit;
 use crate::source::data_dir;
+use crate::source::datastore::Url;
 
 /// The flags of the storage, which a running API server and its manifest are compared by.
 const COMPARED: [&str; 7] = [
@@ -28,6 +29,8 @@ const COMPARED: [&str; 7] = [
     "etcd-prefix",
     "encryption-provider-config",
 ];
+/// The settings of k3s that name the datastore's CA, client certificate and key.
+const TLS_FILES: [&str; 3] = ["datastore-cafile", "datastore-certfile", "datastore-keyfile"];
 const API_SERVER: &str = "kube-apiserver";
 
 /// Finds what a distribution's files and processes say. `manifest` stands for the API server's
@@ -233,15 +236,17 @@ impl Host {
                 Sourced::new(path, s.from)
             })
         };
-        let place = match scheme {
-            "http" | "https" => {
-                found.cacert = file("datastore-cafile");
-                found.cert = file("datastore-certfile");
-                found.key = file("datastore-keyfile");
+        let place = match (scheme, Url::of(text)) {
+            ("http" | "https", _) => {
+                [found.cacert, found.cert, found.key] = TLS_FILES.map(file);
                 Place::Endpoints(text.split(',').map(|e| e.trim().to_owned()).collect())
             }
-            "" => Place::Kine(server.join("db/state.db")),
-            "sqlite" => {
+            ("postgres" | "postgresql" | "mysql", Some(url)) => {
+                [found.cacert, found.cert, found.key] = TLS_FILES.map(file);
+                Place::Datastore(url)
+            }
+            ("", _) => Place::Kine(server.join("db/state.db")),
+            ("sqlite", _) => {
                 let path = rest.strip_prefix("file:").unwrap_or(rest);
                 let path = path.split_once('?').map_or(path, |(path, _)| path);
                 let path = Path::new(if path.is_empty() { "./db/state.db" } else { path });
@@ -449,7 +454,8 @@ impl Host {
         let pki = data.join("pki");
         let client = pki.join("apiserver-etcd-client");
         let (cert, key) = (client.with_extension("crt"), client.with_extension("key"));
-        if !matches!(found.source.as_ref().map(|s| &s.value), Some(Place::Kine(_))) {
+        let source = found.source.as_ref().map(|s| &s.value);
+        if !matches!(source, Some(Place::Kine(_) | Place::Datastore(_))) {
             self.defaults(&mut found, &pki.join("etcd/ca.crt"), &cert, &key, &[])?;
         }
         if found.source.is_none() && self.exists(&data.join("db/state.db"))? {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::server::Override;
+use crate::source::datastore::Url;
 
 /// What can be found, and otherwise be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub enum Place {
     DataDir(PathBuf),
     /// kine's database.
     Kine(PathBuf),
+    /// kine's table on a server.
+    Datastore(Url),
 }
 
 /// What a distribution's files and processes say. What they do not is left to the options.

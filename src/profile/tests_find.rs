@@ -104,11 +104,21 @@ fn k3s_s_own_configuration_moves_the_places() {
     assert_eq!(endpoints(&found), ["https://a:2379", "https://b:2379"]);
     assert_eq!(value(&found.cacert), Some(dir.path().join("ca")));
 
-    let (_dir, mut host) =
-        machine(&[(config, "datastore-endpoint: mysql://u:hunter2@tcp(h)/db\n")]);
+    let (dir, host) = machine(&[(
+        config,
+        "datastore-endpoint: mysql://u:hunter2@tcp(h)/db\ndatastore-certfile: c.pem\n",
+    )]);
+    let found = find(&host, D::K3s, None).unwrap();
+    let Some(Place::Datastore(url)) = found.source.as_ref().map(|s| &s.value) else { panic!() };
+    assert_eq!(url.shown(), "mysql://tcp(h:3306)/db");
+    let server = dir.path().join("var/lib/rancher/k3s/server");
+    assert_eq!(value(&found.cert), Some(server.join("c.pem")));
+    assert!(!format!("{found:?}").contains("hunter2"));
+
+    let (_dir, mut host) = machine(&[(config, "datastore-endpoint: nats://u:hunter2@h\n")]);
     let failure = find(&host, D::K3s, None).unwrap_err();
     let shown = format!("{failure:?}");
-    assert!(shown.contains("mysql") && !shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("nats") && !shown.contains("hunter2"), "{shown}");
     // With a source of one's own that is no obstacle.
     host.source = false;
     assert!(find(&host, D::K3s, None).unwrap().source.is_none());

@@ -65,6 +65,7 @@ fn settings(found: &Found, option: fn(Setting) -> &'static str) -> Vec<Line> {
             Place::Kine(path) => {
                 add(option(Setting::Kine), path.display().to_string(), &source.from);
             }
+            Place::Datastore(url) => add(option(Setting::Kine), url.shown(), &source.from),
         }
     }
     for (setting, path) in [

@@ -35,6 +35,21 @@ impl Unexamined {
             Self::LogsAndLeftovers => {
                 "write-ahead logs and leftover files: search the data directory of each member, stopped"
             }
+            Self::DeadTuples => {
+                "dead tuples and free space in the table's files: VACUUM FULL kine rewrites them"
+            }
+            Self::ServerLog => {
+                "PostgreSQL's write-ahead log and its archive: checkpoints remove old segments, what archive_command copied is removed by hand"
+            }
+            Self::DeletedRows => {
+                "deleted rows and free pages in InnoDB's files: OPTIMIZE TABLE kine rewrites the table"
+            }
+            Self::BinaryLogs => {
+                "binary, redo and undo logs: PURGE BINARY LOGS removes old binary logs, redo and undo logs are overwritten in time"
+            }
+            Self::Copies => {
+                "replicas, dumps and backups of the database: delete those from before, and make them anew"
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! they are never written to, locked exclusively or repaired.
 
 pub mod data_dir;
+pub mod datastore;
 mod error;
 mod file;
 mod fold;
@@ -21,8 +22,8 @@ use crate::entry::EntryRef;
 
 pub use crate::range::KeyRange;
 pub use error::{
-    Cause, DataDirError, EtcdError, FileError, Foreign, KineError, MemberStory, RevisionError,
-    SourceError, Story, TlsFileError, TlsStory, Trials, Untrue, Wish,
+    Cause, DataDirError, DatastoreError, EtcdError, FileError, Foreign, KineError, MemberStory,
+    RevisionError, SourceError, Story, TlsFileError, TlsStory, Trials, Untrue, Wish,
 };
 pub use file::may_be_backup;
 
@@ -54,7 +55,7 @@ pub enum SourceKind {
     Snapshot,
     /// A stopped member's data directory.
     DataDir,
-    /// A kine `SQLite` database.
+    /// kine's table, in an `SQLite` database or on a server.
     Kine,
 }
 

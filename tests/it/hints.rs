@@ -3,6 +3,7 @@
 
 mod complete;
 mod config;
+mod datastore;
 mod escrow;
 mod etcd;
 mod files;

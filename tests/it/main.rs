@@ -10,6 +10,7 @@ mod support;
 mod backups;
 mod cases;
 mod data_dir_property;
+mod datastore;
 mod decode;
 mod delete_unreadable;
 mod deploy;

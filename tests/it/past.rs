@@ -29,7 +29,7 @@ fn zipped(path: &Path) {
 }
 
 /// The snapshot's history in kine's table (k3s-io/kine `pkg/drivers/sqlite/sqlite.go`).
-fn kine(path: &Path) -> Connection {
+pub fn kine(path: &Path) -> Connection {
     let c = Connection::open(path).unwrap();
     c.execute_batch(
         "PRAGMA journal_mode = WAL;

@@ -16,7 +16,7 @@ pub use order::{Arranged, arrange, known};
 pub use output::{ColorWhen, Output, formats};
 pub use reading::{Decrypting, KmsExec, Reading, ReadingInside};
 pub use selection::{AllowEmpty, Namespaces, Prefix, Resources, Revision, Selection};
-pub use source::{Distribution, Etcd, Profile, SnapshotFile, Source};
+pub use source::{Distribution, Etcd, Kine, Profile, SnapshotFile, Source};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub struct Shared {
     /// `--data-dir`
     pub data_dir: Option<PathBuf>,
     /// `--kine`
-    pub kine: Option<PathBuf>,
+    pub kine: Option<Kine>,
     /// `--profile`
     pub profile: Option<Profile>,
     /// Resources that the profile's API server keeps in another etcd
@@ -120,6 +120,12 @@ impl Shared {
         shared
     }
 
+    /// What `--user` says.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_ref().map(Hidden::expose)
+    }
+
     /// Whether the entries come from a file, not from a server.
     #[must_use]
     pub fn is_file(&self) -> bool {
@@ -151,6 +157,12 @@ impl Given {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|given| given == name)
+    }
+
+    /// The first option of how to connect that is not one of `honoured`.
+    #[must_use]
+    pub fn connection_but(&self, honoured: &[&str]) -> Option<&'static str> {
+        connection::NAMES.into_iter().find(|name| self.has(name) && !honoured.contains(name))
     }
 
     /// The first option of how to connect.

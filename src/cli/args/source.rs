@@ -1,10 +1,12 @@
 //! Where the entries come from.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use super::{Connection, Group, Shared};
+use crate::source::datastore::Url;
 
 /// Any source.
 #[derive(Clone, Debug, Args)]
@@ -20,9 +22,12 @@ pub struct Source {
     #[arg(long, value_name = "DIR", help_heading = "Source", conflicts_with = "kine")]
     data_dir: Option<PathBuf>,
 
-    /// Read a k3s/kine SQLite database
-    #[arg(long, value_name = "FILE", help_heading = "Source")]
-    kine: Option<PathBuf>,
+    /// Read a k3s/kine database: an SQLite file, or a server's address
+    ///
+    /// Addresses are written as in k3s's datastore-endpoint:
+    /// postgres://USER@HOST:PORT/DATABASE?sslmode=…, mysql://USER@tcp(HOST:PORT)/DATABASE?tls=….
+    #[arg(long, value_name = "FILE|URL", help_heading = "Source")]
+    kine: Option<Kine>,
 
     /// Read a snapshot although its SHA-256 does not match or is missing
     #[arg(long, help_heading = "Source")]
@@ -49,6 +54,45 @@ impl Group for Source {
         shared.salvage = self.salvage;
         for group in [&self.endpoints as &dyn Group, &self.distribution, &self.connection] {
             group.put(shared);
+        }
+    }
+}
+
+/// `--kine`: a file, or the address of a server, which may hold a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kine {
+    /// An `SQLite` database.
+    File(PathBuf),
+    /// A server.
+    Url(Url),
+}
+
+impl Kine {
+    /// The file, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Url(_) => None,
+        }
+    }
+
+    /// The server's address, if it is one.
+    pub fn url(&self) -> Option<&Url> {
+        match self {
+            Self::File(_) => None,
+            Self::Url(url) => Some(url),
+        }
+    }
+}
+
+impl From<OsString> for Kine {
+    fn from(text: OsString) -> Self {
+        match text.to_str().and_then(Url::of) {
+            Some(url) => match url.file() {
+                Some(path) => Self::File(path),
+                None => Self::Url(url),
+            },
+            None => Self::File(text.into()),
         }
     }
 }

@@ -200,7 +200,7 @@ fn tls(e: &TlsStory) -> &'static str {
     }
 }
 
-fn tls_file(e: &TlsFileError) -> Option<&'static str> {
+pub(super) fn tls_file(e: &TlsFileError) -> Option<&'static str> {
     Some(match e {
         TlsFileError::Setup(_) => return None,
         TlsFileError::Unreadable { cause, .. } => match cause.kind() {

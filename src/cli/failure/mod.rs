@@ -1,6 +1,7 @@
 //! The one place where errors become words, hints and exit codes; a file for each family of
 //! errors.
 
+mod datastore;
 mod encode;
 mod etcd;
 mod export;
@@ -108,6 +109,7 @@ pub fn hint(e: &SourceError) -> Option<String> {
         SourceError::File(e) => file::file(e),
         SourceError::DataDir(e) => Some(file::data_dir(e)),
         SourceError::Kine(e) => file::kine(e).map(str::to_owned),
+        SourceError::Datastore(e) => datastore::datastore(e),
         SourceError::Revision(e) => Some(file::revision(e)),
         SourceError::Etcd(e) => etcd::etcd(e),
     }

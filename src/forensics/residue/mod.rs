@@ -191,6 +191,17 @@ pub struct Examined {
     pub wal: bool,
     /// It is a kine database.
     pub kine: bool,
+    /// It is one on a server.
+    pub server: Option<Server>,
+}
+
+/// Servers that keep kine's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// `PostgreSQL`.
+    Postgres,
+    /// `MySQL` or `MariaDB`.
+    MySql,
 }
 
 /// What removes the plaintext, in the order in which it must be done. Empty when there is none.
@@ -216,7 +227,18 @@ pub fn remedy(head: u64, totals: &Totals, revision: i64, examined: Examined) -> 
             );
         }
         steps.push(
-            "stop k3s and run VACUUM on the database, then checkpoint its write-ahead log".into(),
+            match examined.server {
+                None => {
+                    "stop k3s and run VACUUM on the database, then checkpoint its write-ahead log"
+                }
+                Some(Server::Postgres) => {
+                    "run VACUUM FULL kine, then wait for the server's write-ahead log to rotate, or force it (pg_switch_wal, CHECKPOINT)"
+                }
+                Some(Server::MySql) => {
+                    "run OPTIMIZE TABLE kine, then rotate and purge the binary logs (FLUSH BINARY LOGS, PURGE BINARY LOGS)"
+                }
+            }
+            .into(),
         );
     } else {
         if totals.get(Place::SupersededRevision) > 0 || head > 0 {
@@ -262,7 +284,8 @@ mod tests {
         assert_eq!(all[1], "compact to revision 9");
         let mut wal = Totals::default();
         wal.add(Place::Wal);
-        let only_wal = remedy(0, &wal, 9, Examined { pages: true, wal: true, kine: false });
+        let only_wal =
+            remedy(0, &wal, 9, Examined { pages: true, wal: true, ..Examined::default() });
         assert_eq!(only_wal.len(), 2, "{only_wal:?}");
     }
 }

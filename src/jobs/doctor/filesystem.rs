@@ -71,7 +71,7 @@ fn data_dir(options: &Options<'_>, etcd: Option<&Program>) -> Option<PathBuf> {
     let place = options.found.source.as_ref().and_then(|s| match &s.value {
         Place::DataDir(dir) => Some(dir.clone()),
         Place::Kine(path) => path.parent().map(Path::to_owned),
-        Place::Endpoints(_) => None,
+        Place::Endpoints(_) | Place::Datastore(_) => None,
     });
     let own: &[&str] = match options.distribution {
         Distribution::K3s => &["/var/lib/rancher/k3s/server/db/etcd"],

@@ -16,6 +16,8 @@ use crate::forensics::residue::{self, Bytes, Examined, Finding, Head, Place, Sin
 use crate::forensics::residue::{KineFile, KnownRows};
 use crate::source::data_dir::{DataDir, Leftover, leftovers};
 #[cfg(feature = "kine")]
+use crate::source::kine::database::Database;
+#[cfg(feature = "kine")]
 use crate::source::kine::{Kine, Part};
 use crate::source::snapshot::Snapshot;
 use crate::source::{Damage, Record, Source, SourceInfo, Visit};
@@ -43,6 +45,8 @@ pub(super) fn search(
         Opened::DataDir(dir) => data_dir(&dir, salvage, targets, found),
         #[cfg(feature = "kine")]
         Opened::Kine(database) => kine(*database, targets, found),
+        #[cfg(feature = "datastore")]
+        Opened::Datastore(mut server) => datastore(server.as_mut(), targets, found),
         Opened::Served(mut source) => {
             match (served(source.as_mut(), targets, found), targets.in_namespaces()) {
                 // The user may not read what the verdict is about, but what was asked for.
@@ -134,7 +138,7 @@ fn data_dir(
         info: dir.info(),
         visit,
         head,
-        examined: Examined { pages: true, wal: true, kine: false },
+        examined: Examined { pages: true, wal: true, ..Examined::default() },
         not_examined: &[Unexamined::Members],
         leftovers,
     })
@@ -189,7 +193,7 @@ struct Newest {
 
 #[cfg(feature = "kine")]
 impl Newest {
-    fn of(source: &mut Kine, targets: &Targets, digested: bool) -> Result<Self, Error> {
+    fn of(source: &mut dyn Database, targets: &Targets, digested: bool) -> Result<Self, Error> {
         let (rows, digests) = (hashbrown::HashMap::new(), hashbrown::HashMap::new());
         let mut newest = Self { rows, digests, last: 0, revision: 0 };
         let visit = source.rows(targets.query(), &mut |row| {
@@ -238,12 +242,64 @@ fn kine_files(
     }
 }
 
-#[cfg(feature = "kine")]
 /// A kine database: its rows, kine's copies of superseded values, and what `SQLite` did not erase.
+#[cfg(feature = "kine")]
 fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Searched, Error> {
     let mut known = KnownRows::default();
+    let (head, mut visit) = kine_rows(&mut source, targets, &mut known, found)?;
+    let info = Source::info(&source);
+    let files = source.files();
+    // Closing a file that SQLite has open would give up its locks.
+    drop(source);
+    kine_files(&files, targets, &known, found, &mut visit);
+    Ok(Searched {
+        info,
+        visit,
+        head,
+        examined: Examined { pages: true, wal: true, kine: true, ..Examined::default() },
+        not_examined: &[],
+        leftovers: Vec::new(),
+    })
+}
+
+/// kine's table on a server, of whose files nothing is seen.
+#[cfg(feature = "datastore")]
+fn datastore(
+    source: &mut crate::source::kine::server::Server,
+    targets: &Targets,
+    found: &mut Found<'_>,
+) -> Result<Searched, Error> {
+    use crate::forensics::residue::Server;
+    use crate::source::datastore::Kind;
+    let (head, visit) = kine_rows(source, targets, &mut KnownRows::default(), found)?;
+    let (server, not_examined): (_, &[_]) = match source.kind() {
+        Kind::Postgres => {
+            (Server::Postgres, &[Unexamined::DeadTuples, Unexamined::ServerLog, Unexamined::Copies])
+        }
+        Kind::MySql => {
+            (Server::MySql, &[Unexamined::DeletedRows, Unexamined::BinaryLogs, Unexamined::Copies])
+        }
+    };
+    Ok(Searched {
+        info: Source::info(source),
+        visit,
+        head,
+        examined: Examined { kine: true, server: Some(server), ..Examined::default() },
+        not_examined,
+        leftovers: Vec::new(),
+    })
+}
+
+/// The rows of kine's table, and kine's copies of superseded values.
+#[cfg(feature = "kine")]
+fn kine_rows(
+    source: &mut dyn Database,
+    targets: &Targets,
+    known: &mut KnownRows,
+    found: &mut Found<'_>,
+) -> Result<(Head, Visit), Error> {
     let Newest { rows: newest, digests, last, revision } =
-        Newest::of(&mut source, targets, found.recovery.is_some())?;
+        Newest::of(source, targets, found.recovery.is_some())?;
     if let Some(recovery) = &mut found.recovery {
         recovery.are_live(digests.into_values());
     }
@@ -278,19 +334,7 @@ fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Se
         ControlFlow::Continue(())
     })?;
     visit.revision = revision;
-    let info = source.info();
-    let files = source.files();
-    // Closing a file that SQLite has open would give up its locks.
-    drop(source);
-    kine_files(&files, targets, &known, found, &mut visit);
-    Ok(Searched {
-        info,
-        visit,
-        head,
-        examined: Examined { pages: true, wal: true, kine: true },
-        not_examined: &[],
-        leftovers: Vec::new(),
-    })
+    Ok((head, visit))
 }
 
 /// Tells a value that a row holds: its key, its bytes, whether it is encrypted.

@@ -1,10 +1,12 @@
 //! Why a source cannot be read: what happened, not what to do about it. Each error is one line
 //! without stored bytes, its cause the underlying error; `cli::failure` has the advice.
 
+mod datastore;
 mod etcd;
 mod file;
 mod untrue;
 
+pub use datastore::DatastoreError;
 pub use etcd::{EtcdError, MemberStory, Story, TlsFileError, TlsStory, Trials, Wish};
 pub use file::{DataDirError, FileError, Foreign, KineError};
 pub use untrue::Untrue;
@@ -26,6 +28,9 @@ pub enum SourceError {
     /// kine's database.
     #[error(transparent)]
     Kine(#[from] KineError),
+    /// A server that has kine's table.
+    #[error(transparent)]
+    Datastore(#[from] DatastoreError),
     /// The revision that was asked for.
     #[error(transparent)]
     Revision(#[from] RevisionError),

@@ -1,13 +1,26 @@
-//! kine's `SQLite` database: one table, one row per revision (k3s-io/kine
-//! `pkg/drivers/sqlite/sqlite.go`, `pkg/drivers/generic/generic.go`).
+//! kine's database: one table, one row per revision (k3s-io/kine `pkg/drivers/sqlite/sqlite.go`,
+//! `pkg/drivers/generic/generic.go`), in an `SQLite` file or on a server.
 //!
 //! A row's `id` is the revision it was written at. The state at revision R is, per name, the row
 //! with the largest id ≤ R, unless that row is a deletion.
+//!
+//! | file | what it knows |
+//! | --- | --- |
+//! | `table` | which rows are data, and the state they fold into |
+//! | `database` | transactions |
+//! | `read`, `held`, `pieces` | reads made of such a table, whatever keeps it |
+//! | `open`, `rows` | `SQLite` files |
+//! | `server` | `PostgreSQL`, `MySQL` and `MariaDB` |
 
+pub(crate) mod database;
 mod held;
 mod open;
 mod pieces;
+mod read;
 mod rows;
+#[cfg(feature = "datastore")]
+pub mod server;
+pub(crate) mod table;
 
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -15,14 +28,13 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use self::database::Database;
 use self::open::{Opened, Stamp, beside, unreadable};
-use self::rows::State;
 use super::packed;
 use super::pieces::Pieces;
-use super::snapshot::revision;
 use super::{
     EntrySink, HeldSink, KineError, Query, Record, RecordSink, Source, SourceError, SourceInfo,
-    SourceKind, Visit,
+    Visit,
 };
 use crate::entry::{EntryRef, Value};
 
@@ -170,19 +182,11 @@ impl Kine {
     /// # Errors
     /// As [`Source::history`].
     pub fn rows(&mut self, query: &Query, sink: &mut RowSink<'_>) -> Result<Visit, SourceError> {
-        self.transaction(|path, c, visit| {
-            let newest = rows::newest(c).map_err(|e| unreadable(path, e))?;
-            // Of what was compacted, later rows may still have a copy.
-            visit.revision = revision(path, query, newest, 0)?;
-            Ok(rows::read(c, query, &mut visit.damage, sink).map_err(|e| unreadable(path, e))?)
-        })
+        Database::rows(self, query, sink)
     }
 
-    /// Runs `body` in one read transaction, so that all it sees is of one moment.
-    fn transaction(
-        &mut self,
-        body: impl FnOnce(&Path, &Connection, &mut Visit) -> Result<(), SourceError>,
-    ) -> Result<Visit, SourceError> {
+    /// As [`Database::transaction`].
+    fn within(&mut self, body: &mut database::Body<'_>) -> Result<Visit, SourceError> {
         let mut visit = Visit::default();
         if self.opened.copy.is_some() && self.opened.parts.is_empty() {
             visit.notes.push(
@@ -196,7 +200,7 @@ impl Kine {
             .connection
             .transaction_with_behavior(TransactionBehavior::Deferred)
             .map_err(|e| unreadable(path, e))?;
-        body(path, &transaction, &mut visit)?;
+        body(&mut rows::Sqlite { path, c: &transaction }, &mut visit)?;
         transaction.finish().map_err(|e| unreadable(path, e))?;
         self.unchanged()?;
         Ok(visit)
@@ -225,44 +229,39 @@ fn record<'a>(row: &Row<'a>, version: i64) -> Record<'a> {
     }
 }
 
+impl Database for Kine {
+    fn name(&self) -> PathBuf {
+        self.path.clone()
+    }
+
+    fn transaction(&mut self, body: &mut database::Body<'_>) -> Result<Visit, SourceError> {
+        self.within(body)
+    }
+
+    fn again(&self) -> Result<Box<dyn Database>, SourceError> {
+        Ok(Box::new(Kine::again(self)?))
+    }
+}
+
 impl Source for Kine {
     fn info(&self) -> SourceInfo {
-        SourceInfo { kind: SourceKind::Kine, location: self.path.to_string_lossy().into_owned() }
+        Database::info(self)
     }
 
     fn visit(&mut self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
-        self.transaction(|path, c, visit| {
-            let broken = |e| unreadable(path, e);
-            let newest = rows::newest(c).map_err(broken)?;
-            let compacted = rows::compacted(c).map_err(broken)?;
-            visit.revision = revision(path, query, newest, compacted)?;
-            let live = rows::fold(c, query, &mut visit.damage).map_err(broken)?;
-            let live = live.into_live(query.ordered);
-            Ok(rows::give(c, &live, &mut visit.damage, sink).map_err(broken)?)
-        })
+        read::visit(self, query, sink)
     }
 
     fn pieces(&mut self, revision: Option<i64>) -> Result<Option<Box<dyn Pieces>>, SourceError> {
-        // One of its own: it outlives this one.
-        pieces::Rows::new(self.again()?, revision)
-            .map(|rows| Some(Box::new(rows) as Box<dyn Pieces>))
+        read::pieces(self, revision)
     }
 
     fn history(&mut self, query: &Query, sink: &mut RecordSink<'_>) -> Result<Visit, SourceError> {
-        let mut state = State::default();
-        self.rows(query, &mut |row| {
-            let version = state.apply(&row);
-            sink(record(&row, version))
-        })
+        read::history(self, query, sink)
     }
 
     fn held(&mut self, query: &Query, sink: &mut HeldSink<'_>) -> Result<Visit, SourceError> {
-        self.transaction(|path, c, visit| {
-            let newest = rows::newest(c).map_err(|e| unreadable(path, e))?;
-            // Of what was compacted, later rows may still have a copy.
-            visit.revision = revision(path, query, newest, 0)?;
-            Ok(held::read(path, c, query, visit, sink)?)
-        })
+        read::held(self, query, sink)
     }
 }
 
@@ -281,7 +280,7 @@ fn check_schema(path: &Path, connection: &Connection) -> Result<(), KineError> {
     if columns.is_empty() {
         return Err(KineError::NotKine { path });
     }
-    if let Some(missing) = rows::COLUMNS.iter().find(|c| !columns.iter().any(|have| have == *c)) {
+    if let Some(missing) = table::COLUMNS.iter().find(|c| !columns.iter().any(|have| have == *c)) {
         return Err(KineError::NoColumn { path, column: missing });
     }
     Ok(())

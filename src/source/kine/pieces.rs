@@ -4,33 +4,35 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::rows::{self, Folded};
-use super::{Kine, unreadable};
+use super::database::Database;
+use super::table::{Folded, fold};
 use crate::source::pieces::Pieces;
 use crate::source::snapshot::revision as checked_revision;
-use crate::source::{EntrySink, KeyRange, Query, Source as _, SourceError, SourceInfo, Visit};
+use crate::source::{EntrySink, KeyRange, Query, SourceError, SourceInfo, Visit};
 
 /// The live keys by name, and the database that has their values.
 pub(super) struct Rows {
     info: SourceInfo,
     opened: Visit,
     live: Vec<(Box<[u8]>, Folded)>,
-    kine: Mutex<Kine>,
+    database: Mutex<Box<dyn Database>>,
 }
 
 impl Rows {
-    pub fn new(mut kine: Kine, revision: Option<i64>) -> Result<Self, SourceError> {
+    pub fn new(
+        mut database: Box<dyn Database>,
+        revision: Option<i64>,
+    ) -> Result<Self, SourceError> {
         let query = Query { ranges: vec![KeyRange::prefix(b"")], revision, ordered: true };
+        let (info, name) = (database.info(), database.name());
         let mut live = Vec::new();
-        let opened = kine.transaction(|path, c, visit| {
-            let broken = |e| unreadable(path, e);
-            let newest = rows::newest(c).map_err(broken)?;
-            let compacted = rows::compacted(c).map_err(broken)?;
-            visit.revision = checked_revision(path, &query, newest, compacted)?;
-            live = rows::fold(c, &query, &mut visit.damage).map_err(broken)?.into_live(true);
+        let opened = database.transaction(&mut |table, visit| {
+            let (newest, compacted) = (table.newest()?, table.compacted()?);
+            visit.revision = checked_revision(&name, &query, newest, compacted)?;
+            live = fold(table, &query, &mut visit.damage)?.into_live(true);
             Ok(())
         })?;
-        Ok(Self { info: kine.info(), opened, live, kine: Mutex::new(kine) })
+        Ok(Self { info, opened, live, database: Mutex::new(database) })
     }
 
     fn within(&self, range: &KeyRange) -> Range<usize> {
@@ -59,11 +61,11 @@ impl Pieces for Rows {
         sink: &mut EntrySink<'_>,
     ) -> Result<Visit, SourceError> {
         let live = &self.live[self.within(range)];
-        let mut kine = self.kine.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
         // A value that a compaction has removed meanwhile is told as damage.
-        kine.transaction(|path, c, visit| {
+        database.transaction(&mut |table, visit| {
             visit.revision = self.opened.revision;
-            Ok(rows::give(c, live, &mut visit.damage, sink).map_err(|e| unreadable(path, e))?)
+            table.give(live, true, &mut visit.damage, sink)
         })
     }
 

@@ -1,35 +1,78 @@
-//! Rows of the table and the state they fold into.
+//! Rows of the table in an `SQLite` database.
 //!
 //! The table is read by its own tree, in the order of `id`, never by an index: an index that
 //! misses a row would hide an entry.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::{Row, RowSink};
-use crate::entry::{EntryRef, Value};
-use crate::source::{Damage, EntrySink, Query};
+use super::table::{COLUMNS, Folded, Table, is_own};
+use super::{Row, RowSink, unreadable};
+use crate::entry::Value;
+use crate::source::{Damage, EntrySink, Query, SourceError};
 
-/// kine's own row: its `prev_revision` is the revision that was last compacted to
-/// (k3s-io/kine `pkg/drivers/generic/generic.go`: `compactRevSQL`).
-const COMPACT_KEY: &[u8] = b"compact_rev_key";
+/// The table within a transaction.
+pub(super) struct Sqlite<'c> {
+    /// For messages.
+    pub path: &'c Path,
+    pub c: &'c Connection,
+}
 
-/// The columns that every version of kine creates.
-pub(super) const COLUMNS: [&str; 9] = [
-    "id",
-    "name",
-    "created",
-    "deleted",
-    "create_revision",
-    "prev_revision",
-    "lease",
-    "value",
-    "old_value",
-];
+impl Sqlite<'_> {
+    fn told(&self) -> impl Fn(rusqlite::Error) -> SourceError {
+        |e| unreadable(self.path, e).into()
+    }
+}
+
+impl Table for Sqlite<'_> {
+    fn newest(&mut self) -> Result<i64, SourceError> {
+        newest(self.c).map_err(self.told())
+    }
+
+    fn compacted(&mut self) -> Result<i64, SourceError> {
+        compacted(self.c).map_err(self.told())
+    }
+
+    fn walk(
+        &mut self,
+        values: bool,
+        query: &Query,
+        damage: &mut Vec<Damage>,
+        sink: &mut RowSink<'_>,
+    ) -> Result<(), SourceError> {
+        walk(self.c, values, None, query, damage, sink).map(drop).map_err(self.told())
+    }
+
+    fn lookup(
+        &mut self,
+        ids: &[i64],
+        query: &Query,
+        damage: &mut Vec<Damage>,
+        sink: &mut RowSink<'_>,
+    ) -> Result<(), SourceError> {
+        for id in ids {
+            let flow = walk(self.c, true, Some(*id), query, damage, sink).map_err(self.told())?;
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn give(
+        &mut self,
+        live: &[(Box<[u8]>, Folded)],
+        _ordered: bool,
+        damage: &mut Vec<Damage>,
+        sink: &mut EntrySink<'_>,
+    ) -> Result<(), SourceError> {
+        give(self.c, live, damage, sink).map_err(self.told())
+    }
+}
 
 /// The newest revision: rows of kine itself count too. A compaction up to the newest row removes
 /// it if it is a deletion or fills a gap; the revision stays.
@@ -50,50 +93,6 @@ pub(super) fn compacted(c: &Connection) -> rusqlite::Result<i64> {
     .map(Option::unwrap_or_default)
 }
 
-/// Calls `sink` for the rows that `query` wants, values included.
-pub(super) fn read(
-    c: &Connection,
-    query: &Query,
-    damage: &mut Vec<Damage>,
-    sink: &mut RowSink<'_>,
-) -> rusqlite::Result<()> {
-    walk(c, true, None, query, damage, sink)
-}
-
-/// As [`read`], values left out.
-pub(super) fn outline(
-    c: &Connection,
-    query: &Query,
-    damage: &mut Vec<Damage>,
-    sink: &mut RowSink<'_>,
-) -> rusqlite::Result<()> {
-    walk(c, false, None, query, damage, sink)
-}
-
-/// As [`read`], one row.
-pub(super) fn one(
-    c: &Connection,
-    id: i64,
-    query: &Query,
-    sink: &mut RowSink<'_>,
-) -> rusqlite::Result<()> {
-    walk(c, true, Some(id), query, &mut Vec::new(), sink)
-}
-
-/// The state at the queried revision, values left out.
-pub(super) fn fold(
-    c: &Connection,
-    query: &Query,
-    damage: &mut Vec<Damage>,
-) -> rusqlite::Result<State> {
-    let mut state = State::default();
-    outline(c, query, damage, &mut |row| {
-        state.apply(&row);
-        ControlFlow::Continue(())
-    })?;
-    Ok(state)
-}
-
 fn walk(
     c: &Connection,
     values: bool,
@@ -101,7 +100,7 @@ fn walk(
     query: &Query,
     damage: &mut Vec<Damage>,
     sink: &mut RowSink<'_>,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<ControlFlow<()>> {
     // Values that are not asked for are not read: they lie last in a row, mostly on other pages.
     let columns = if values { COLUMNS.as_slice() } else { &COLUMNS[..7] };
     let sql = format!(
@@ -109,7 +108,7 @@ fn walk(
         columns.join(", ")
     );
     let limit = query.revision.filter(|r| *r > 0).unwrap_or(i64::MAX);
-    let mut statement = c.prepare(&sql)?;
+    let mut statement = c.prepare_cached(&sql)?;
     let (from, to) = only.map_or((i64::MIN, limit), |id| (id, id));
     let mut rows = statement.query([from, to])?;
     while let Some(row) = rows.next()? {
@@ -146,17 +145,10 @@ fn walk(
             old_value,
         };
         if sink(row).is_break() {
-            break;
+            return Ok(ControlFlow::Break(()));
         }
     }
-    Ok(())
-}
-
-/// Rows that are no data: the mark of the last compaction, and the fillers of revisions that were
-/// never used (k3s-io/kine `pkg/logstructured/sqllog/sql.go`: `gap-<revision>`).
-fn is_own(name: &[u8], id: i64, deleted: bool) -> bool {
-    let filler = || name.strip_prefix(b"gap-").is_some_and(|n| n == id.to_string().as_bytes());
-    name == COMPACT_KEY || (deleted && filler())
+    Ok(ControlFlow::Continue(()))
 }
 
 /// Keys are text; before kine 0.16.3 the column turned one of nothing but digits into a number.
@@ -188,58 +180,8 @@ fn no_bytes(id: i64, column: &str) -> Damage {
     Damage { location: format!("row {id}"), what: format!("its {column} is a number, not bytes") }
 }
 
-/// Keys that exist, without their values.
-#[derive(Debug, Default)]
-pub(super) struct State(HashMap<Box<[u8]>, Folded>);
-
-/// What is known of a live key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Folded {
-    id: i64,
-    create_revision: i64,
-    lease: i64,
-    version: i64,
-}
-
-impl State {
-    /// Applies the next row. Returns the number of puts since the key was created, 0 for a
-    /// deletion and when the row that created it is compacted away.
-    pub(super) fn apply(&mut self, row: &Row<'_>) -> i64 {
-        if row.deleted {
-            self.0.remove(row.name);
-            return 0;
-        }
-        let known = self.0.get(row.name).map_or(0, |before| before.version);
-        let version = match (row.created, known) {
-            (true, _) => 1,
-            (false, 0) => 0,
-            (false, n) => n + 1,
-        };
-        let folded =
-            Folded { id: row.id, create_revision: row.create_revision, lease: row.lease, version };
-        match self.0.get_mut(row.name) {
-            Some(place) => *place = folded,
-            None => {
-                self.0.insert(row.name.into(), folded);
-            }
-        }
-        version
-    }
-
-    /// The keys: by name, or in the order in which their rows lie.
-    pub(super) fn into_live(self, by_name: bool) -> Vec<(Box<[u8]>, Folded)> {
-        let mut live: Vec<_> = self.0.into_iter().collect();
-        if by_name {
-            live.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        } else {
-            live.sort_unstable_by_key(|(_, folded)| folded.id);
-        }
-        live
-    }
-}
-
 /// Calls `sink` for the live keys, with their values.
-pub(super) fn give(
+fn give(
     c: &Connection,
     live: &[(Box<[u8]>, Folded)],
     damage: &mut Vec<Damage>,
@@ -267,15 +209,7 @@ pub(super) fn give(
             damage.push(no_bytes(folded.id, "value"));
             continue;
         };
-        let entry = EntryRef {
-            key: name,
-            value,
-            create_revision: folded.create_revision,
-            mod_revision: folded.id,
-            version: folded.version,
-            lease: folded.lease,
-        };
-        if sink(entry).is_break() {
+        if sink(folded.entry(name, value)).is_break() {
             break;
         }
     }

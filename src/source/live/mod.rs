@@ -16,6 +16,8 @@ use tokio::runtime::Runtime;
 
 pub(crate) use self::connection::{AcceptAnything, system_roots};
 pub use self::connection::{Credentials, LiveOptions, shown};
+#[cfg(feature = "datastore")]
+pub(crate) use self::connection::{TlsFiles, Verify};
 pub use self::reading::follow::{Changes, Notice, Watcher};
 pub use self::reading::member::{ListedMember, MemberStatus, NO_SPACE};
 pub use self::wire::txn::Put;

@@ -8,6 +8,7 @@ pub mod bucket;
 pub mod certs;
 pub mod cluster;
 pub mod corpus;
+pub mod database;
 pub mod etcd;
 pub mod fake_etcd;
 pub mod kms_plugin;

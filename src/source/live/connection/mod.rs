@@ -21,6 +21,8 @@ pub(super) use explain::{refusal, refusal_to};
 pub(super) use session::Session;
 pub use shown::shown;
 pub(crate) use tls::{AcceptAnything, system_roots};
+#[cfg(feature = "datastore")]
+pub(crate) use tls::{TlsFiles, Verify};
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,11 +68,11 @@ impl Credentials {
         Self(Arc::new((user.to_owned(), Zeroizing::new(password.to_owned()))))
     }
 
-    pub(in crate::source::live) fn user(&self) -> &str {
+    pub(in crate::source) fn user(&self) -> &str {
         &self.0.0
     }
 
-    pub(in crate::source::live) fn password(&self) -> &str {
+    pub(in crate::source) fn password(&self) -> &str {
         &self.0.1
     }
 }

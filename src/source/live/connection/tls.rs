@@ -46,45 +46,18 @@ pub(super) struct Tls {
 impl Tls {
     /// Reads the files that `options` name.
     pub fn new(options: &LiveOptions) -> Result<Self, TlsFileError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| TlsFileError::Setup(e.into()))?;
-        let given = match &options.cacert {
-            Some(path) => certificates(path, "the CA bundle")?,
-            None => Vec::new(),
+        let verify = if options.insecure_skip_tls_verify { Verify::Nothing } else { Verify::Full };
+        let files = TlsFiles {
+            cacert: options.cacert.as_deref(),
+            cert: options.cert.as_deref(),
+            key: options.key.as_deref(),
         };
-        let verifier: Arc<dyn ServerCertVerifier> = if options.insecure_skip_tls_verify {
-            Arc::new(AcceptAnything::new(&provider))
-        } else {
-            Arc::new(Trust::new(roots(options.cacert.as_deref(), &given)?, &given, &provider))
-        };
-        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::clone(&verifier));
-        let (mut config, client) = match (&options.cert, &options.key) {
-            (None, None) => (builder.with_no_client_auth(), None),
-            (Some(cert), Some(key)) => {
-                let chain = certificates(cert, "the client certificate")?;
-                let validity = chain.first().and_then(|c| Validity::of(c));
-                let kind = chain.first().and_then(|c| Certificate::read(c)?.unusable_key());
-                let config =
-                    builder.with_client_auth_cert(chain, private_key(key)?).map_err(|e| {
-                        let (key, cert) = (key.clone(), cert.clone());
-                        match e {
-                            rustls::Error::InconsistentKeys(_) => {
-                                TlsFileError::Mismatch { key, cert }
-                            }
-                            e => match kind {
-                                Some(kind) => TlsFileError::Unsupported { cert, kind },
-                                None => TlsFileError::Unusable { key, cert, cause: e.into() },
-                            },
-                        }
-                    })?;
-                (config, Some((cert.clone(), validity)))
-            }
-            (Some(_), None) => return Err(TlsFileError::KeyMissing),
-            (None, Some(_)) => return Err(TlsFileError::CertificateMissing),
-        };
+        let (given, chain) = (files.given()?, files.chain()?);
+        let verifier = files.verifier(verify, &given)?;
+        let mut config = files.with(Arc::clone(&verifier), &chain)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
+        let validity = chain.first().and_then(|c| Validity::of(c));
+        let client = options.cert.clone().map(|cert| (cert, validity));
         Ok(Self { config, verifier, given, client, ca: options.cacert.clone() })
     }
 
@@ -94,6 +67,115 @@ impl Tls {
         let (verifier, facts) = (Arc::clone(&self.verifier), Arc::clone(facts));
         config.dangerous().set_certificate_verifier(Arc::new(Witness { verifier, facts }));
         Arc::new(config)
+    }
+}
+
+/// Files that TLS connections are made with.
+#[derive(Clone, Copy)]
+pub(crate) struct TlsFiles<'f> {
+    /// PEM bundle that servers are verified against; the system's if none.
+    pub cacert: Option<&'f Path>,
+    /// PEM client certificate.
+    pub cert: Option<&'f Path>,
+    /// PEM client key.
+    pub key: Option<&'f Path>,
+}
+
+/// What of a server's certificate is verified.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verify {
+    /// That the server has its key.
+    Nothing,
+    /// That it is of a known authority, whatever name it has.
+    #[cfg_attr(not(feature = "datastore"), allow(dead_code))]
+    Authority,
+    /// That it is of a known authority and of this host.
+    Full,
+}
+
+impl TlsFiles<'_> {
+    /// Reads them.
+    #[cfg(feature = "datastore")]
+    pub fn config(self, verify: Verify) -> Result<ClientConfig, TlsFileError> {
+        let verifier = self.verifier(verify, &self.given()?)?;
+        self.with(verifier, &self.chain()?)
+    }
+
+    /// The certificates that servers are verified against, if a file is given.
+    fn given(self) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
+        self.cacert.map_or_else(|| Ok(Vec::new()), |path| certificates(path, "the CA bundle"))
+    }
+
+    /// The client's certificate and what leads from it to its authority.
+    fn chain(self) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
+        match (self.cert, self.key) {
+            (None, None) => Ok(Vec::new()),
+            (Some(cert), Some(_)) => certificates(cert, "the client certificate"),
+            (Some(_), None) => Err(TlsFileError::KeyMissing),
+            (None, Some(_)) => Err(TlsFileError::CertificateMissing),
+        }
+    }
+
+    fn verifier(
+        self,
+        verify: Verify,
+        given: &[CertificateDer<'static>],
+    ) -> Result<Arc<dyn ServerCertVerifier>, TlsFileError> {
+        let provider = rustls::crypto::ring::default_provider();
+        if verify == Verify::Nothing {
+            return Ok(Arc::new(AcceptAnything::new(&provider)));
+        }
+        let names = verify == Verify::Full;
+        Ok(Arc::new(Trust {
+            roots: Arc::new(roots(self.cacert, given)?),
+            given: given.to_vec(),
+            names,
+            algorithms: provider.signature_verification_algorithms,
+        }))
+    }
+
+    fn with(
+        self,
+        verifier: Arc<dyn ServerCertVerifier>,
+        chain: &[CertificateDer<'static>],
+    ) -> Result<ClientConfig, TlsFileError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| TlsFileError::Setup(e.into()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let (Some(cert), Some(key)) = (self.cert, self.key) else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let kind = chain.first().and_then(|c| Certificate::read(c)?.unusable_key());
+        builder.with_client_auth_cert(chain.to_vec(), private_key(key)?).map_err(|e| {
+            let (key, cert) = (key.to_owned(), cert.to_owned());
+            match e {
+                rustls::Error::InconsistentKeys(_) => TlsFileError::Mismatch { key, cert },
+                e => match kind {
+                    Some(kind) => TlsFileError::Unsupported { cert, kind },
+                    None => TlsFileError::Unusable { key, cert, cause: e.into() },
+                },
+            }
+        })
+    }
+
+    /// The authorities that servers are verified against, those alone that can be used.
+    #[cfg(feature = "datastore")]
+    pub fn authorities(self) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
+        let usable = |c: &CertificateDer<'static>| RootCertStore::empty().add(c.clone()).is_ok();
+        let Some(path) = self.cacert else {
+            let system = system_roots().unwrap_or_default();
+            let all = CertificateDer::pem_slice_iter(&system).filter_map(Result::ok);
+            return Ok(all.filter(usable).collect());
+        };
+        let mut all = self.given()?;
+        all.retain(usable);
+        if all.is_empty() {
+            return Err(TlsFileError::NoAuthority { path: path.to_owned() });
+        }
+        Ok(all)
     }
 }
 
@@ -162,18 +244,9 @@ pub(crate) fn system_roots() -> Option<Vec<u8>> {
 struct Trust {
     roots: Arc<RootCertStore>,
     given: Vec<CertificateDer<'static>>,
+    /// Whether the certificate must be for the host.
+    names: bool,
     algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl Trust {
-    fn new(
-        roots: RootCertStore,
-        given: &[CertificateDer<'static>],
-        provider: &CryptoProvider,
-    ) -> Self {
-        let algorithms = provider.signature_verification_algorithms;
-        Self { roots: Arc::new(roots), given: given.to_vec(), algorithms }
-    }
 }
 
 /// Whether a certificate that is trusted by itself may serve now.
@@ -216,7 +289,9 @@ impl ServerCertVerifier for Trust {
                 algorithms,
             )?;
         }
-        verify_server_name(&parsed, server_name)?;
+        if self.names {
+            verify_server_name(&parsed, server_name)?;
+        }
         Ok(ServerCertVerified::assertion())
     }
 

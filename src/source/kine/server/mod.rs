@@ -1,0 +1,411 @@
+//! kine's table on a server: `PostgreSQL`, `MySQL` and `MariaDB`, read in transactions that can
+//! write nothing.
+//!
+//! | file | what it knows |
+//! | --- | --- |
+//! | `table` | the reads of the table, made of queries |
+//! | `sql` | the queries |
+//! | `postgres`, `mysql` | connections, what a row is, what an error says |
+
+mod mysql;
+mod postgres;
+mod sql;
+mod table;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::Sender;
+use zeroize::Zeroizing;
+
+use self::table::Within;
+use super::database::{Body, Database};
+use super::read;
+use super::table::COLUMNS;
+use crate::source::datastore::{Address, Kind, Place, Security};
+use crate::source::live::{Credentials, TlsFiles, Verify};
+use crate::source::pieces::Pieces;
+use crate::source::{
+    Cause, DatastoreError, EntrySink, HeldSink, Query, RecordSink, Source, SourceError, SourceInfo,
+    Visit,
+};
+use crate::visible::visible;
+
+/// Rows that are handed on together, at most.
+const ROWS: usize = 256;
+/// Bytes of values after which rows are handed on.
+const BYTES: usize = 1 << 20;
+/// Parts that may wait, received and not yet looked at.
+const AHEAD: usize = 4;
+/// How long a server that is no longer needed is waited for.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// Most characters of a server's own words that are shown.
+const SHOWN: usize = 400;
+
+/// How to reach a server.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Where it is, which database, and what the address says beside.
+    pub address: Address,
+    /// User and password, in place of the address's.
+    pub credentials: Option<Credentials>,
+    /// PEM bundle that the server is verified against, in place of the address's.
+    pub cacert: Option<PathBuf>,
+    /// PEM client certificate, in place of the address's.
+    pub cert: Option<PathBuf>,
+    /// PEM client key, in place of the address's.
+    pub key: Option<PathBuf>,
+    /// Accept any server certificate.
+    pub insecure_skip_tls_verify: bool,
+    /// How long connecting may take.
+    pub dial_timeout: Duration,
+    /// How long the server may send nothing while it is asked.
+    pub silence: Duration,
+}
+
+/// What connections are made with.
+struct Target {
+    address: Address,
+    /// What it is called.
+    at: String,
+    user: String,
+    password: Option<Zeroizing<String>>,
+    security: Security,
+    cacert: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    dial_timeout: Duration,
+    silence: Duration,
+}
+
+impl Target {
+    fn new(options: &ServerOptions) -> Result<Self, DatastoreError> {
+        let ServerOptions { address, credentials, .. } = options;
+        let (user, password) = match credentials {
+            Some(c) => {
+                let password = Zeroizing::new(c.password().to_owned());
+                (Some(c.user().to_owned()), Some(password).filter(|p| !p.is_empty()))
+            }
+            None => (address.user.clone(), address.password.clone()),
+        };
+        let why = "it names no user".to_owned();
+        let pair = options.cert.is_some() || options.key.is_some();
+        let mut target = Self {
+            at: address.shown(),
+            user: user.ok_or(DatastoreError::Address { why })?,
+            password,
+            security: Security::Plain,
+            cacert: options.cacert.clone().or_else(|| address.cacert.clone()),
+            // A certificate and its key go together.
+            cert: if pair { options.cert.clone() } else { address.cert.clone() },
+            key: if pair { options.key.clone() } else { address.key.clone() },
+            dial_timeout: options.dial_timeout,
+            silence: options.silence,
+            address: address.clone(),
+        };
+        target.security = target.secured(options.insecure_skip_tls_verify);
+        Ok(target)
+    }
+
+    /// What kine's drivers make of the address and the files (k3s-io/kine
+    /// `pkg/drivers/pgsql/pgsql.go`, `pkg/drivers/mysql/mysql.go`: `prepareDSN`; lib/pq `ssl.go`).
+    fn secured(&self, anybody: bool) -> Security {
+        let files = self.cacert.is_some() || self.cert.is_some() || self.key.is_some();
+        let said = self.address.security;
+        let security = match (self.address.kind, &self.address.place) {
+            // Nobody else hears a socket.
+            (_, Place::Unix(..)) => Security::Plain,
+            // What is given replaces what the address says.
+            (Kind::MySql, _) if files => Security::Full,
+            (Kind::MySql, _) => said.unwrap_or(Security::Plain),
+            (Kind::Postgres, _) => match said {
+                None if files => Security::Full,
+                None => Security::Unverified,
+                Some(Security::Unverified) if self.cacert.is_some() => Security::Authority,
+                Some(said) => said,
+            },
+        };
+        match security {
+            Security::Authority | Security::Full if anybody => Security::Unverified,
+            security => security,
+        }
+    }
+
+    fn files(&self) -> TlsFiles<'_> {
+        TlsFiles {
+            cacert: self.cacert.as_deref(),
+            cert: self.cert.as_deref(),
+            key: self.key.as_deref(),
+        }
+    }
+
+    fn verify(&self) -> Verify {
+        match self.security {
+            Security::Full => Verify::Full,
+            Security::Authority => Verify::Authority,
+            Security::Plain | Security::Preferred | Security::Unverified => Verify::Nothing,
+        }
+    }
+
+    fn lost(&self) -> DatastoreError {
+        DatastoreError::Failed { at: self.at.clone(), cause: "the connection was lost".into() }
+    }
+}
+
+/// A server's or driver's own words, safe to show.
+fn said(text: &str) -> Cause {
+    let text: String = text.chars().take(SHOWN).collect();
+    visible(&text).into()
+}
+
+/// An error and what led to it, in one line, without what it may carry beside its words.
+fn words(e: &dyn std::error::Error) -> Cause {
+    said(&crate::chain::chain(e))
+}
+
+/// Whether TLS is what failed.
+fn is_tls(e: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(e), |e| e.source()).any(|e| {
+        let inner = e.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        e.is::<rustls::Error>()
+            || inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
+    })
+}
+
+/// A row as a server sent it; of columns that were not asked for, nothing.
+#[derive(Clone, Default)]
+struct Raw {
+    id: Option<i64>,
+    name: Option<Vec<u8>>,
+    created: i64,
+    deleted: i64,
+    create_revision: i64,
+    prev_revision: i64,
+    lease: i64,
+    value: Zeroizing<Vec<u8>>,
+    old_value: Zeroizing<Vec<u8>>,
+}
+
+/// Hands rows on in parts.
+struct Parts<'s> {
+    send: &'s Sender<Vec<Raw>>,
+    rows: Vec<Raw>,
+    bytes: usize,
+}
+
+impl<'s> Parts<'s> {
+    fn new(send: &'s Sender<Vec<Raw>>) -> Self {
+        Self { send, rows: Vec::new(), bytes: 0 }
+    }
+
+    /// Whether anybody still wants rows.
+    async fn add(&mut self, row: Raw) -> bool {
+        self.bytes += row.value.len() + row.old_value.len();
+        self.rows.push(row);
+        if self.rows.len() < ROWS && self.bytes < BYTES {
+            return true;
+        }
+        self.finish().await
+    }
+
+    async fn finish(&mut self) -> bool {
+        self.bytes = 0;
+        let rows = std::mem::take(&mut self.rows);
+        rows.is_empty() || self.send.send(rows).await.is_ok()
+    }
+}
+
+/// A connection.
+enum Connection {
+    Postgres(postgres::Connection),
+    MySql(mysql::Connection),
+}
+
+impl Connection {
+    async fn open(target: &Target) -> Result<Self, DatastoreError> {
+        let open = async {
+            Ok(match target.address.kind {
+                Kind::Postgres => Self::Postgres(postgres::Connection::open(target).await?),
+                Kind::MySql => Self::MySql(mysql::Connection::open(target).await?),
+            })
+        };
+        tokio::time::timeout(target.dial_timeout, open).await.unwrap_or_else(|_| {
+            Err(DatastoreError::Silent { at: target.at.clone(), within: target.dial_timeout })
+        })
+    }
+
+    /// Begins a transaction that sees one moment and can write nothing.
+    async fn begin(&mut self, target: &Target) -> Result<(), DatastoreError> {
+        match self {
+            Self::Postgres(c) => c.begin().await.map_err(|e| postgres::told(target, &e)),
+            Self::MySql(c) => c.begin().await.map_err(|e| mysql::told(target, &e)),
+        }
+    }
+
+    async fn end(&mut self, target: &Target) -> Result<(), DatastoreError> {
+        match self {
+            Self::Postgres(c) => c.end().await.map_err(|e| postgres::told(target, &e)),
+            Self::MySql(c) => c.end().await.map_err(|e| mysql::told(target, &e)),
+        }
+    }
+
+    async fn close(self) {
+        match self {
+            Self::Postgres(c) => c.close().await,
+            Self::MySql(c) => c.close().await,
+        }
+    }
+
+    /// Sends the rows of a query as they come.
+    async fn stream(
+        &mut self,
+        target: &Target,
+        sql: &str,
+        send: &Sender<Vec<Raw>>,
+    ) -> Result<(), DatastoreError> {
+        let parts = Parts::new(send);
+        match self {
+            Self::Postgres(c) => c.stream(sql, parts).await.map_err(|e| postgres::told(target, &e)),
+            Self::MySql(c) => c.stream(sql, parts).await.map_err(|e| mysql::told(target, &e)),
+        }
+    }
+}
+
+/// A server with kine's table.
+pub struct Server {
+    /// `None` only while dropping.
+    runtime: Option<Runtime>,
+    options: ServerOptions,
+    target: Arc<Target>,
+    /// Between transactions.
+    idle: Option<Connection>,
+}
+
+impl Server {
+    /// Connects, and looks whether the table is there.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, refuses the user, or has no such table.
+    pub fn connect(options: &ServerOptions) -> Result<Self, SourceError> {
+        let target = Arc::new(Target::new(options)?);
+        // One worker receives while the caller's thread looks at what has arrived.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("atrest-kine")
+            .enable_all()
+            .build()
+            .map_err(DatastoreError::Runtime)?;
+        let mut server =
+            Self { runtime: Some(runtime), options: options.clone(), target, idle: None };
+        server.within(&mut |table| check(table))?;
+        Ok(server)
+    }
+
+    /// The server's protocol.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.target.address.kind
+    }
+
+    /// Runs `body` in one transaction.
+    fn within(
+        &mut self,
+        body: &mut dyn FnMut(&mut Within<'_>) -> Result<(), SourceError>,
+    ) -> Result<(), SourceError> {
+        let target = &self.target;
+        let runtime = self.runtime.as_ref().ok_or_else(|| target.lost())?;
+        let idle = self.idle.take();
+        let begun: Result<Connection, DatastoreError> = runtime.block_on(async {
+            if let Some(mut connection) = idle
+                && connection.begin(target).await.is_ok()
+            {
+                return Ok(connection);
+            }
+            let mut connection = Connection::open(target).await?;
+            connection.begin(target).await?;
+            Ok(connection)
+        });
+        let mut table = Within { runtime, target, connection: Some(begun?) };
+        body(&mut table)?;
+        // Whoever had enough before the end has left the connection in the middle of an answer.
+        if let Some(mut connection) = table.connection
+            && runtime.block_on(connection.end(target)).is_ok()
+        {
+            self.idle = Some(connection);
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a database without kine's table.
+fn check(table: &mut Within<'_>) -> Result<(), SourceError> {
+    let at = table.target.at.clone();
+    let mut columns = Vec::new();
+    table.run(sql::columns(table.target.address.kind).to_owned(), &mut |row| {
+        columns.push(row.name.clone().unwrap_or_default());
+        std::ops::ControlFlow::Continue(())
+    })?;
+    if columns.is_empty() {
+        return Err(DatastoreError::NoTable { at }.into());
+    }
+    let missing = |c: &&&str| !columns.iter().any(|have| have.eq_ignore_ascii_case(c.as_bytes()));
+    match COLUMNS.iter().find(missing) {
+        Some(column) => Err(DatastoreError::NoColumn { at, column }.into()),
+        None => Ok(()),
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Inside another runtime nobody can wait.
+            let outside = tokio::runtime::Handle::try_current().is_err();
+            if let Some(idle) = self.idle.take().filter(|_| outside) {
+                let _ =
+                    runtime.block_on(async { tokio::time::timeout(GOODBYE, idle.close()).await });
+            }
+            // Rows may be in flight that nobody wants any more.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Database for Server {
+    fn name(&self) -> PathBuf {
+        PathBuf::from(&self.target.at)
+    }
+
+    fn transaction(&mut self, body: &mut Body<'_>) -> Result<Visit, SourceError> {
+        let mut visit = Visit::default();
+        self.within(&mut |table| body(table, &mut visit))?;
+        Ok(visit)
+    }
+
+    fn again(&self) -> Result<Box<dyn Database>, SourceError> {
+        Ok(Box::new(Self::connect(&self.options)?))
+    }
+}
+
+impl Source for Server {
+    fn info(&self) -> SourceInfo {
+        Database::info(self)
+    }
+
+    fn visit(&mut self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
+        read::visit(self, query, sink)
+    }
+
+    fn pieces(&mut self, revision: Option<i64>) -> Result<Option<Box<dyn Pieces>>, SourceError> {
+        read::pieces(self, revision)
+    }
+
+    fn history(&mut self, query: &Query, sink: &mut RecordSink<'_>) -> Result<Visit, SourceError> {
+        read::history(self, query, sink)
+    }
+
+    fn held(&mut self, query: &Query, sink: &mut HeldSink<'_>) -> Result<Visit, SourceError> {
+        read::held(self, query, sink)
+    }
+}
