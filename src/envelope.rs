@@ -42,24 +42,43 @@ impl Provider {
 
     /// With one of its keys, for a sentence: "aescbc key `a`", "kms provider `p`", "identity".
     #[must_use]
-    pub fn with_key(self, key: Option<&str>) -> ProviderKey<'_> {
-        ProviderKey { provider: self, key }
+    pub fn with_key(self, key: Option<&str>) -> ProviderKey {
+        self.with_shown_key(key.map(|name| format!("`{name}`")))
+    }
+
+    /// As [`Provider::with_key`], of a key whose name is fit to be shown, in its quotes.
+    #[must_use]
+    pub fn with_shown_key(self, key: Option<String>) -> ProviderKey {
+        ProviderKey { provider: self, version: None, key }
     }
 }
 
 /// A provider and its key, or a plugin, in words. See [`Provider::with_key`].
-#[derive(Clone, Copy, Debug)]
-pub struct ProviderKey<'a> {
+#[derive(Clone, Debug)]
+pub struct ProviderKey {
     provider: Provider,
-    key: Option<&'a str>,
+    version: Option<Version>,
+    key: Option<String>,
 }
 
-impl std::fmt::Display for ProviderKey<'_> {
+impl ProviderKey {
+    /// With the version, where a provider has several: "kms v2 `p`".
+    #[must_use]
+    pub fn of_version(self, version: Option<Version>) -> Self {
+        Self { version: version.filter(|_| self.provider == Provider::Kms), ..self }
+    }
+}
+
+impl std::fmt::Display for ProviderKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.key {
-            Some(name) if self.provider == Provider::Kms => write!(f, "kms provider `{name}`"),
-            Some(name) => write!(f, "{} key `{name}`", self.provider),
-            None => write!(f, "{}", self.provider),
+        let Self { provider, version, key } = self;
+        match (version, key) {
+            (Some(version), Some(name)) => write!(f, "{provider} {} {name}", version.as_str()),
+            (None, Some(name)) if *provider == Provider::Kms => {
+                write!(f, "{provider} provider {name}")
+            }
+            (None, Some(name)) => write!(f, "{provider} key {name}"),
+            (_, None) => write!(f, "{provider}"),
         }
     }
 }

@@ -15,6 +15,8 @@ pub use kubeconfig::{Access, KubeconfigError};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::hex::hex;
+
 /// What an API server calls itself in its metrics: the hash of its name, which is also the name
 /// of its Lease in `kube-system` (kubernetes/apiserver `pkg/server/options/encryptionconfig/
 /// metrics/metrics.go`: `getHash`; `pkg/server/config.go`: `APIServerID`).
@@ -27,11 +29,5 @@ pub fn id_hash(name: &str) -> String {
 /// configuration file.
 #[must_use]
 pub fn hash(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut text = "sha256:".to_owned();
-    for byte in Sha256::digest(bytes) {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    format!("sha256:{}", hex(&Sha256::digest(bytes)))
 }

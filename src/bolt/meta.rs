@@ -1,13 +1,10 @@
 //! Meta pages: read untrusted, believed only when magic, version and checksum agree.
 
+use super::page::{HEADER, META_BODY as BODY};
 use super::{BoltError, Endian, PAGE_SIZES};
 
 const MAGIC: u32 = 0xED0C_DAED;
 const VERSION: u32 = 2;
-/// Bytes of a page header; the meta body follows it.
-const HEADER: usize = 16;
-/// Bytes of a meta body.
-const BODY: usize = 64;
 /// Bytes that the checksum covers.
 const SUMMED: usize = 56;
 /// `freelist` when none is written: etcd on Linux leaves it out.

@@ -84,8 +84,8 @@ fn guess(data: &[u8]) -> Option<(usize, Endian)> {
         for endian in [Endian::Little, Endian::Big] {
             let pages = (2..data.len() / size).filter(|n| {
                 let at = n * size;
-                endian.u64(data, at) == Some(*n as u64)
-                    && matches!(endian.u16(data, at + 8), Some(0x01 | 0x02 | 0x10))
+                Page::header(&data[at..], endian)
+                    .is_ok_and(|page| page.id == *n as u64 && page.kind != PageKind::Meta)
             });
             let pages = pages.count();
             if pages > best.map_or(0, |(n, ..)| n) {

@@ -2,11 +2,16 @@
 
 use super::{Db, Endian, PageDamage};
 
-const HEADER: usize = 16;
-const ELEMENT: usize = 16;
-const BRANCH: u16 = 0x01;
-const LEAF: u16 = 0x02;
-const META: u16 = 0x04;
+/// Bytes of a page's header.
+pub(super) const HEADER: usize = 16;
+/// Bytes of what follows it in a meta page.
+pub(super) const META_BODY: usize = 64;
+/// Bytes of an element in the table that follows it in a branch or leaf page.
+pub(super) const ELEMENT: usize = 16;
+/// Kinds of pages (`Flags` of etcd-io/bbolt `internal/common/page.go`).
+pub(super) const BRANCH: u16 = 0x01;
+pub(super) const LEAF: u16 = 0x02;
+pub(super) const META: u16 = 0x04;
 const FREELIST: u16 = 0x10;
 
 /// What a page is.
@@ -65,7 +70,7 @@ pub(super) fn read<'a>(db: &Db<'a>, id: u64) -> Result<Page<'a>, PageDamage> {
     let Some(start) = start.and_then(|s| usize::try_from(s).ok()) else {
         return Err(damage("page lies beyond the end of the file".into()));
     };
-    let page = parse(&db.data[start..], db.endian).map_err(&damage)?;
+    let page = Page::header(&db.data[start..], db.endian).map_err(&damage)?;
     if page.id != id {
         return Err(damage(format!("page calls itself {}", page.id)));
     }
@@ -85,7 +90,7 @@ pub(super) fn read<'a>(db: &Db<'a>, id: u64) -> Result<Page<'a>, PageDamage> {
 
 /// Reads a page image that ends with `bytes`, as in an inline bucket.
 pub(super) fn inline(bytes: &[u8], endian: Endian) -> Result<Page<'_>, String> {
-    let page = parse(bytes, endian)?;
+    let page = Page::header(bytes, endian)?;
     if page.kind != PageKind::Leaf {
         return Err("inline bucket is not a leaf".into());
     }
@@ -93,33 +98,38 @@ pub(super) fn inline(bytes: &[u8], endian: Endian) -> Result<Page<'_>, String> {
     Ok(page)
 }
 
-fn parse(bytes: &[u8], endian: Endian) -> Result<Page<'_>, String> {
-    let short = || "shorter than a page header".to_owned();
-    let kind = match endian.u16(bytes, 8).ok_or_else(short)? {
-        BRANCH => PageKind::Branch,
-        LEAF => PageKind::Leaf,
-        META => PageKind::Meta,
-        FREELIST => PageKind::Freelist,
-        flags => return Err(format!("unknown page type {flags:#x}")),
-    };
-    Ok(Page {
-        id: endian.u64(bytes, 0).ok_or_else(short)?,
-        kind,
-        count: usize::from(endian.u16(bytes, 10).ok_or_else(short)?),
-        overflow: endian.u32(bytes, 12).ok_or_else(short)?,
-        bytes,
-        endian,
-    })
-}
-
 impl<'a> Page<'a> {
+    /// Reads the header of the page that begins with `bytes`, which are not looked at any further
+    /// (etcd-io/bbolt `internal/common/page.go`).
+    ///
+    /// # Errors
+    /// With what is wrong.
+    pub fn header(bytes: &'a [u8], endian: Endian) -> Result<Self, String> {
+        let short = || "shorter than a page header".to_owned();
+        let kind = match endian.u16(bytes, 8).ok_or_else(short)? {
+            BRANCH => PageKind::Branch,
+            LEAF => PageKind::Leaf,
+            META => PageKind::Meta,
+            FREELIST => PageKind::Freelist,
+            flags => return Err(format!("unknown page type {flags:#x}")),
+        };
+        Ok(Self {
+            id: endian.u64(bytes, 0).ok_or_else(short)?,
+            kind,
+            count: usize::from(endian.u16(bytes, 10).ok_or_else(short)?),
+            overflow: endian.u32(bytes, 12).ok_or_else(short)?,
+            bytes,
+            endian,
+        })
+    }
+
     /// Reads a page header found by sweeping, where no tree vouches for it; `bytes` run to the
     /// end of the file.
     ///
     /// # Errors
     /// With what is wrong.
     pub fn sweep(bytes: &'a [u8], page_size: usize, endian: Endian) -> Result<Self, String> {
-        let page = parse(bytes, endian)?;
+        let page = Page::header(bytes, endian)?;
         let len = (u64::from(page.overflow) + 1).saturating_mul(page_size as u64);
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
         let page = Self { bytes: &bytes[..len], ..page };
@@ -127,10 +137,22 @@ impl<'a> Page<'a> {
         Ok(page)
     }
 
+    /// Bytes at the beginning that are the format's own: the header and what it is followed by, a
+    /// meta body or the table of elements.
+    #[must_use]
+    pub fn head(&self) -> usize {
+        HEADER
+            + match self.kind {
+                PageKind::Meta => META_BODY,
+                PageKind::Freelist => 0,
+                PageKind::Branch | PageKind::Leaf => self.count * ELEMENT,
+            }
+    }
+
     /// An element table beyond the page would let elements read each other's bytes.
     fn check_table(&self) -> Result<(), String> {
         let is_tree = matches!(self.kind, PageKind::Branch | PageKind::Leaf);
-        if is_tree && HEADER + self.count * ELEMENT > self.bytes.len() {
+        if is_tree && self.head() > self.bytes.len() {
             return Err(format!("{} elements do not fit into the page", self.count));
         }
         Ok(())

@@ -6,12 +6,8 @@
 use std::io::{self, Seek, SeekFrom, Write};
 
 use super::meta::{NO_FREELIST, fnv1a};
+use super::page::{BRANCH, ELEMENT, HEADER, LEAF, META};
 
-const HEADER: usize = 16;
-const ELEMENT: usize = 16;
-const BRANCH: u16 = 0x01;
-const LEAF: u16 = 0x02;
-const META: u16 = 0x04;
 /// bbolt's limit on elements of one page.
 const MOST_ELEMENTS: usize = 0xFFFE;
 

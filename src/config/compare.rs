@@ -63,15 +63,8 @@ impl<'c> Unit<'c> {
 
 impl fmt::Display for Unit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.provider.provider())?;
-        if let (Provider::Kms(_), Some(version)) = (self.provider, self.provider.version()) {
-            write!(f, " {}", version.as_str())?;
-        }
-        match (self.provider, self.name) {
-            (Provider::Kms(_), Some(name)) => write!(f, " {}", shown(name)),
-            (_, Some(name)) => write!(f, " key {}", shown(name)),
-            _ => Ok(()),
-        }
+        let key = self.provider.provider().with_shown_key(self.name.map(shown));
+        key.of_version(self.provider.version()).fmt(f)
     }
 }
 

@@ -1,10 +1,8 @@
 //! Object names → file names.
 
-use std::fmt::Write as _;
-
 use ring::digest::{SHA256, digest};
 
-use crate::hex::hex;
+use crate::hex::{hex, percent};
 use crate::resource::group_of;
 
 /// Longest file name that common file systems take, bytes.
@@ -17,17 +15,10 @@ const LONGEST: usize = 255;
 #[must_use]
 pub fn file_name(name: impl AsRef<[u8]>, extension: &str) -> String {
     let name = name.as_ref();
-    let mut out = String::new();
-    for (i, &byte) in name.iter().enumerate() {
-        match byte {
-            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => out.push(char::from(byte)),
-            b'.' if i > 0 => out.push('.'),
-            _ => {
-                // Writing to a String cannot fail.
-                let _ = write!(out, "%{byte:02X}");
-            }
-        }
-    }
+    let inner = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.');
+    // A file that begins with a dot is hidden.
+    let (first, rest) = name.split_at(name.len().min(1));
+    let mut out = percent(first, |b| b != b'.' && inner(b)) + &percent(rest, inner);
     if out.is_empty() {
         // Nothing else encodes to a lone percent sign.
         out.push('%');

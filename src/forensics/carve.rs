@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::Targets;
 use crate::proto::varint;
+use crate::storage::{CBOR_MAGIC, PROTOBUF_MAGIC};
 
 /// Longest record that is believed, bytes: etcd's own limit on a request is 1.5 MiB unless
 /// raised. It bounds what crafted lengths can cost.
@@ -301,7 +302,7 @@ fn body(data: &[u8], mut at: usize, targets: &Targets) -> Option<Body> {
 /// field's name (`--storage-media-type=application/yaml`).
 #[must_use]
 pub fn is_plain_object(value: &[u8]) -> bool {
-    if value.starts_with(b"k8s\0") || value.starts_with(&[0xD9, 0xD9, 0xF7]) {
+    if value.starts_with(PROTOBUF_MAGIC) || value.starts_with(CBOR_MAGIC) {
         return true;
     }
     let mut text = value.iter().filter(|b| !b.is_ascii_whitespace());

@@ -16,6 +16,7 @@ use super::proto::{v1beta1, v2};
 use super::{KmsError, Sealed};
 use crate::config::{Kms, Socket};
 use crate::envelope::Version;
+use crate::hex::hex;
 use crate::secret::KeyMaterial;
 use crate::visible::shortened;
 
@@ -255,17 +256,10 @@ fn connect_abstract(_: &str) -> io::Result<UnixStream> {
 
 /// Names a request in the plugin's log.
 pub(super) fn uid() -> String {
-    use std::fmt::Write as _;
     use std::hash::{BuildHasher as _, RandomState};
     let (a, b) = (RandomState::new().hash_one(0), RandomState::new().hash_one(1));
-    let mut out = String::with_capacity(36);
-    for (i, byte) in a.to_be_bytes().iter().chain(&b.to_be_bytes()).enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            out.push('-');
-        }
-        let _ = write!(out, "{byte:02x}");
-    }
-    out
+    let all = [a.to_be_bytes(), b.to_be_bytes()].concat();
+    [&all[..4], &all[4..6], &all[6..8], &all[8..10], &all[10..]].map(hex).join("-")
 }
 
 /// What the system said, below the layers of transport.

@@ -499,15 +499,5 @@ fn said(message: &str) -> String {
 
 /// A path segment: names may have a colon, a percent sign or a space.
 fn encoded(segment: &str) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::new();
-    for byte in segment.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-    text
+    crate::hex::percent(segment.as_bytes(), |b| b.is_ascii_alphanumeric() || b"-._~:".contains(&b))
 }

@@ -164,7 +164,7 @@ pub fn read(input: &[u8], key: Option<&[u8]>) -> Result<(Form, Vec<Pasted>), Not
     match text {
         [b'{' | b'[', ..] => return etcdctl::json(input),
         // The first is the byte that JSON's recogniser calls white space and Rust does not.
-        [0x0B, ..] if crate::transform::is_kubernetes_value(input) => {
+        [0x0B, ..] if crate::storage::is_kubernetes_value(input) => {
             return Ok((Form::Value, vec![Pasted::printed(None, input)]));
         }
         _ => {}
@@ -187,7 +187,7 @@ pub fn read(input: &[u8], key: Option<&[u8]>) -> Result<(Form, Vec<Pasted>), Not
 fn begins_as_binary(bytes: &[u8]) -> bool {
     bytes.starts_with(ENCRYPTED_PREFIX)
         || bytes.first().is_some_and(|b| matches!(b, b'k' | 0xD9))
-            && crate::transform::is_kubernetes_value(bytes)
+            && crate::storage::is_kubernetes_value(bytes)
 }
 
 /// Whether bytes are a value as the API server stores them: encrypted, or an object in one of its
@@ -195,13 +195,13 @@ fn begins_as_binary(bytes: &[u8]) -> bool {
 #[must_use]
 pub fn is_value(bytes: &[u8]) -> bool {
     begins_as_binary(bytes)
-        || crate::transform::is_kubernetes_value(bytes) && etcdctl::names_a_kind(bytes)
+        || crate::storage::is_kubernetes_value(bytes) && etcdctl::names_a_kind(bytes)
         || is_yaml_object(bytes)
 }
 
 /// YAML text of one object (kube-apiserver `--storage-media-type=application/yaml`).
 fn is_yaml_object(bytes: &[u8]) -> bool {
-    !crate::transform::is_kubernetes_value(bytes) && crate::storage::is_object(bytes)
+    !crate::storage::is_kubernetes_value(bytes) && crate::storage::is_object(bytes)
 }
 
 /// Spelt bytes → what was spelt: a value, or the output of `etcdctl get KEY`.

@@ -27,6 +27,8 @@ pub use redact::{redact, wipe};
 
 use serde_json::Value;
 
+use crate::envelope::ENCRYPTED_PREFIX;
+
 /// What a protobuf value begins with (apimachinery `pkg/runtime/serializer/protobuf`).
 pub(crate) const PROTOBUF_MAGIC: &[u8] = b"k8s\0";
 /// What a CBOR value begins with: tag 55799 (apimachinery `pkg/runtime/serializer/cbor`).
@@ -236,6 +238,14 @@ fn recognise(bytes: &[u8]) -> Option<Encoding> {
     }
 }
 
+/// Whether decrypted bytes begin as something the API server stores: the protobuf magic
+/// `k8s\0`, a JSON object after optional white space, or the CBOR self-description tag
+/// (apimachinery `pkg/runtime/serializer/{protobuf/protobuf,json/json,cbor/cbor}.go`).
+#[must_use]
+pub fn is_kubernetes_value(bytes: &[u8]) -> bool {
+    recognise(bytes).is_some()
+}
+
 /// Decodes the decrypted bytes of one stored object.
 ///
 /// # Errors
@@ -255,7 +265,7 @@ fn decode_inside(bytes: &[u8], others: usize) -> Result<Object, DecodeError> {
             let json = cbor::decode(bytes, &mut unknown)?;
             Ok(from_json(json, unknown, Encoding::Cbor))
         }
-        _ if bytes.starts_with(b"k8s:enc:") => Err(DecodeError::Encrypted),
+        _ if bytes.starts_with(ENCRYPTED_PREFIX) => Err(DecodeError::Encrypted),
         _ if is_object(bytes) => {
             Ok(from_json(yaml::from_bytes(bytes)?, Vec::new(), Encoding::Yaml))
         }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_saphyr::granit_parser::{Event, Parser};
 
 use super::{CBOR_MAGIC, PROTOBUF_MAGIC, cbor, recognise};
+use crate::envelope::ENCRYPTED_PREFIX;
 use crate::proto::Fields;
 
 /// What every stored object says about itself.
@@ -68,7 +69,7 @@ pub fn type_meta(bytes: &[u8]) -> Result<TypeMeta<'_>, NoObject> {
     if bytes.is_empty() {
         return Err(NoObject::Empty);
     }
-    if bytes.starts_with(b"k8s:enc:") {
+    if bytes.starts_with(ENCRYPTED_PREFIX) {
         return Err(NoObject::Encrypted);
     }
     let (name, found) = match recognise(bytes) {

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::aesgcm;
+use crate::hex::hex;
 use crate::secret::KeyMaterial;
 
 /// What the keys of all such records begin with.
@@ -52,13 +53,8 @@ pub fn passphrases(token: &str) -> Vec<Zeroizing<String>> {
 /// The key of the record that a passphrase opens.
 #[must_use]
 pub fn key(passphrase: &str) -> Vec<u8> {
-    use std::fmt::Write as _;
-    let mut text = String::from_utf8_lossy(PREFIX).into_owned();
-    for byte in &Sha256::digest(passphrase.as_bytes())[..6] {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text.into_bytes()
+    let digest = Sha256::digest(passphrase.as_bytes());
+    [PREFIX, hex(&digest[..6]).as_bytes()].concat()
 }
 
 /// The encryption configuration in a record, as the bytes of its file.

@@ -31,7 +31,6 @@ mod vectors;
 
 pub use error::{Attempt, AttemptError, CipherError, ReadError, WriteError};
 pub use list::{KeyUse, Opened, ResourceTransformers, Status, Verdict};
-pub use value::is_kubernetes_value;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};

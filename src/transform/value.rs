@@ -1,17 +1,6 @@
-//! Recognising what the API server stores.
+//! Recognising an object that no tag vouches for.
 
-use crate::storage;
-
-/// Whether decrypted bytes begin as something the API server stores: the protobuf magic
-/// `k8s\0`, a JSON object after optional white space, or the CBOR self-description tag
-/// (apimachinery `pkg/runtime/serializer/{protobuf/protobuf,json/json,cbor/cbor}.go`).
-#[must_use]
-pub fn is_kubernetes_value(bytes: &[u8]) -> bool {
-    if bytes.starts_with(b"k8s\0") || bytes.starts_with(&[0xD9, 0xD9, 0xF7]) {
-        return true;
-    }
-    bytes.iter().find(|b| !b.is_ascii_whitespace() && **b != 0x0B) == Some(&b'{')
-}
+use crate::storage::{self, is_kubernetes_value};
 
 /// Whether decrypted bytes that no tag vouches for are a stored object. Stricter than
 /// [`is_kubernetes_value`], because one random value in 256 begins with a brace: JSON must go on

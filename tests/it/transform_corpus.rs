@@ -11,8 +11,9 @@ use atrest::kms::{NoPlugins, Plugins, Unwrap};
 use atrest::resource::{DEFAULT_PREFIX, Scope, Selector};
 use atrest::source::snapshot::{Snapshot, SnapshotOptions};
 use atrest::source::{Query, Source as _};
+use atrest::storage::is_kubernetes_value;
 use atrest::storage::type_meta;
-use atrest::transform::{Status, Transformers, is_kubernetes_value};
+use atrest::transform::{Status, Transformers};
 
 use crate::support::kms_plugin::{Behaviour, Listen, Running};
 

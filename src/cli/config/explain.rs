@@ -67,6 +67,8 @@ struct Unit {
     provider: &'static str,
     version: Option<&'static str>,
     key: Option<String>,
+    #[serde(skip)]
+    words: String,
 }
 
 /// Runs the command.
@@ -92,11 +94,13 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
 }
 
 fn units(served: &Served<'_>) -> Vec<Unit> {
-    let provider = served.provider.provider().as_str();
+    let (by, version) = (served.provider.provider(), served.provider.version());
+    let provider = by.as_str();
     let unit = |path: String, key: Option<String>| Unit {
         path: Some(path),
         provider,
-        version: served.provider.version().map(crate::envelope::Version::as_str),
+        version: version.map(crate::envelope::Version::as_str),
+        words: by.with_key(key.as_deref()).of_version(version).to_string(),
         key,
     };
     let path = served.path();
@@ -114,7 +118,13 @@ fn units(served: &Served<'_>) -> Vec<Unit> {
 
 fn explain(loaded: &Loaded, resource: &str) -> File {
     let serving = loaded.config.serving(resource);
-    let implied = Unit { path: None, provider: "identity", version: None, key: None };
+    let implied = Unit {
+        path: None,
+        provider: "identity",
+        version: None,
+        key: None,
+        words: "identity".to_owned(),
+    };
     let mut read: Vec<Unit> = serving.providers.iter().flat_map(units).collect();
     if read.is_empty() {
         read.push(implied);
@@ -132,14 +142,6 @@ fn explain(loaded: &Loaded, resource: &str) -> File {
     }
 }
 
-fn words(unit: &Unit) -> String {
-    match (unit.provider, unit.version, &unit.key) {
-        ("kms", Some(version), Some(name)) => format!("kms {version} `{name}`"),
-        (provider, _, Some(key)) => format!("{provider} key `{key}`"),
-        (provider, ..) => provider.to_owned(),
-    }
-}
-
 fn text(resource: &str, files: &[File]) -> String {
     let mut out = String::new();
     for file in files {
@@ -153,12 +155,12 @@ fn text(resource: &str, files: &[File]) -> String {
         let entries: Vec<_> = file.entries.iter().map(|i| format!("resources[{i}]")).collect();
         let _ = writeln!(out, "  served by  {} (`{rule}`)", entries.join(" and "));
         let how = if file.write.provider == "identity" { "unencrypted (identity)" } else { "" };
-        let how = if how.is_empty() { words(&file.write) } else { how.to_owned() };
+        let how = if how.is_empty() { file.write.words.clone() } else { how.to_owned() };
         let _ = writeln!(out, "  writes     {how}");
         for (i, unit) in file.read.iter().enumerate() {
             let label = if i == 0 { "reads" } else { "" };
             let path = unit.path.as_deref().unwrap_or_default();
-            let _ = writeln!(out, "  {label:<10} {}. {} ({path})", i + 1, words(unit));
+            let _ = writeln!(out, "  {label:<10} {}. {} ({path})", i + 1, unit.words);
         }
         let plaintext = if file.plaintext_readable {
             "readable"

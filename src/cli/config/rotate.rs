@@ -15,6 +15,7 @@ use crate::cli::open;
 use crate::config::{self, Choice, EncryptionConfig, LoadError, RotateError, Rotated, Step, Which};
 use crate::envelope::Provider;
 use crate::jobs::rotate as job;
+use crate::jobs::rotation::Key;
 
 /// Options of `config rotate`. The configuration is that of `--encryption-config`.
 #[derive(Debug, clap::Args)]
@@ -191,7 +192,7 @@ fn check_unused(
     old: &EncryptionConfig,
     rotated: &Rotated,
 ) -> Result<(), Failure> {
-    let what = words(rotated.provider, rotated.name.as_deref());
+    let what = Key::new(rotated.provider, rotated.name.as_deref());
     let g = &ctx.global;
     let given = !g.endpoints.is_empty()
         || g.snapshot.is_some()
@@ -238,17 +239,9 @@ fn check_unused(
     Ok(())
 }
 
-fn words(provider: Provider, name: Option<&str>) -> String {
-    match (provider, name) {
-        (Provider::Identity, _) => "identity (unencrypted)".to_owned(),
-        (Provider::Kms, Some(name)) => format!("the KMS provider `{name}`"),
-        (_, name) => provider.with_key(name).to_string(),
-    }
-}
-
 /// What changed and which commands come next.
 fn next_steps(step: StepName, rotated: &Rotated, out: &Path) -> String {
-    let what = words(rotated.provider, rotated.name.as_deref());
+    let what = Key::new(rotated.provider, rotated.name.as_deref());
     let resources: Vec<_> = rotated
         .entries
         .iter()

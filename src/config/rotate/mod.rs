@@ -206,11 +206,7 @@ fn is_static(provider: &Provider) -> bool {
 }
 
 fn words(provider: envelope::Provider, name: Option<&str>) -> String {
-    match (provider, name) {
-        (envelope::Provider::Kms, Some(name)) => format!("the KMS provider {}", shown(name)),
-        (provider, Some(name)) => format!("{provider} key {}", shown(name)),
-        (provider, None) => provider.to_string(),
-    }
+    provider.with_shown_key(name.map(shown)).to_string()
 }
 
 fn add(

@@ -26,9 +26,6 @@ pub struct Database {
 /// whether it is deleted.
 pub type Newer<'n> = dyn Fn(&[u8]) -> Option<(i64, bool)> + 'n;
 
-/// The bytes of a page's header and of each element's.
-const HEADER: usize = 16;
-
 /// Looks through a whole file, several times over; `behind` hears of the parts.
 pub fn examine(
     db: &Db<'_>,
@@ -289,10 +286,9 @@ fn windows(db: &Db<'_>, pages: &Pages<'_, '_>, behind: &Behind<'_>) -> Vec<Range
 /// What a page in use holds, in ascending order.
 fn used(page: &crate::bolt::Page<'_>) -> Vec<Range<usize>> {
     match page.kind {
-        PageKind::Meta => vec![0..HEADER + 64],
-        PageKind::Freelist => vec![0..HEADER],
+        PageKind::Meta | PageKind::Freelist => vec![0..page.head()],
         PageKind::Leaf | PageKind::Branch => {
-            let mut used = vec![0..HEADER + page.count * HEADER];
+            let mut used = vec![0..page.head()];
             for i in 0..page.count {
                 if let Ok(e) = page.element(i) {
                     let range = e.offset..e.offset + e.key.len() + e.value.len();

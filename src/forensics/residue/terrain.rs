@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::bolt::{Db, Endian, PageSet};
+use crate::bolt::{Db, Endian, Page, PageSet};
 use crate::forensics::carve::Terrain;
 
 /// Pages of one file.
@@ -41,22 +41,8 @@ impl<'a, 'l> Pages<'a, 'l> {
     /// The pages that a page's own header says it has, itself included; `None` for a page
     /// without header.
     pub(super) fn headed(&self, page: usize) -> Option<usize> {
-        let header = self.data.get(page * self.size..)?.get(..16)?;
-        let (id, rest) = header.split_at(8);
-        let (flags, overflow) = (&rest[..2], &rest[4..]);
-        let id: [u8; 8] = id.try_into().ok()?;
-        let flags: [u8; 2] = flags.try_into().ok()?;
-        let overflow: [u8; 4] = overflow.try_into().ok()?;
-        let (id, flags, overflow) = match self.endian {
-            Endian::Little => {
-                (u64::from_le_bytes(id), u16::from_le_bytes(flags), u32::from_le_bytes(overflow))
-            }
-            Endian::Big => {
-                (u64::from_be_bytes(id), u16::from_be_bytes(flags), u32::from_be_bytes(overflow))
-            }
-        };
-        (id == page as u64 && matches!(flags, 0x01 | 0x02 | 0x04 | 0x10))
-            .then(|| (overflow as usize).saturating_add(1))
+        let header = Page::header(self.data.get(page * self.size..)?, self.endian).ok()?;
+        (header.id == page as u64).then(|| (header.overflow as usize).saturating_add(1))
     }
 }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::hex::percent;
 use crate::source::{KineError, SourceError};
 use crate::temporary;
 
@@ -193,19 +194,8 @@ fn connect(
 
 /// sqlite.org/uri.html: everything that could mean something is escaped.
 fn uri(path: &Path, parameters: &str) -> String {
-    use std::fmt::Write as _;
-    let mut uri = "file:".to_owned();
-    for &byte in path.as_os_str().as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {
-            uri.push(char::from(byte));
-        } else {
-            // Writing to a string does not fail.
-            let _ = write!(uri, "%{byte:02X}");
-        }
-    }
-    uri.push('?');
-    uri.push_str(parameters);
-    uri
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    format!("file:{}?{parameters}", percent(path.as_os_str().as_bytes(), plain))
 }
 
 /// Copies the database with its WAL or journal where only we can read it, and lets `SQLite`
