@@ -11,7 +11,7 @@ use super::observer::Told;
 use super::{Ctx, apiserver, profile, ui};
 use crate::chain::chain;
 use crate::jobs::doctor::{self, Act, Attempt, Check, Options, Outcome, Probe};
-use crate::profile::{Distribution, Found, Host, Place};
+use crate::profile::{Datastore, Distribution, Found, Host};
 use crate::report::Format;
 use crate::report::doctor::Report;
 use crate::source::data_dir::DataDir;
@@ -182,10 +182,10 @@ fn connection(found: &Found, endpoints: Vec<String>) -> LiveOptions {
 fn open(found: &Found) -> Result<Box<dyn Source>, SourceError> {
     let options = SnapshotOptions { skip_hash_check: false, salvage: false };
     match found.source.as_ref().map(|s| &s.value) {
-        Some(Place::DataDir(dir)) => Ok(Box::new(DataDir::open(dir, &options)?)),
-        Some(Place::Kine(path)) => Ok(Box::new(Kine::open(path)?)),
-        Some(Place::Datastore(url)) => super::datastore::found(found, url),
-        Some(Place::Endpoints(all)) => {
+        Some(Datastore::DataDir(dir)) => Ok(Box::new(DataDir::open(dir, &options)?)),
+        Some(Datastore::Kine(path)) => Ok(Box::new(Kine::open(path)?)),
+        Some(Datastore::Server(url)) => super::datastore::found(found, url),
+        Some(Datastore::Endpoints(all)) => {
             Ok(Box::new(Live::connect(&connection(found, all.clone()))?))
         }
         None => Err(EtcdError::NoEndpoint.into()),

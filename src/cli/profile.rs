@@ -8,7 +8,7 @@ use super::failure::profile::{failure, option};
 use super::failure::{Exit, Failure};
 use super::{Ctx, ui};
 use crate::chain::chain;
-use crate::profile::{Distribution, Found, Host, Place, ProfileError, Setting, find, present};
+use crate::profile::{Datastore, Distribution, Found, Host, ProfileError, Setting, find, present};
 use crate::report::Format;
 use crate::report::profile::Report;
 
@@ -178,7 +178,7 @@ fn fill(ctx: &mut Ctx, host: &Host, found: Found) -> Result<(), ProfileError> {
         let named: Vec<String> = match &found.source {
             _ if given.has("endpoints") => g.endpoints.clone(),
             Some(source) => match &source.value {
-                Place::Endpoints(all) => all.clone(),
+                Datastore::Endpoints(all) => all.clone(),
                 _ => Vec::new(),
             },
             None => Vec::new(),
@@ -187,16 +187,16 @@ fn fill(ctx: &mut Ctx, host: &Host, found: Found) -> Result<(), ProfileError> {
     }
     if host.source {
         match found.source.map(|s| s.value) {
-            Some(Place::Endpoints(endpoints)) => g.endpoints = endpoints,
-            Some(Place::DataDir(dir)) => {
+            Some(Datastore::Endpoints(endpoints)) => g.endpoints = endpoints,
+            Some(Datastore::DataDir(dir)) => {
                 g.data_dir = Some(dir);
                 live = false;
             }
-            Some(Place::Kine(path)) => {
+            Some(Datastore::Kine(path)) => {
                 g.kine = Some(args::Kine::File(path));
                 live = false;
             }
-            Some(Place::Datastore(url)) => {
+            Some(Datastore::Server(url)) => {
                 ctx.global.kine = Some(args::Kine::Url(url));
                 super::datastore::forget_variables(ctx);
             }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::flags::{self, Flags};
-use super::found::{Found, Place, Setting, Sourced};
+use super::found::{Datastore, Found, Setting, Sourced};
 use super::host::{Host, ProfileError};
 use super::mounts::{Mounts, items, text};
 use super::places::{
@@ -153,8 +153,9 @@ impl Host {
             }
         };
         Ok(Found {
-            source: (!server.etcd_servers.is_empty())
-                .then(|| Sourced::new(Place::Endpoints(server.etcd_servers), from("etcd-servers"))),
+            source: (!server.etcd_servers.is_empty()).then(|| {
+                Sourced::new(Datastore::Endpoints(server.etcd_servers), from("etcd-servers"))
+            }),
             cacert: host(server.etcd_cafile, "etcd-cafile", Setting::CaCert)?,
             cert: host(server.etcd_certfile, "etcd-certfile", Setting::Cert)?,
             key: host(server.etcd_keyfile, "etcd-keyfile", Setting::Key)?,
@@ -239,20 +240,20 @@ impl Host {
         let place = match (scheme, Url::of(text)) {
             ("http" | "https", _) => {
                 [found.cacert, found.cert, found.key] = TLS_FILES.map(file);
-                Place::Endpoints(text.split(',').map(|e| e.trim().to_owned()).collect())
+                Datastore::Endpoints(text.split(',').map(|e| e.trim().to_owned()).collect())
             }
             ("postgres" | "postgresql" | "mysql", Some(url)) => {
                 [found.cacert, found.cert, found.key] = TLS_FILES.map(file);
-                Place::Datastore(url)
+                Datastore::Server(url)
             }
-            ("", _) => Place::Kine(server.join("db/state.db")),
+            ("", _) => Datastore::Kine(server.join("db/state.db")),
             ("sqlite", _) => {
                 let path = rest.strip_prefix("file:").unwrap_or(rest);
                 let path = path.split_once('?').map_or(path, |(path, _)| path);
                 let path = Path::new(if path.is_empty() { "./db/state.db" } else { path });
                 let path = path.strip_prefix("./").unwrap_or(path);
                 let absolute = path.is_absolute();
-                Place::Kine(if absolute { self.at(path) } else { server.join(path) })
+                Datastore::Kine(if absolute { self.at(path) } else { server.join(path) })
             }
             _ if !self.source => return Ok(()),
             // The rest of it may hold a password.
@@ -289,7 +290,7 @@ impl Host {
         if has_etcd {
             found.source = Some(self.running_or_not(&etcd)?);
         } else if self.exists(&sqlite)? {
-            found.source = Some(Sourced::new(Place::Kine(sqlite), WHY));
+            found.source = Some(Sourced::new(Datastore::Kine(sqlite), WHY));
         } else {
             return Err(ProfileError::NoDatastore(format!(
                 "{} has no datastore in {}: neither db/state.db nor db/etcd",
@@ -301,14 +302,14 @@ impl Host {
     }
 
     /// An etcd that runs is asked; the files of one that does not are read.
-    fn running_or_not(&self, dir: &Path) -> Result<Sourced<Place>, ProfileError> {
+    fn running_or_not(&self, dir: &Path) -> Result<Sourced<Datastore>, ProfileError> {
         let running =
             data_dir::in_use(dir).map_err(|e| self.cannot(dir, e, Some(Setting::DataDir)))?;
         Ok(if running {
             let from = format!("an etcd runs in {}", dir.display());
-            Sourced::new(Place::Endpoints(vec![LOCAL_ETCD.to_owned()]), from)
+            Sourced::new(Datastore::Endpoints(vec![LOCAL_ETCD.to_owned()]), from)
         } else {
-            Sourced::new(Place::DataDir(dir.to_owned()), "no etcd runs there")
+            Sourced::new(Datastore::DataDir(dir.to_owned()), "no etcd runs there")
         })
     }
 
@@ -455,11 +456,11 @@ impl Host {
         let client = pki.join("apiserver-etcd-client");
         let (cert, key) = (client.with_extension("crt"), client.with_extension("key"));
         let source = found.source.as_ref().map(|s| &s.value);
-        if !matches!(source, Some(Place::Kine(_) | Place::Datastore(_))) {
+        if !matches!(source, Some(Datastore::Kine(_) | Datastore::Server(_))) {
             self.defaults(&mut found, &pki.join("etcd/ca.crt"), &cert, &key, &[])?;
         }
         if found.source.is_none() && self.exists(&data.join("db/state.db"))? {
-            let sqlite = Place::Kine(data.join("db/state.db"));
+            let sqlite = Datastore::Kine(data.join("db/state.db"));
             if !self.exists(&data.join("etcd/member/snap/db"))? {
                 found.source = Some(Sourced::new(sqlite, "the distribution's own place"));
             }
@@ -483,7 +484,7 @@ impl Host {
         let flags = Flags::of(&words);
         let found = self.process_or(Some((flags, path.display().to_string())), true)?;
         let dqlite = match found.source.as_ref().map(|s| &s.value) {
-            Some(Place::Endpoints(all)) => all.iter().any(|e| e.contains("kine.sock")),
+            Some(Datastore::Endpoints(all)) => all.iter().any(|e| e.contains("kine.sock")),
             _ => true,
         };
         if dqlite && self.source {

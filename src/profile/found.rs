@@ -47,7 +47,7 @@ impl<T> Sourced<T> {
 
 /// Where the entries lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Datastore {
     /// etcd servers.
     Endpoints(Vec<String>),
     /// The data directory of a stopped member.
@@ -55,14 +55,14 @@ pub enum Place {
     /// kine's database.
     Kine(PathBuf),
     /// kine's table on a server.
-    Datastore(Url),
+    Server(Url),
 }
 
 /// What a distribution's files and processes say. What they do not is left to the options.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
     /// Where the entries lie.
-    pub source: Option<Sourced<Place>>,
+    pub source: Option<Sourced<Datastore>>,
     /// etcd's CA.
     pub cacert: Option<Sourced<PathBuf>>,
     /// The client certificate.

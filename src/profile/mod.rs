@@ -25,7 +25,7 @@ mod unit;
 
 pub use find::{find, present};
 pub use flags::Flags;
-pub use found::{Found, Place, Setting, Sourced};
+pub use found::{Datastore, Found, Setting, Sourced};
 pub use host::{Host, ProfileError};
 pub use mounts::Mounts;
 pub use places::Distribution;

@@ -14,14 +14,14 @@ fn value<T: Clone>(sourced: &Option<Sourced<T>>) -> Option<T> {
 
 fn kine(found: &Found) -> &PathBuf {
     match found.source.as_ref().map(|s| &s.value) {
-        Some(Place::Kine(path)) => path,
+        Some(Datastore::Kine(path)) => path,
         other => panic!("{other:?}"),
     }
 }
 
 fn data_dir(found: &Found) -> &PathBuf {
     match found.source.as_ref().map(|s| &s.value) {
-        Some(Place::DataDir(path)) => path,
+        Some(Datastore::DataDir(path)) => path,
         other => panic!("{other:?}"),
     }
 }
@@ -45,7 +45,7 @@ fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
 
 fn endpoints(found: &Found) -> &[String] {
     match found.source.as_ref().map(|s| &s.value) {
-        Some(Place::Endpoints(all)) => all,
+        Some(Datastore::Endpoints(all)) => all,
         other => panic!("{other:?}"),
     }
 }
@@ -109,7 +109,7 @@ fn k3s_s_own_configuration_moves_the_places() {
         "datastore-endpoint: mysql://u:hunter2@tcp(h)/db\ndatastore-certfile: c.pem\n",
     )]);
     let found = find(&host, D::K3s, None).unwrap();
-    let Some(Place::Datastore(url)) = found.source.as_ref().map(|s| &s.value) else { panic!() };
+    let Some(Datastore::Server(url)) = found.source.as_ref().map(|s| &s.value) else { panic!() };
     assert_eq!(url.shown(), "mysql://tcp(h:3306)/db");
     let server = dir.path().join("var/lib/rancher/k3s/server");
     assert_eq!(value(&found.cert), Some(server.join("c.pem")));

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::table::{Builder, Mark};
 use super::{Format, wire};
-use crate::profile::{Found, Place, Setting};
+use crate::profile::{Datastore, Found, Setting};
 
 /// What was found, by profile.
 pub struct Report<'a> {
@@ -55,17 +55,17 @@ fn settings(found: &Found, option: fn(Setting) -> &'static str) -> Vec<Line> {
     };
     if let Some(source) = &found.source {
         match &source.value {
-            Place::Endpoints(endpoints) => {
+            Datastore::Endpoints(endpoints) => {
                 let shown: Vec<_> = endpoints.iter().map(|e| without_password(e)).collect();
                 add(option(Setting::Endpoints), shown.join(","), &source.from);
             }
-            Place::DataDir(dir) => {
+            Datastore::DataDir(dir) => {
                 add(option(Setting::DataDir), dir.display().to_string(), &source.from);
             }
-            Place::Kine(path) => {
+            Datastore::Kine(path) => {
                 add(option(Setting::Kine), path.display().to_string(), &source.from);
             }
-            Place::Datastore(url) => add(option(Setting::Kine), url.shown(), &source.from),
+            Datastore::Server(url) => add(option(Setting::Kine), url.shown(), &source.from),
         }
     }
     for (setting, path) in [

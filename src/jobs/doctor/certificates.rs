@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{Act, Adder, Options, Outcome, Program};
 use crate::certificate::{self, Certificate};
-use crate::profile::Place;
+use crate::profile::Datastore;
 
 /// Flags of kube-apiserver and of etcd that name certificates or authorities.
 const API: [&str; 6] = [
@@ -253,7 +253,7 @@ fn names(
 
 /// What the members show, which may be another certificate than the file's.
 fn in_use(options: &Options<'_>, add: &mut Adder<'_>, file: Option<&Certificate>) {
-    let Some(Place::Endpoints(endpoints)) = options.found.source.as_ref().map(|s| &s.value) else {
+    let Some(Datastore::Endpoints(endpoints)) = options.found.source.as_ref().map(|s| &s.value) else {
         return;
     };
     let (mut result, mut evidence) = (Outcome::Pass, Vec::new());

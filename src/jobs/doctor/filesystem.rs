@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::device::{self, Under};
 use super::{Act, Adder, Check, Layer, Options, Outcome, Program, manifests};
-use crate::profile::{Distribution, Place};
+use crate::profile::{Datastore, Distribution};
 
 /// Where people put snapshots.
 const BACKUPS: [&str; 8] = [
@@ -69,9 +69,9 @@ pub(super) fn check(options: &Options<'_>, etcd: Option<&Program>, checks: &mut 
 
 fn data_dir(options: &Options<'_>, etcd: Option<&Program>) -> Option<PathBuf> {
     let place = options.found.source.as_ref().and_then(|s| match &s.value {
-        Place::DataDir(dir) => Some(dir.clone()),
-        Place::Kine(path) => path.parent().map(Path::to_owned),
-        Place::Endpoints(_) | Place::Datastore(_) => None,
+        Datastore::DataDir(dir) => Some(dir.clone()),
+        Datastore::Kine(path) => path.parent().map(Path::to_owned),
+        Datastore::Endpoints(_) | Datastore::Server(_) => None,
     });
     let own: &[&str] = match options.distribution {
         Distribution::K3s => &["/var/lib/rancher/k3s/server/db/etcd"],

@@ -1,7 +1,7 @@
 //! Connections: flags, what they name, and what answers without them.
 
 use super::{Adder, Attempt, Check, Layer, Options, Outcome, Probe, Prober, Program, certificates};
-use crate::profile::Place;
+use crate::profile::Datastore;
 
 /// A flag that has to name something, or to be on or off.
 enum Wanted {
@@ -210,7 +210,8 @@ fn own_ca(options: &Options<'_>, add: &mut Adder<'_>, api: Option<&Program>, etc
 }
 
 fn probes(options: &Options<'_>, add: &mut Adder<'_>, probe: &mut Prober<'_>) {
-    let Some(Place::Endpoints(endpoints)) = options.found.source.as_ref().map(|s| &s.value) else {
+    let Some(Datastore::Endpoints(endpoints)) = options.found.source.as_ref().map(|s| &s.value)
+    else {
         return;
     };
     for (id, cis, attempt, remedy) in [
