@@ -10,7 +10,7 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::endpoint::{Place, Target};
+use super::endpoint::{ListenAddress, MemberEndpoint};
 use super::facts::{Facts, tls_error};
 use super::tls::Tls;
 
@@ -132,7 +132,7 @@ impl AsyncWrite for Connection {
 
 /// Connects, TLS included, within `timeout` for each of the two steps.
 pub(super) async fn dial(
-    target: &Target,
+    target: &MemberEndpoint,
     tls: Option<&Tls>,
     timeout: Duration,
     facts: Arc<Facts>,
@@ -144,10 +144,10 @@ pub(super) async fn dial(
         None => plain,
         Some(tls) => {
             let name = match &target.place {
-                Place::Tcp(host, _) => {
+                ListenAddress::Tcp(host, _) => {
                     ServerName::try_from(host.clone()).map_err(|_| DialError::ServerName)?
                 }
-                Place::Unix(_) => {
+                ListenAddress::Unix(_) => {
                     ServerName::try_from("localhost").map_err(|_| DialError::ServerName)?
                 }
             };
@@ -165,13 +165,13 @@ pub(super) async fn dial(
     Ok(Connection { stream, facts, begun: false })
 }
 
-async fn connect(place: &Place) -> Result<Box<dyn Stream>, DialError> {
+async fn connect(place: &ListenAddress) -> Result<Box<dyn Stream>, DialError> {
     match place {
-        Place::Unix(path) => {
+        ListenAddress::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(DialError::Connect)?;
             Ok(Box::new(stream))
         }
-        Place::Tcp(host, port) => {
+        ListenAddress::Tcp(host, port) => {
             let addresses: Vec<_> = tokio::net::lookup_host((host.as_str(), *port))
                 .await
                 .map_err(DialError::Resolve)?

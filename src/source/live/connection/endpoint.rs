@@ -9,7 +9,7 @@ const PORT: u16 = 2379;
 
 /// Where one member listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum ListenAddress {
     /// Name or address, without the brackets of IPv6, and port.
     Tcp(String, u16),
     /// Path of a socket.
@@ -18,16 +18,16 @@ pub(super) enum Place {
 
 /// One endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub(super) struct MemberEndpoint {
     /// As messages name it: with its scheme.
     pub text: String,
     /// Whether to use TLS.
     pub secure: bool,
     /// Where to connect.
-    pub place: Place,
+    pub place: ListenAddress,
 }
 
-impl Target {
+impl MemberEndpoint {
     /// Reads an endpoint; `secure` is what one without a scheme uses (etcd `client/v3/internal/endpoint`).
     pub fn parse(text: &str, secure: bool) -> Result<Self, EtcdError> {
         let text = text.trim();
@@ -50,7 +50,7 @@ impl Target {
             if rest.is_empty() {
                 return Err(invalid("the path is missing"));
             }
-            let place = Place::Unix(PathBuf::from(rest));
+            let place = ListenAddress::Unix(PathBuf::from(rest));
             return Ok(Self { text: text.to_owned(), secure, place });
         }
         let rest = rest.split_once('/').map_or(rest, |(authority, _)| authority);
@@ -78,15 +78,15 @@ impl Target {
         Ok(Self {
             text: format!("{scheme}://{shown}:{port}"),
             secure,
-            place: Place::Tcp(host.to_owned(), port),
+            place: ListenAddress::Tcp(host.to_owned(), port),
         })
     }
 
     /// The `:authority` of requests.
     pub fn authority(&self) -> String {
         match &self.place {
-            Place::Tcp(..) => self.text.split_once("://").map_or("", |(_, a)| a).to_owned(),
-            Place::Unix(_) => "localhost".to_owned(),
+            ListenAddress::Tcp(..) => self.text.split_once("://").map_or("", |(_, a)| a).to_owned(),
+            ListenAddress::Unix(_) => "localhost".to_owned(),
         }
     }
 }
@@ -98,8 +98,8 @@ mod tests {
     #[test]
     fn endpoints_are_read_as_etcdctl_reads_them() {
         let tcp = |text: &str, secure| {
-            let t = Target::parse(text, secure).unwrap();
-            let Place::Tcp(host, port) = t.place else { panic!("{text}") };
+            let t = MemberEndpoint::parse(text, secure).unwrap();
+            let ListenAddress::Tcp(host, port) = t.place else { panic!("{text}") };
             (t.secure, host, port, t.text)
         };
         let expect =
@@ -111,11 +111,14 @@ mod tests {
         assert_eq!(tcp("[::1]:7", false), expect(false, "::1", 7, "http://[::1]:7"));
         assert_eq!(tcp("::1", false), expect(false, "::1", 2379, "http://[::1]:2379"));
         assert_eq!(tcp("host", false), expect(false, "host", 2379, "http://host:2379"));
-        let unix = Target::parse("unix:///run/etcd.sock", true).unwrap();
-        assert_eq!((unix.secure, unix.place), (false, Place::Unix("/run/etcd.sock".into())));
+        let unix = MemberEndpoint::parse("unix:///run/etcd.sock", true).unwrap();
+        assert_eq!(
+            (unix.secure, unix.place),
+            (false, ListenAddress::Unix("/run/etcd.sock".into()))
+        );
         for bad in ["", "ftp://a:1", "a:x", ":1", "[::1", "https://", "unix://", "a:99999", "u@h:1"]
         {
-            assert!(Target::parse(bad, false).is_err(), "{bad}");
+            assert!(MemberEndpoint::parse(bad, false).is_err(), "{bad}");
         }
     }
 }

@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::call::CallError;
 use super::dial::{DialError, dial};
-use super::endpoint::Target;
+use super::endpoint::MemberEndpoint;
 use super::facts::Facts;
 use super::tls::Tls;
 use super::told::Told;
@@ -31,7 +31,7 @@ const WINDOW: u32 = 4 << 20;
 
 /// One endpoint and its connection.
 pub(super) struct Member {
-    pub target: Target,
+    pub target: MemberEndpoint,
     channel: tokio::sync::Mutex<Option<Channel>>,
     facts: Mutex<Arc<Facts>>,
     /// It has answered a request.
@@ -72,7 +72,7 @@ impl Session {
         let mut members = Vec::new();
         for text in options.endpoints.iter().filter(|e| !e.trim().is_empty()) {
             members.push(Member {
-                target: Target::parse(text, secure)?,
+                target: MemberEndpoint::parse(text, secure)?,
                 channel: tokio::sync::Mutex::new(None),
                 facts: Mutex::default(),
                 answered: AtomicBool::new(false),
