@@ -21,11 +21,11 @@ pub struct Args {
     /// The first source: snapshot:FILE, data-dir:DIR, kine:FILE, kine:URL or etcd:, each with an
     /// optional @REVISION
     #[arg(value_name = "A")]
-    a: Place,
+    a: SourceWord,
 
     /// The second source
     #[arg(value_name = "B")]
-    b: Place,
+    b: SourceWord,
 
     /// Compare what `export --clean` writes: without what the server fills in
     #[arg(long, conflicts_with = "restored")]
@@ -72,7 +72,7 @@ impl Args {
 
 /// A source as one word.
 #[derive(Clone, PartialEq, Eq)]
-struct Place {
+struct SourceWord {
     kind: Kind,
     /// Path, or endpoints of an etcd: empty for those of the options; or an address, which may
     /// hold a password.
@@ -80,9 +80,9 @@ struct Place {
     revision: Option<i64>,
 }
 
-impl std::fmt::Debug for Place {
+impl std::fmt::Debug for SourceWord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Place").field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("SourceWord").field("kind", &self.kind).finish_non_exhaustive()
     }
 }
 
@@ -94,7 +94,7 @@ enum Kind {
     Etcd,
 }
 
-impl FromStr for Place {
+impl FromStr for SourceWord {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -128,7 +128,7 @@ impl FromStr for Place {
     }
 }
 
-impl Place {
+impl SourceWord {
     /// The options that name this source.
     fn context(&self, ctx: &Ctx, args: &Args) -> Ctx {
         let mut global = ctx.global.clone();
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn sources_are_one_word() {
-        let place = |kind, at: &str, revision| Ok(Place { kind, at: at.to_owned(), revision });
+        let place = |kind, at: &str, revision| Ok(SourceWord { kind, at: at.to_owned(), revision });
         for (text, expected) in [
             ("snapshot:a.db", place(Kind::Snapshot, "a.db", None)),
             ("snapshot:a.db@17", place(Kind::Snapshot, "a.db", Some(17))),
@@ -254,7 +254,7 @@ mod tests {
             assert_eq!(text.parse(), expected, "{text}");
         }
         for text in ["a.db", "", "snapshot:", "snapshot:@3", "etcd:@0", "etcd:@-1", "snapshot:a@"] {
-            assert!(text.parse::<Place>().is_err(), "{text}");
+            assert!(text.parse::<SourceWord>().is_err(), "{text}");
         }
     }
 }

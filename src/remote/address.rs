@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::error::{Place, RemoteError};
+use super::error::{RemoteError, StoreName};
 
 /// How an object is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,8 +109,8 @@ impl Address {
     }
 
     /// What an error about it is about.
-    pub(super) fn place(&self) -> Place<'_> {
-        Place { at: &self.shown, service: self.service() }
+    pub(super) fn place(&self) -> StoreName<'_> {
+        StoreName { at: &self.shown, service: self.service() }
     }
 
     fn service(&self) -> &'static str {

@@ -58,7 +58,7 @@ fn has(bytes: Option<u64>) -> String {
 
 /// What an error is about.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct StoreName<'a> {
     /// The address as it is shown.
     pub at: &'a str,
     /// Whose store it is.
@@ -85,7 +85,7 @@ impl Scrubber {
     }
 
     /// An error of a store.
-    pub(super) fn store(&self, place: Place<'_>, error: &object_store::Error) -> RemoteError {
+    pub(super) fn store(&self, place: StoreName<'_>, error: &object_store::Error) -> RemoteError {
         let (at, service) = (place.at.to_owned(), place.service);
         let said = self.said(error);
         match error {
@@ -99,7 +99,7 @@ impl Scrubber {
     }
 
     /// An error of a single file's server.
-    pub(super) fn http(&self, place: Place<'_>, error: &HttpError) -> RemoteError {
+    pub(super) fn http(&self, place: StoreName<'_>, error: &HttpError) -> RemoteError {
         let (at, service) = (place.at.to_owned(), place.service);
         match error {
             HttpError::Status(404 | 410) => RemoteError::NotFound { at, service },
@@ -111,7 +111,11 @@ impl Scrubber {
     }
 
     /// An answer that broke off.
-    pub(super) fn broken(&self, place: Place<'_>, error: &(dyn Error + 'static)) -> RemoteError {
+    pub(super) fn broken(
+        &self,
+        place: StoreName<'_>,
+        error: &(dyn Error + 'static),
+    ) -> RemoteError {
         let (at, service) = (place.at.to_owned(), place.service);
         RemoteError::Failed { at, service, said: self.said(error) }
     }

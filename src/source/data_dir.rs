@@ -14,7 +14,7 @@ use files::{member_dir, open_segments};
 
 use super::file::{Bytes, InUse, read};
 use super::fold::fold;
-use super::pieces::{Pieces, Place, Positions};
+use super::pieces::{EntryPosition, Pieces, Positions};
 use super::snapshot::{SnapshotOptions, checked, open_store, records, revision};
 use super::trail::Trail;
 use super::{
@@ -152,14 +152,14 @@ impl DataDir {
             fold(&replayed.store, &query, self.salvage, trail, &mut visit, &mut |_| ());
         let (newest, compacted) = replayed.bounds(newest);
         visit.revision = self::revision(&self.dir, &query, newest, compacted)?;
-        let mut places: Vec<(&[u8], Place)> = Vec::new();
-        let mut changed: BTreeMap<&[u8], Option<Place>> = BTreeMap::new();
+        let mut places: Vec<(&[u8], EntryPosition)> = Vec::new();
+        let mut changed: BTreeMap<&[u8], Option<EntryPosition>> = BTreeMap::new();
         let mut beside = Vec::new();
         for change in replayed.changes(&query) {
             let place = change.live.as_ref().map(|live| {
                 let index = u32::try_from(beside.len()).unwrap_or(u32::MAX);
                 beside.push(entry(change.key, live).to_entry());
-                Place::Beside(index)
+                EntryPosition::Beside(index)
             });
             changed.insert(change.key, place);
         }

@@ -85,7 +85,7 @@ impl Pieces for Asked {
 
 /// Where a live entry lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum EntryPosition {
     /// A record of the database: its offset in the file and its length, bytes.
     Record { offset: u64, len: u32 },
     /// An entry that the file does not have: its index.
@@ -98,18 +98,18 @@ pub(super) struct Positions {
     pub visit: Visit,
     pub bytes: Bytes,
     /// By key.
-    pub places: Vec<Place>,
+    pub places: Vec<EntryPosition>,
     /// Entries that a log adds.
     pub beside: Vec<Entry>,
 }
 
 impl Positions {
     /// Where `record`, a part of `bytes`, lies.
-    pub fn place(bytes: &[u8], record: &[u8]) -> Option<Place> {
+    pub fn place(bytes: &[u8], record: &[u8]) -> Option<EntryPosition> {
         let offset = (record.as_ptr() as usize).checked_sub(bytes.as_ptr() as usize)?;
         let inside = offset + record.len() <= bytes.len();
         let len = u32::try_from(record.len()).ok().filter(|_| inside)?;
-        Some(Place::Record { offset: offset as u64, len })
+        Some(EntryPosition::Record { offset: offset as u64, len })
     }
 
     fn record(&self, offset: u64, len: u32) -> &[u8] {
@@ -117,21 +117,21 @@ impl Positions {
         self.bytes.get(from..from.saturating_add(len as usize)).unwrap_or_default()
     }
 
-    fn key(&self, place: Place) -> &[u8] {
+    fn key(&self, place: EntryPosition) -> &[u8] {
         match place {
-            Place::Record { offset, len } => {
+            EntryPosition::Record { offset, len } => {
                 record_key(self.record(offset, len)).unwrap_or_default()
             }
-            Place::Beside(index) => {
+            EntryPosition::Beside(index) => {
                 self.beside.get(index as usize).map_or(&[][..], |e| e.key.as_slice())
             }
         }
     }
 
-    fn entry(&self, place: Place) -> Option<EntryRef<'_>> {
+    fn entry(&self, place: EntryPosition) -> Option<EntryRef<'_>> {
         match place {
-            Place::Record { offset, len } => key_value(self.record(offset, len)).ok(),
-            Place::Beside(index) => self.beside.get(index as usize).map(Entry::as_ref),
+            EntryPosition::Record { offset, len } => key_value(self.record(offset, len)).ok(),
+            EntryPosition::Beside(index) => self.beside.get(index as usize).map(Entry::as_ref),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::engine::{Engine, STALE_NO_SEED};
 use super::kms_v2::{Object, SourceType};
-use super::list::{List, Place, ResourceTransformers, Status, Verdict};
+use super::list::{KeyPosition, List, ResourceTransformers, Status, Verdict};
 use crate::envelope::{Envelope, Provider, Version};
 use crate::kms::KmsError;
 use crate::visible::shortened;
@@ -29,7 +29,7 @@ pub(super) fn classify<'a>(all: &'a ResourceTransformers, value: &'a [u8]) -> Ve
     };
     if envelope.is_plaintext() {
         match find_plaintext(all) {
-            Some(Place::WRITE) => {}
+            Some(KeyPosition::WRITE) => {}
             Some(place) => set(Status::Stale, place_reason(all, place, &envelope)),
             None => set(Status::Unreadable, unreadable(all, &envelope)),
         }
@@ -54,7 +54,7 @@ pub(super) fn classify<'a>(all: &'a ResourceTransformers, value: &'a [u8]) -> Ve
             }
             Ok(object) => {
                 verdict.kms_key_id = Some(Cow::Borrowed(object.key_id));
-                if place == Place::WRITE {
+                if place == KeyPosition::WRITE {
                     (verdict.status, verdict.reason) = if object.source_type == SourceType::HkdfSeed
                     {
                         key_id(object.key_id, all.current_key_id())
@@ -66,7 +66,7 @@ pub(super) fn classify<'a>(all: &'a ResourceTransformers, value: &'a [u8]) -> Ve
             }
         }
     }
-    if place != Place::WRITE {
+    if place != KeyPosition::WRITE {
         verdict.status = Status::Stale;
         verdict.reason = Some(place_reason(all, place, &envelope));
     }
@@ -75,9 +75,9 @@ pub(super) fn classify<'a>(all: &'a ResourceTransformers, value: &'a [u8]) -> Ve
 
 /// Where the first key stands that a prefix names, and the name's length. Of several names in
 /// one configuration that fit (`a` and `a:b`), the longest.
-fn find(all: &ResourceTransformers, envelope: &Envelope<'_>) -> Option<(Place, usize)> {
+fn find(all: &ResourceTransformers, envelope: &Envelope<'_>) -> Option<(KeyPosition, usize)> {
     for (index, list) in all.lists.iter().enumerate() {
-        let mut best: Option<(Place, usize)> = None;
+        let mut best: Option<(KeyPosition, usize)> = None;
         for (position, prepared) in list.providers.iter().enumerate() {
             if prepared.provider != envelope.provider || prepared.version != envelope.version {
                 continue;
@@ -86,7 +86,7 @@ fn find(all: &ResourceTransformers, envelope: &Envelope<'_>) -> Option<(Place, u
                 if key.strip(envelope.body).is_some()
                     && best.is_none_or(|(_, len)| key.name.len() > len)
                 {
-                    let place = Place { list: index, provider: position, key: i };
+                    let place = KeyPosition { list: index, provider: position, key: i };
                     best = Some((place, key.name.len()));
                 }
             }
@@ -99,11 +99,11 @@ fn find(all: &ResourceTransformers, envelope: &Envelope<'_>) -> Option<(Place, u
 }
 
 /// Where the first identity provider stands.
-fn find_plaintext(all: &ResourceTransformers) -> Option<Place> {
+fn find_plaintext(all: &ResourceTransformers) -> Option<KeyPosition> {
     all.lists
         .iter()
         .enumerate()
-        .find_map(|(list, l)| l.identity().map(|provider| Place { list, provider, key: 0 }))
+        .find_map(|(list, l)| l.identity().map(|provider| KeyPosition { list, provider, key: 0 }))
 }
 
 /// What a KMS v2 value under the write provider is by its key ID, and why; `current` is what the
@@ -132,7 +132,7 @@ pub(super) fn key_id(
 /// Why a value that is read from `place` is stale.
 pub(super) fn place_reason<'a>(
     all: &'a ResourceTransformers,
-    place: Place,
+    place: KeyPosition,
     envelope: &Envelope<'_>,
 ) -> Cow<'a, str> {
     let write = all.write_key();

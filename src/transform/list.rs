@@ -146,7 +146,7 @@ pub struct ResourceTransformers {
 
 /// Where a key stands in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct KeyPosition {
     /// Index of the configuration.
     pub(super) list: usize,
     /// Position of the provider in the list.
@@ -155,7 +155,7 @@ pub(super) struct Place {
     pub(super) key: usize,
 }
 
-impl Place {
+impl KeyPosition {
     pub(super) const WRITE: Self = Self { list: 0, provider: 0, key: 0 };
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::engine::{Engine, Key, Opened as EngineOpened};
 use super::error::{Attempt, AttemptError, ReadError, WriteError};
-use super::list::{KeyUse, List, Opened, Place, ResourceTransformers, Status, Verdict};
+use super::list::{KeyPosition, KeyUse, List, Opened, ResourceTransformers, Status, Verdict};
 use super::{classify, identity};
 use crate::envelope::{Envelope, Provider};
 use crate::secret::Plaintext;
@@ -83,13 +83,13 @@ impl ResourceTransformers {
         envelope: &Envelope<'_>,
         value: &[u8],
         attempts: &mut Vec<Attempt>,
-    ) -> Option<(Place, EngineOpened)> {
+    ) -> Option<(KeyPosition, EngineOpened)> {
         if list.implied {
             let opened = EngineOpened::fresh(identity::open(value)?);
-            return Some((Place { list: index, provider: 0, key: 0 }, opened));
+            return Some((KeyPosition { list: index, provider: 0, key: 0 }, opened));
         }
         for (position, prepared) in list.providers.iter().enumerate() {
-            let place = |key| Place { list: index, provider: position, key };
+            let place = |key| KeyPosition { list: index, provider: position, key };
             if let Engine::Identity = prepared.engine {
                 // Matches everything; that it refuses encrypted values is no error.
                 if let Some(plaintext) = identity::open(value) {
@@ -130,7 +130,7 @@ impl ResourceTransformers {
     fn opened(
         &self,
         list: &List,
-        place: Place,
+        place: KeyPosition,
         opened: EngineOpened,
         envelope: &Envelope<'_>,
     ) -> Opened {
@@ -144,7 +144,7 @@ impl ResourceTransformers {
         };
         let mut reason = None;
         let mut undecided = false;
-        if place != Place::WRITE {
+        if place != KeyPosition::WRITE {
             reason = Some(classify::place_reason(self, place, envelope).into_owned());
         } else if let Some(why) = opened.stale {
             reason = Some(why.to_owned());

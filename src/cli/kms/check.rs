@@ -5,7 +5,7 @@ use crate::cli::failure::{Exit, Failure};
 use crate::cli::observer::Told;
 use crate::cli::{Ctx, ending, inside, open, ui};
 use crate::jobs::kms::check::{self as job, Outcome};
-use crate::jobs::kms::uses::{self, Place};
+use crate::jobs::kms::uses::{self, Extent};
 use crate::kms::Plugins;
 use crate::report::Format;
 use crate::report::kms::check::Report;
@@ -71,7 +71,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let named = g.is_file() || !g.endpoints.is_empty();
     let mut source = named.then(|| open::source(ctx)).transpose()?;
     let selection = super::everything(ctx);
-    let place = Place { scope: &selection.scope, revision: g.revision, configs: Some(&configs) };
+    let place = Extent { scope: &selection.scope, revision: g.revision, configs: Some(&configs) };
     let mut told = Told::new(&ctx.ui);
     let with = source.as_mut().map(|source| (source.as_mut() as &mut dyn Source, place));
     let outcome = job::run(&configs, &Plugins::new(), with, &mut told)?;

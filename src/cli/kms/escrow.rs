@@ -9,7 +9,7 @@ use crate::cli::observer::Told;
 use crate::cli::{Ctx, ending, escrow, inside, open, ui};
 use crate::envelope::Version;
 use crate::jobs::kms::escrow::{self as job, Error, Options, Outcome, Plugin};
-use crate::jobs::kms::uses::Place;
+use crate::jobs::kms::uses::Extent;
 use crate::kms::escrow::{Identities, Recipient};
 use crate::report::Format;
 use crate::report::kms::escrow::Report;
@@ -89,7 +89,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let mut source = open::source(ctx)?;
     let kms = open::kms(ctx);
     let options = Options {
-        place: Place {
+        place: Extent {
             scope: &selection.scope,
             revision: ctx.global.revision,
             configs: Some(&configs),

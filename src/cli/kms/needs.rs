@@ -8,7 +8,7 @@ use crate::cli::observer::Told;
 use crate::cli::{Ctx, ending, inside, open, ui};
 use crate::jobs::backups;
 use crate::jobs::kms::needs::{self as job, Options, Outcome};
-use crate::jobs::kms::uses::{Place, sum};
+use crate::jobs::kms::uses::{Extent, sum};
 use crate::report::Format;
 use crate::report::kms::needs::Report;
 use crate::report::table;
@@ -73,7 +73,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let backups = judged(ctx, args, &selection, &mut told)?;
     let kms = open::kms(ctx);
     let options = Options {
-        place: Place {
+        place: Extent {
             scope: &selection.scope,
             revision: ctx.global.revision,
             configs: configs.as_ref(),

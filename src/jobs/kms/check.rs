@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 
-use super::uses::{self, Place, PluginName, Reading, Uses, sum};
+use super::uses::{self, Extent, PluginName, Reading, Uses, sum};
 use crate::config::{ConfigSet, Kms};
 use crate::jobs::Observer;
 use crate::kms::{Plugins, Probe};
@@ -79,7 +79,7 @@ pub struct Outcome {
 pub fn run(
     configs: &ConfigSet,
     plugins: &Plugins,
-    source: Option<(&mut dyn Source, Place<'_>)>,
+    source: Option<(&mut dyn Source, Extent<'_>)>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, SourceError> {
     let mut outcome = Outcome::default();

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::uses::{self, Place, PluginName, Reading, Tally, Uses, Value, Wrapped, sum};
+use super::uses::{self, Extent, PluginName, Reading, Tally, Uses, Value, Wrapped, sum};
 use crate::config::Kms;
 use crate::envelope::Version;
 use crate::jobs::Observer;
@@ -29,7 +29,7 @@ const BATCH_BYTES: usize = 16 << 20;
 /// What to read, and who may read the result.
 pub struct Options<'a> {
     /// What is read; its configurations name the plugins.
-    pub place: Place<'a>,
+    pub place: Extent<'a>,
     /// What a proxy puts before the API server's keys.
     pub proxy_namespace: &'a [u8],
     /// Unwraps data keys.

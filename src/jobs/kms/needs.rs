@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::uses::{self, ByResource, Place, PluginName, Reading, Tally, Uses, Wrapped, sum};
+use super::uses::{self, ByResource, Extent, PluginName, Reading, Tally, Uses, Wrapped, sum};
 use crate::config::Kms;
 use crate::envelope::{Provider, Version};
 use crate::forensics::keys::KeyName;
@@ -19,7 +19,7 @@ const NAMED: usize = 4;
 /// What to look at.
 pub struct Options<'a> {
     /// Of the source.
-    pub place: Place<'a>,
+    pub place: Extent<'a>,
     /// Is asked what the configured plugins write with now.
     pub kms: &'a dyn Unwrap,
     /// Backups that were judged: their live entries count.

@@ -248,7 +248,7 @@ pub fn writes(configs: &ConfigSet, kms: &Kms) -> Vec<String> {
 
 /// What is read.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
+pub struct Extent<'a> {
     /// Where the API server keeps its objects.
     pub scope: &'a Scope,
     /// As of this revision; `None` is the newest.
@@ -290,7 +290,7 @@ pub struct Value<'a> {
 /// When the source cannot be read.
 pub fn read(
     source: &mut dyn Source,
-    place: Place<'_>,
+    place: Extent<'_>,
     history: bool,
     uses: &mut Uses,
     observer: &mut dyn Observer,
@@ -305,12 +305,12 @@ pub fn read(
 /// When the source cannot be read.
 pub fn read_each(
     source: &mut dyn Source,
-    (place, history): (Place<'_>, bool),
+    (place, history): (Extent<'_>, bool),
     uses: &mut Uses,
     each: &mut dyn FnMut(Value<'_>),
     observer: &mut dyn Observer,
 ) -> Result<Reading, SourceError> {
-    let Place { scope, revision, configs } = place;
+    let Extent { scope, revision, configs } = place;
     let query = Query { ranges: scope.ranges(&[Selector::All]), revision, ordered: false };
     let before = uses.plugins.clone();
     match (everything(source, (scope, &query, history), uses, each, observer), configs) {
