@@ -8,7 +8,7 @@ use super::observer::Told;
 use super::restore::Exporting;
 use super::{Ctx, ending, nothing, open, ui};
 use crate::export::Tree;
-use crate::jobs::export::{self as job, Error, Form, Options, Outcome, Target};
+use crate::jobs::export::{self as job, Destination, Error, Form, Options, Outcome};
 use crate::report::{Format, table};
 
 /// Options of `export`.
@@ -118,8 +118,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     };
     let mut out = ui::stdout();
     let target = match &args.out {
-        Some(dir) => Target::Tree(Tree::open(dir, args.force)?),
-        None => Target::Stream(&mut out),
+        Some(dir) => Destination::Tree(Tree::open(dir, args.force)?),
+        None => Destination::Stream(&mut out),
     };
     let told = &mut Told::new(&ctx.ui);
     let outcome =

@@ -40,7 +40,7 @@ pub enum Form {
 }
 
 /// Where manifests go.
-pub enum Target<'o> {
+pub enum Destination<'o> {
     /// Each to a file of its own.
     Tree(Tree),
     /// One after the other.
@@ -105,7 +105,7 @@ pub fn run(
     source: &mut dyn Source,
     objects: &Objects,
     options: &Options<'_>,
-    target: Target<'_>,
+    target: Destination<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Error> {
     let selection = options.selection;
@@ -151,7 +151,7 @@ fn only(selection: &Selection, resources: &[&str]) -> Selection {
     Selection { resources: narrowed, ..selection.clone() }
 }
 
-impl Target<'_> {
+impl Destination<'_> {
     fn tree(&self) -> Option<&Tree> {
         match self {
             Self::Tree(tree) => Some(tree),
@@ -163,7 +163,7 @@ impl Target<'_> {
 struct Writer<'o, 't> {
     options: &'o Options<'o>,
     objects: &'o Objects,
-    target: Target<'t>,
+    target: Destination<'t>,
     outcome: Outcome,
 }
 
@@ -235,7 +235,7 @@ impl Writer<'_, '_> {
     /// The bytes of an object that cannot be written as a manifest, beside the reason: not lost,
     /// and no manifest that would make an empty object. There is no place for them in a stream.
     fn raw(&mut self, hollow: &Hollow, location: &Location<'_>, key: &[u8]) -> Result<(), Error> {
-        let Target::Tree(tree) = &self.target else {
+        let Destination::Tree(tree) = &self.target else {
             self.outcome.causes.add(key, &hollow.reason);
             return Ok(());
         };
@@ -262,18 +262,18 @@ impl Writer<'_, '_> {
         });
         let first = self.outcome.written == 0;
         match (&mut self.target, self.options.form) {
-            (Target::Tree(tree), form) => {
+            (Destination::Tree(tree), form) => {
                 // By the key's own bytes: as text, names that are none would be alike.
                 let (_, name) = location.exactly(key);
                 let extension = if form == Form::Json { ".json" } else { ".yaml" };
                 tree.write(&directories(location, key), name, extension, text.as_bytes())?;
             }
-            (Target::Stream(out), Form::Json) => {
+            (Destination::Stream(out), Form::Json) => {
                 let lead = if first { LIST_HEAD } else { "," };
                 let indented = Zeroizing::new(text.trim_end().replace('\n', "\n    "));
                 write!(out, "{lead}\n    {}", indented.as_str())?;
             }
-            (Target::Stream(out), Form::Yaml) => {
+            (Destination::Stream(out), Form::Yaml) => {
                 let lead = if first { "" } else { "---\n" };
                 write!(out, "{lead}{}", text.as_str())?;
             }
@@ -284,8 +284,8 @@ impl Writer<'_, '_> {
 
     fn finish(self) -> Result<Outcome, Error> {
         match self.target {
-            Target::Tree(tree) => tree.sync()?,
-            Target::Stream(out) => {
+            Destination::Tree(tree) => tree.sync()?,
+            Destination::Stream(out) => {
                 if self.options.form == Form::Json {
                     let tail = if self.outcome.written == 0 { EMPTY_LIST } else { LIST_TAIL };
                     write!(out, "{tail}")?;

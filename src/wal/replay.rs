@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::request::{self, Compare, Op, Put, Relation, Request, Span, Target, Txn};
+use super::request::{self, Compare, Compared, Op, Put, Relation, Request, Span, Txn};
 use super::{EntryKind, Log};
 use crate::mvcc::Revision;
 
@@ -225,7 +225,7 @@ impl<'a> Machine<'a> {
         let mut keys = self.range(&compare.span).peekable();
         if keys.peek().is_none() {
             // A missing key has revisions, version and lease 0, but no value.
-            return !matches!(compare.target, Target::Value(_))
+            return !matches!(compare.target, Compared::Value(_))
                 && relates(
                     compare,
                     &Live { value: &[], create_revision: 0, mod_revision: 0, version: 0, lease: 0 },
@@ -237,11 +237,11 @@ impl<'a> Machine<'a> {
 
 fn relates(compare: &Compare<'_>, live: &Live<'_>) -> bool {
     let order = match compare.target {
-        Target::Version(n) => live.version.cmp(&n),
-        Target::Create(n) => live.create_revision.cmp(&n),
-        Target::Mod(n) => live.mod_revision.cmp(&n),
-        Target::Value(v) => live.value.cmp(v),
-        Target::Lease(n) => live.lease.cmp(&n),
+        Compared::Version(n) => live.version.cmp(&n),
+        Compared::Create(n) => live.create_revision.cmp(&n),
+        Compared::Mod(n) => live.mod_revision.cmp(&n),
+        Compared::Value(v) => live.value.cmp(v),
+        Compared::Lease(n) => live.lease.cmp(&n),
     };
     match compare.relation {
         Relation::Equal => order == Ordering::Equal,

@@ -92,7 +92,7 @@ pub enum Op<'a> {
 
 /// What a comparison looks at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Target<'a> {
+pub enum Compared<'a> {
     /// The key's version.
     Version(i64),
     /// The revision that created it.
@@ -124,7 +124,7 @@ pub struct Compare<'a> {
     /// The keys; each must fulfil it.
     pub span: Span<'a>,
     /// What is compared with what.
-    pub target: Target<'a>,
+    pub target: Compared<'a>,
     /// The required outcome.
     pub relation: Relation,
 }
@@ -310,11 +310,11 @@ fn compare(message: &[u8]) -> Result<Compare<'_>, Malformed> {
     }
     let end = Malformed { offset: message.len() };
     let target = match kind {
-        0 => Target::Version(numbers[0]),
-        1 => Target::Create(numbers[1]),
-        2 => Target::Mod(numbers[2]),
-        3 => Target::Value(value),
-        4 => Target::Lease(numbers[4]),
+        0 => Compared::Version(numbers[0]),
+        1 => Compared::Create(numbers[1]),
+        2 => Compared::Mod(numbers[2]),
+        3 => Compared::Value(value),
+        4 => Compared::Lease(numbers[4]),
         _ => return Err(end),
     };
     let relation = match result {

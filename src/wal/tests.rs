@@ -318,14 +318,14 @@ fn transactions_with_nested_ones() {
     request.puts(&mut |p| keys.push(p.key.to_vec()));
     assert_eq!(keys, [b"in".to_vec()]);
     let Request::Txn(txn) = request else { unreachable!() };
-    assert_eq!(txn.compares[0].target, request::Target::Mod(4));
+    assert_eq!(txn.compares[0].target, request::Compared::Mod(4));
     assert!(matches!(txn.success[1], Op::Delete(s) if s.key == b"a" && s.end == b"b"));
     assert!(matches!(txn.failure[0], Op::Range(0)));
 }
 
 mod machine {
     use super::super::replay::Machine;
-    use super::super::request::{Compare, Op, Put, Relation, Request, Span, Target, Txn};
+    use super::super::request::{Compare, Compared, Op, Put, Relation, Request, Span, Txn};
 
     fn put<'a>(key: &'a [u8], value: &'a [u8]) -> Put<'a> {
         Put { key, value, ..Put::default() }
@@ -384,23 +384,23 @@ mod machine {
                 failure: vec![Op::Range(0)],
             })
         };
-        m.apply(&txn(vec![compare(Target::Mod(9), Relation::Equal)]));
+        m.apply(&txn(vec![compare(Compared::Mod(9), Relation::Equal)]));
         assert_eq!(m.revision, 2, "the comparison fails, and reading changes nothing");
         m.apply(&txn(vec![
-            compare(Target::Mod(2), Relation::Equal),
-            compare(Target::Version(0), Relation::Greater),
-            compare(Target::Value(b"w"), Relation::Less),
-            compare(Target::Lease(1), Relation::NotEqual),
+            compare(Compared::Mod(2), Relation::Equal),
+            compare(Compared::Version(0), Relation::Greater),
+            compare(Compared::Value(b"w"), Relation::Less),
+            compare(Compared::Lease(1), Relation::NotEqual),
         ]));
         let live = m.keys[&b"k"[..]];
         assert_eq!((m.revision, live.version, live.create_revision), (3, 1, 3));
         assert_eq!(m.changes.last().unwrap().revision.sub, 2);
         // A missing key: numbers are 0, a value is never equal nor different.
         let missing = |target, relation| Compare { span: key(b"x"), target, relation };
-        m.apply(&txn(vec![missing(Target::Value(b""), Relation::Equal)]));
-        m.apply(&txn(vec![missing(Target::Value(b""), Relation::NotEqual)]));
+        m.apply(&txn(vec![missing(Compared::Value(b""), Relation::Equal)]));
+        m.apply(&txn(vec![missing(Compared::Value(b""), Relation::NotEqual)]));
         assert_eq!(m.revision, 3);
-        m.apply(&txn(vec![missing(Target::Create(0), Relation::Equal)]));
+        m.apply(&txn(vec![missing(Compared::Create(0), Relation::Equal)]));
         assert_eq!(m.revision, 4);
         // Reading a future revision fails the whole transaction, but only in a nested one.
         let reading =
