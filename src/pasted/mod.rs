@@ -116,7 +116,7 @@ impl Pasted {
 }
 
 /// Reads one kind of form: `None` where the text does not begin so.
-type Reader = fn(&[u8]) -> Option<Result<(Form, Vec<Pasted>), NotAValue>>;
+type FormReader = fn(&[u8]) -> Option<Result<(Form, Vec<Pasted>), NotAValue>>;
 
 /// What the input is instead of a value, and what to give. Never any of its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -172,7 +172,7 @@ pub fn read(input: &[u8], key: Option<&[u8]>) -> Result<(Form, Vec<Pasted>), Not
     if let Some(lines) = lines(input, key) {
         return lines.map(|one| (Form::Lines, vec![one]));
     }
-    let readers: [Reader; 5] =
+    let readers: [FormReader; 5] =
         [etcdctl::fields, text::quoted, sql::read, dump::read, text::unquoted];
     if let Some(found) = readers.iter().find_map(|reader| reader(text)) {
         return found;

@@ -10,7 +10,7 @@ pub fn commands(
     known: &dyn Fn(&str) -> Option<String>,
     rest: &[String],
 ) -> Vec<Vec<String>> {
-    let mut reader = Reader { chars: script.chars().collect(), at: 0, known };
+    let mut reader = LineReader { chars: script.chars().collect(), at: 0, known };
     let mut all = vec![Vec::new()];
     let mut redirected = false;
     while let Some(token) = reader.token() {
@@ -49,13 +49,13 @@ enum Token {
     End,
 }
 
-struct Reader<'k> {
+struct LineReader<'k> {
     chars: Vec<char>,
     at: usize,
     known: &'k dyn Fn(&str) -> Option<String>,
 }
 
-impl Reader<'_> {
+impl LineReader<'_> {
     fn peek(&self) -> Option<char> {
         self.chars.get(self.at).copied()
     }

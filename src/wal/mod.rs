@@ -122,7 +122,7 @@ impl<'a> Log<'a> {
     #[must_use]
     pub fn read(segments: &[Segment<'a>]) -> Self {
         let mut log = Self::default();
-        let mut reader = Reader { log: &mut log, crc: 0, metadata: None };
+        let mut reader = LogReader { log: &mut log, crc: 0, metadata: None };
         for (i, segment) in segments.iter().enumerate() {
             if i > 0 && !follows(segments[i - 1].name, segment.name) {
                 reader.damage(i, 0, "a segment is missing before this one".into(), false);
@@ -180,7 +180,7 @@ fn follows(name: &str, next: &str) -> bool {
     }
 }
 
-struct Reader<'l, 'a> {
+struct LogReader<'l, 'a> {
     log: &'l mut Log<'a>,
     /// CRC-32C over all data so far.
     crc: u32,
@@ -188,7 +188,7 @@ struct Reader<'l, 'a> {
     metadata: Option<&'a [u8]>,
 }
 
-impl<'a> Reader<'_, 'a> {
+impl<'a> LogReader<'_, 'a> {
     fn damage(&mut self, segment: usize, offset: usize, what: String, torn: bool) {
         self.log.breaks.push(Break { segment, offset, what, torn });
     }

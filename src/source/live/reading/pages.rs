@@ -45,7 +45,7 @@ pub(in crate::source::live) fn visit(
     sink: &mut EntrySink<'_>,
 ) -> Result<i64, SourceError> {
     let (sender, mut receiver) = mpsc::channel(WAITING);
-    let reader = Reader {
+    let reader = PageReader {
         session: Arc::clone(session),
         wanted: query.revision,
         revision: query.revision.unwrap_or(0),
@@ -137,7 +137,7 @@ async fn fetch(
 }
 
 /// Reads the entries of one range at one revision into memory-sized pages.
-struct Reader {
+struct PageReader {
     session: Arc<Session>,
     /// The revision that the user asked for.
     wanted: Option<i64>,
@@ -153,7 +153,7 @@ struct Reader {
     sender: mpsc::Sender<Bytes>,
 }
 
-impl Reader {
+impl PageReader {
     async fn run(mut self, ranges: Vec<KeyRange>) -> Result<i64, SourceError> {
         for range in ranges {
             if !self.range(range).await? {
