@@ -51,7 +51,7 @@ pub fn run(source: &mut dyn Source, options: &Options<'_>) -> Result<Outcome, So
 ///
 /// # Errors
 /// When the history cannot be read.
-pub fn held(source: &mut dyn Source, options: &Options<'_>) -> Result<u64, SourceError> {
+pub fn revisions_under(source: &mut dyn Source, options: &Options<'_>) -> Result<u64, SourceError> {
     let selection = everything(&options.scope);
     let mut under = Under::new(options, &selection);
     let mut held = 0;

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use crate::bolt::write::{WriteError, Writer};
 use crate::bolt::{PageDamage, PageSet};
-use crate::mvcc::{Held, Revision, State, Store, key_value, record_key};
+use crate::mvcc::{NotedRecord, Revision, State, Store, key_value, record_key};
 use crate::proto::{Fields, Wire, put_varint};
 
 /// Why a snapshot cannot be rewritten.
@@ -132,7 +132,7 @@ fn live_only<'a>(rows: &[(&'a [u8], &'a [u8])]) -> Vec<(&'a [u8], &'a [u8])> {
     let mut state = State::new(rows.len());
     for &(key, record) in rows {
         if let (Some(revision), Some(etcd_key)) = (Revision::parse(key), record_key(record)) {
-            state.apply(etcd_key, Held { revision, record, page: 0, note: () });
+            state.apply(etcd_key, NotedRecord { revision, record, page: 0, note: () });
         }
     }
     let live: hashbrown::HashSet<_> =

@@ -6,7 +6,7 @@
 
 mod state;
 
-pub use state::{Held, State};
+pub use state::{NotedRecord, State};
 
 use std::ops::{ControlFlow, Range};
 

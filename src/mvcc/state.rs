@@ -15,7 +15,7 @@ struct Slot {
 
 /// A record that is held, and what its reader wants to remember of it.
 #[derive(Clone, Copy)]
-pub struct Held<'a, N> {
+pub struct NotedRecord<'a, N> {
     /// When the record was written.
     pub revision: Revision,
     /// The `KeyValue` message.
@@ -33,7 +33,7 @@ pub struct State<'a, N = ()> {
     slots: HashTable<Slot>,
     /// In the order of arrival, so that the records are found again in the order of the file.
     /// Deletions stay, to outdo what is older.
-    held: Vec<Held<'a, N>>,
+    held: Vec<NotedRecord<'a, N>>,
 }
 
 impl<'a, N: Copy> State<'a, N> {
@@ -49,7 +49,7 @@ impl<'a, N: Copy> State<'a, N> {
 
     /// The record held for `key`; if there is none, `new` is put there first.
     #[inline]
-    fn held(&mut self, key: &[u8], new: Held<'a, N>) -> &mut Held<'a, N> {
+    fn newest(&mut self, key: &[u8], new: NotedRecord<'a, N>) -> &mut NotedRecord<'a, N> {
         let hash = self.hasher.hash_one(key);
         let held = &self.held;
         let same =
@@ -67,8 +67,8 @@ impl<'a, N: Copy> State<'a, N> {
 
     /// Applies one record of `key`, which the record names, in ascending revision order.
     #[inline]
-    pub fn apply(&mut self, key: &[u8], new: Held<'a, N>) {
-        *self.held(key, new) = new;
+    pub fn apply(&mut self, key: &[u8], new: NotedRecord<'a, N>) {
+        *self.newest(key, new) = new;
     }
 
     /// Whether a record of `key` is held, be it a deletion.
@@ -82,30 +82,30 @@ impl<'a, N: Copy> State<'a, N> {
     }
 
     /// As [`State::apply`]; returns the record that it supersedes.
-    pub fn supersede(&mut self, key: &[u8], new: Held<'a, N>) -> Option<Held<'a, N>> {
+    pub fn supersede(&mut self, key: &[u8], new: NotedRecord<'a, N>) -> Option<NotedRecord<'a, N>> {
         let before = self.held.len();
-        let held = self.held(key, new);
+        let held = self.newest(key, new);
         let old = std::mem::replace(held, new);
         (self.held.len() == before).then_some(old)
     }
 
     /// Applies one record of `key` that arrives in no order: the newest wins, be it a deletion.
     #[inline]
-    pub fn apply_newest(&mut self, key: &[u8], new: Held<'a, N>) {
-        let held = self.held(key, new);
+    pub fn apply_newest(&mut self, key: &[u8], new: NotedRecord<'a, N>) {
+        let held = self.newest(key, new);
         if held.revision < new.revision {
             *held = new;
         }
     }
 
     /// Drops the live records that `keep` says no to; afterwards, nothing more is applied.
-    pub fn retain(&mut self, mut keep: impl FnMut(&Held<'a, N>) -> bool) {
+    pub fn retain(&mut self, mut keep: impl FnMut(&NotedRecord<'a, N>) -> bool) {
         self.slots = HashTable::new();
         self.held.retain(|held| !held.revision.tombstone && keep(held));
     }
 
     /// The live records: in key order if asked, otherwise by arrival of the keys.
-    pub fn into_records(mut self, ordered: bool) -> impl Iterator<Item = Held<'a, N>> {
+    pub fn into_records(mut self, ordered: bool) -> impl Iterator<Item = NotedRecord<'a, N>> {
         self.retain(|_| true);
         let mut held = self.held;
         if ordered {

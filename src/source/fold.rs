@@ -3,7 +3,7 @@
 use super::trail::Trail;
 use super::{Damage, Query, Visit};
 use crate::bolt::PageDamage;
-use crate::mvcc::{Held, Revision, State, Store, Stored, record_key};
+use crate::mvcc::{NotedRecord, Revision, State, Store, Stored, record_key};
 
 /// Leaf pages between two looks at where the reader is.
 const LEAVES: usize = 256;
@@ -25,10 +25,10 @@ pub(super) fn fold<'a, N: Copy>(
     })
 }
 
-fn held<'a, N>(stored: Stored<'a>, note: &mut impl FnMut(&Stored<'a>) -> N) -> Held<'a, N> {
+fn noted<'a, N>(stored: Stored<'a>, note: &mut impl FnMut(&Stored<'a>) -> N) -> NotedRecord<'a, N> {
     let note = note(&stored);
     let Stored { revision, record, page, .. } = stored;
-    Held { revision, record, page, note }
+    NotedRecord { revision, record, page, note }
 }
 
 /// The fast way, if nothing about the database is to be reported.
@@ -49,7 +49,7 @@ fn sound<'a, N: Copy>(
                 let key = record_key(stored.record)?;
                 // An empty key is the marker of `snapshot restore --bump-revision`.
                 if !key.is_empty() && query.wants(key) {
-                    state.apply_newest(key, held(stored, note));
+                    state.apply_newest(key, noted(stored, note));
                 }
             }
             Some(())
@@ -80,8 +80,8 @@ fn any<'a, N: Copy>(
             // An empty key is the marker of `snapshot restore --bump-revision`.
             Some([]) => {}
             Some(key) if !query.wants(key) => {}
-            Some(key) if salvage => state.apply_newest(key, held(stored, note)),
-            Some(key) => state.apply(key, held(stored, note)),
+            Some(key) if salvage => state.apply_newest(key, noted(stored, note)),
+            Some(key) => state.apply(key, noted(stored, note)),
             None => unread.push(broken_record(stored.page, stored.revision)),
         }
     };

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::bolt::Db;
 use crate::entry::EntryRef;
-use crate::mvcc::{Held, Revision, State, Store, Stored, key_value};
+use crate::mvcc::{NotedRecord, Revision, State, Store, Stored, key_value};
 
 /// Bytes of the SHA-256 that `etcdctl snapshot save` appends.
 const TRAILER: usize = 32;
@@ -317,7 +317,10 @@ fn give<N: Copy>(
 }
 
 /// Decodes a live record; one that contradicts its place is told, but kept.
-pub(super) fn checked<'a, N>(held: &Held<'a, N>, damage: &mut Vec<Damage>) -> Option<EntryRef<'a>> {
+pub(super) fn checked<'a, N>(
+    held: &NotedRecord<'a, N>,
+    damage: &mut Vec<Damage>,
+) -> Option<EntryRef<'a>> {
     let Ok(entry) = key_value(held.record) else {
         damage.extend(damages(vec![], vec![broken_record(held.page, held.revision)]));
         return None;

@@ -9,7 +9,7 @@ use super::{Bytes, Finding, Head, Place, Sink};
 use crate::bolt::{Db, Element, PageDamage, PageKind, PageSet};
 use crate::forensics::Targets;
 use crate::forensics::carve::{Behind, Carver, Hit, LEG};
-use crate::mvcc::{Held, Revision, State, key_value, record_key};
+use crate::mvcc::{NotedRecord, Revision, State, key_value, record_key};
 
 /// What an examination of a file says beside its findings.
 #[derive(Clone, Debug, Default)]
@@ -99,7 +99,7 @@ struct KeySpace<'a, 't> {
     /// Noted with a record: whether it is looked for, and is encrypted. Only of keys of which such
     /// a record was seen: where plaintext alone is looked for, there are few.
     newest: State<'a, Option<bool>>,
-    superseded: Vec<Held<'a, Option<bool>>>,
+    superseded: Vec<NotedRecord<'a, Option<bool>>>,
     /// Newest revision of all keys.
     revision: i64,
     unread: Vec<PageDamage>,
@@ -132,7 +132,7 @@ impl<'a> KeySpace<'a, '_> {
             None => None,
         };
         if taken.is_some() || self.newest.has(key) {
-            let new = Held { revision: at, record: element.value, page, note: taken };
+            let new = NotedRecord { revision: at, record: element.value, page, note: taken };
             let old = self.newest.supersede(key, new);
             self.superseded.extend(old.filter(|old| old.note.is_some()));
         }

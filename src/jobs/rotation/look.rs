@@ -170,7 +170,7 @@ pub fn verify(
         }
     }
     let live: u64 = verified.under_old.iter().map(|(_, n)| n).sum();
-    verified.history = match rotate::held(source, &options) {
+    verified.history = match rotate::revisions_under(source, &options) {
         Ok(held) => Some(held.saturating_sub(live)),
         // Who may not read all keys is not told the past.
         Err(_) if source.info().kind == SourceKind::Etcd => None,

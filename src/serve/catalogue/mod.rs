@@ -148,7 +148,7 @@ impl Catalogue {
         for resource in custom::definitions(pieces, objects, scope, &mut catalogue.notes)? {
             catalogue.add(resource);
         }
-        for (found, first) in held(pieces, scope)? {
+        for (found, first) in held_resources(pieces, scope)? {
             if catalogue.resources.iter().any(|r| r.storage == found) {
                 continue;
             }
@@ -267,7 +267,7 @@ fn columns(text: &str) -> Vec<Column> {
 
 /// The resources that the source holds, each with its first entry: the keys in between are
 /// skipped.
-fn held(pieces: &dyn Pieces, scope: &Scope) -> Result<Vec<(String, Entry)>, SourceError> {
+fn held_resources(pieces: &dyn Pieces, scope: &Scope) -> Result<Vec<(String, Entry)>, SourceError> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
     for mut range in scope.ranges(&[Selector::All]) {

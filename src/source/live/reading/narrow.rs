@@ -30,7 +30,7 @@ const ASK: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_millis(500);
 
 /// What a server still holds.
-pub(super) enum Held {
+pub(super) enum Remains {
     /// Only what came after this revision.
     Compacted(i64),
     /// Responses with events, one watch after the other or in turns.
@@ -41,7 +41,7 @@ pub(super) enum Held {
     },
 }
 
-impl Held {
+impl Remains {
     /// Calls `sink` for each write and deletion up to `newest`, ascending.
     pub fn each(
         messages: &[Bytes],
@@ -74,7 +74,7 @@ pub(super) async fn read(
     ranges: &[KeyRange],
     from: i64,
     newest: i64,
-) -> Result<Held, EtcdError> {
+) -> Result<Remains, EtcdError> {
     let status = session.call(STATUS, Bytes::new(), 1 << 20).await;
     let status = status.ok().and_then(|answer| Status::decode(answer).ok());
     let unproven = !status.is_some_and(|s| tells_progress(&s.version));
@@ -145,7 +145,7 @@ struct One<'a> {
 }
 
 impl One<'_> {
-    async fn read(&mut self) -> Result<Held, Obstacle> {
+    async fn read(&mut self) -> Result<Remains, Obstacle> {
         let (requests, receiver) = tokio::sync::mpsc::channel(self.ranges.len() + 1);
         for range in self.ranges {
             // The channel has room for all.
@@ -199,7 +199,7 @@ impl One<'_> {
                 None => {}
             }
             if frame.compact_revision > 0 {
-                return Ok(Held::Compacted(frame.compact_revision));
+                return Ok(Remains::Compacted(frame.compact_revision));
             }
             if frame.canceled {
                 return Err(Obstacle::Request(canceled(&frame, false)));
@@ -214,7 +214,7 @@ impl One<'_> {
                 let proven = !self.unproven
                     || heard.elapsed() > QUIET && self.leads_to_the_state(&messages).await?;
                 if proven {
-                    return Ok(Held::Events { messages, unproven: self.unproven });
+                    return Ok(Remains::Events { messages, unproven: self.unproven });
                 }
             }
         }
@@ -239,7 +239,7 @@ impl One<'_> {
             }
             ControlFlow::Continue(())
         };
-        Held::each(messages, self.newest, &mut apply).map_err(Obstacle::Request)?;
+        Remains::each(messages, self.newest, &mut apply).map_err(Obstacle::Request)?;
         Ok(state == after)
     }
 

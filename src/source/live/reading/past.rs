@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use super::narrow::{self, Held};
+use super::narrow::{self, Remains};
 use super::pages;
 use super::watch::{PREPARATION, Step, Watch};
 use crate::entry::Entry;
@@ -49,8 +49,8 @@ pub(in crate::source::live) fn history(
             // The user may not read all keys: those that are wanted have to do.
             Err(EtcdError::WatchCanceled { denied: true, .. }) if !query.ranges.is_empty() => {
                 match runtime.block_on(narrow::read(session, &query.ranges, from, newest))? {
-                    Held::Compacted(at) => Begun::Compacted(at),
-                    Held::Events { messages, unproven } => Begun::Some { messages, unproven },
+                    Remains::Compacted(at) => Begun::Compacted(at),
+                    Remains::Events { messages, unproven } => Begun::Some { messages, unproven },
                 }
             }
             watched => watched?,
@@ -87,7 +87,7 @@ pub(in crate::source::live) fn history(
                 follow(runtime, session, first, watch, newest, query, sink)?;
             }
             Begun::Some { messages, unproven } => {
-                Held::each(&messages, newest, sink)?;
+                Remains::each(&messages, newest, sink)?;
                 if unproven {
                     visit.notes.push(UNPROVEN.to_owned());
                 }
