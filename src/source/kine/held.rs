@@ -68,7 +68,7 @@ pub(super) fn read(
     Ok(())
 }
 
-fn copied(row: &super::Row<'_>, sink: &mut HeldSink<'_>) -> ControlFlow<()> {
+fn copied(row: &super::KineRow<'_>, sink: &mut HeldSink<'_>) -> ControlFlow<()> {
     if row.old_value.0.is_empty() {
         return ControlFlow::Continue(());
     }

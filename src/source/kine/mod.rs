@@ -69,7 +69,7 @@ impl Part {
 
 /// One row as kine stored it, superseded or not.
 #[derive(Clone, Copy, Debug)]
-pub struct Row<'a> {
+pub struct KineRow<'a> {
     /// The etcd key.
     pub name: &'a [u8],
     /// The revision.
@@ -90,7 +90,7 @@ pub struct Row<'a> {
     pub old_value: Value<'a>,
 }
 
-impl<'a> Row<'a> {
+impl<'a> KineRow<'a> {
     /// As an entry; kine itself counts no versions.
     fn entry(&self, version: i64) -> EntryRef<'a> {
         EntryRef {
@@ -105,7 +105,7 @@ impl<'a> Row<'a> {
 }
 
 /// Receives rows in ascending order of revision; `Break` ends the visit early.
-pub type RowSink<'s> = dyn FnMut(Row<'_>) -> ControlFlow<()> + 's;
+pub type RowSink<'s> = dyn FnMut(KineRow<'_>) -> ControlFlow<()> + 's;
 
 impl Kine {
     /// Opens a database. Nothing is written to it or beside it.
@@ -221,7 +221,7 @@ fn unread(path: &Path, cause: std::io::Error) -> KineError {
     KineError::Unreadable { path: path.to_owned(), cause }
 }
 
-fn record<'a>(row: &Row<'a>, version: i64) -> Record<'a> {
+fn record<'a>(row: &KineRow<'a>, version: i64) -> Record<'a> {
     if row.deleted {
         Record::Delete { key: row.name, revision: row.id }
     } else {

@@ -11,7 +11,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::table::{COLUMNS, Folded, Table, is_own};
-use super::{Row, RowSink, unreadable};
+use super::{KineRow, RowSink, unreadable};
 use crate::entry::Value;
 use crate::source::{Damage, EntrySink, Query, SourceError};
 
@@ -132,7 +132,7 @@ fn walk(
         };
         let created = integer(row.get_ref(2)?) != 0;
         let (value, old_value) = (blob(7)?, blob(8)?);
-        let row = Row {
+        let row = KineRow {
             name: &name,
             id,
             created,

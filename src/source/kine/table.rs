@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use super::{Row, RowSink};
+use super::{KineRow, RowSink};
 use crate::entry::{EntryRef, Value};
 use crate::source::{Damage, EntrySink, Query, SourceError};
 
@@ -116,7 +116,7 @@ impl Folded {
 impl State {
     /// Applies the next row. Returns the number of puts since the key was created, 0 for a
     /// deletion and when the row that created it is compacted away.
-    pub(super) fn apply(&mut self, row: &Row<'_>) -> i64 {
+    pub(super) fn apply(&mut self, row: &KineRow<'_>) -> i64 {
         if row.deleted {
             self.0.remove(row.name);
             return 0;

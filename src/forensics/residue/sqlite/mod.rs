@@ -44,7 +44,7 @@ pub struct KnownRows {
 impl KnownRows {
     /// Adds a row.
     #[cfg(feature = "kine")]
-    pub fn add(&mut self, row: &crate::source::kine::Row<'_>) {
+    pub fn add(&mut self, row: &crate::source::kine::KineRow<'_>) {
         // A row that creates its key has no revision of creation; the reader fills in its own.
         let create = if row.created { 0 } else { row.create_revision };
         self.whole.insert(digest(row.name, create, row.prev_revision, row.value.0));

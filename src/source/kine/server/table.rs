@@ -12,7 +12,7 @@ use super::{AHEAD, Connection, Raw, Target};
 use crate::entry::Value;
 use crate::source::kine::held::AT_ONCE;
 use crate::source::kine::table::{Folded, Table, is_own};
-use crate::source::kine::{Row, RowSink};
+use crate::source::kine::{KineRow, RowSink};
 use crate::source::{Damage, DatastoreError, EntrySink, Query, SourceError};
 
 /// Values that are asked for at once where any order will do: each is looked at as it comes.
@@ -82,7 +82,7 @@ impl Within<'_> {
 }
 
 /// The row, if it is data that `query` wants.
-fn wanted<'r>(raw: &'r Raw, query: &Query, damage: &mut Vec<Damage>) -> Option<Row<'r>> {
+fn wanted<'r>(raw: &'r Raw, query: &Query, damage: &mut Vec<Damage>) -> Option<KineRow<'r>> {
     let id = raw.id.unwrap_or_default();
     let Some(name) = raw.name.as_deref() else {
         damage.push(Damage { location: format!("row {id}"), what: "it has no name".into() });
@@ -92,7 +92,7 @@ fn wanted<'r>(raw: &'r Raw, query: &Query, damage: &mut Vec<Damage>) -> Option<R
     if !query.wants(name) || is_own(name, id, deleted) {
         return None;
     }
-    Some(Row {
+    Some(KineRow {
         name,
         id,
         created,

@@ -48,7 +48,12 @@ fn handshake(
         )))));
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(given.iter().cloned());
-    let verifier = Arc::new(Trust::new(roots, given, &provider));
+    let verifier = Arc::new(Trust {
+        roots: Arc::new(roots),
+        given: given.to_vec(),
+        names: true,
+        algorithms: provider.signature_verification_algorithms,
+    });
     let client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
