@@ -253,7 +253,8 @@ fn names(
 
 /// What the members show, which may be another certificate than the file's.
 fn in_use(options: &Options<'_>, add: &mut Adder<'_>, file: Option<&Certificate>) {
-    let Some(Datastore::Endpoints(endpoints)) = options.found.source.as_ref().map(|s| &s.value) else {
+    let Some(Datastore::Endpoints(endpoints)) = options.found.source.as_ref().map(|s| &s.value)
+    else {
         return;
     };
     let (mut result, mut evidence) = (Outcome::Pass, Vec::new());

@@ -333,10 +333,7 @@ fn try_start(kind: Kind, program: &Path) -> Result<Server, String> {
 fn ready(server: &Server, keeper: &mut Child) -> Result<(), String> {
     let start = Instant::now();
     loop {
-        let why = match server.try_sql(server.admin(), "SELECT 1") {
-            Ok(_) => return Ok(()),
-            Err(why) => why,
-        };
+        let Err(why) = server.try_sql(server.admin(), "SELECT 1") else { return Ok(()) };
         if keeper.try_wait().unwrap().is_some() {
             let mut log = String::new();
             keeper.stderr.take().unwrap().read_to_string(&mut log).unwrap();

@@ -10,7 +10,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::endpoint::{Place, Target};
+use super::endpoint::{ListenAddress, MemberEndpoint};
 
 /// Keeps the first certificate, and ends the handshake there: nothing is ever sent to this server.
 #[derive(Debug)]
@@ -61,8 +61,8 @@ impl ServerCertVerifier for Keep {
 /// # Errors
 /// When there is no TLS server, in words.
 pub fn shown(endpoint: &str, timeout: Duration) -> Result<Vec<u8>, String> {
-    let target = Target::parse(endpoint, true).map_err(|e| e.to_string())?;
-    let Place::Tcp(host, port) = &target.place else {
+    let target = MemberEndpoint::parse(endpoint, true).map_err(|e| e.to_string())?;
+    let ListenAddress::Tcp(host, port) = &target.place else {
         return Err("certificates of sockets are not looked at".to_owned());
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
