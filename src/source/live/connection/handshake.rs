@@ -99,7 +99,11 @@ fn told(tls: Option<&Tls>, shown: bool, alert: Alert) -> TlsStory {
             | Alert::AccessDenied
     );
     let Some((path, validity)) = tls.and_then(|t| t.client.as_ref()) else {
-        return if of_client { TlsStory::ClientDemanded } else { TlsStory::Alert(spelled(&alert)) };
+        return if of_client {
+            TlsStory::ClientDemanded
+        } else {
+            TlsStory::Alert(alert_words(alert))
+        };
     };
     let reason = match alert {
         Alert::CertificateExpired => " as expired",
@@ -108,7 +112,7 @@ fn told(tls: Option<&Tls>, shown: bool, alert: Alert) -> TlsStory {
         Alert::UnsupportedCertificate => " as not for clients",
         Alert::CertificateUnknown | Alert::DecryptError => "",
         _ if of_client => "",
-        alert => return TlsStory::Alert(spelled(&alert)),
+        alert => return TlsStory::Alert(alert_words(alert)),
     };
     let path = path.clone();
     if let Some(complaint) = validity.and_then(Validity::complaint) {
@@ -121,6 +125,14 @@ fn told(tls: Option<&Tls>, shown: bool, alert: Alert) -> TlsStory {
 fn plain(name: &str) -> &str {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.map_or(name, |inner| inner.trim_matches('"'))
+}
+
+/// What an alert is called; by its number, where it has no name.
+fn alert_words(alert: Alert) -> String {
+    match alert {
+        Alert::Unknown(number) => format!("alert {number}"),
+        known => spelled(&known),
+    }
 }
 
 /// The name that a library's `Debug` begins with, in words: `NoKxGroupsInCommon` → `no kx groups
@@ -149,9 +161,9 @@ mod tests {
         let why = rustls::PeerIncompatible::NoKxGroupsInCommon;
         assert_eq!(spelled(&why), "no kx groups in common");
         assert_eq!(of(why.into()), "peer incompatible");
-        assert_eq!(spelled(&Alert::UnrecognisedName), "unrecognised name");
-        assert_eq!(spelled(&Alert::Unknown(200)), "unknown");
-        assert_eq!(spelled(&Alert::UnknownCA), "unknown ca");
+        assert_eq!(alert_words(Alert::UnrecognisedName), "unrecognised name");
+        assert_eq!(alert_words(Alert::Unknown(200)), "alert 200");
+        assert_eq!(alert_words(Alert::UnknownCA), "unknown ca");
         assert_eq!(plain("DnsName(\"etcd.example.com\")"), "etcd.example.com");
         assert_eq!(plain("IpAddress(192.0.2.1)"), "192.0.2.1");
     }
