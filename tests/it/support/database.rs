@@ -28,6 +28,10 @@ const NOBODY: u32 = 65534;
 /// Of the users that tests connect as. It protects nothing.
 pub const PASSWORD: &str = "throwaway-test-password";
 
+/// Where Debian's `MariaDB` has the statements that make its own tables, and which they are.
+const SCRIPTS: &str = "/usr/share/mysql";
+const TABLES: [&str; 2] = ["mysql_system_tables.sql", "mysql_system_tables_data.sql"];
+
 /// Runs a server until stdin ends, then removes its directory. Only the shell knows both ends.
 const KEEPER: &str = r#"
 dir=$1; signal=$2; shift 2
@@ -77,7 +81,9 @@ impl Server {
     /// The `MariaDB` of this run; as there.
     pub fn mariadb() -> Option<&'static Self> {
         static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-        let program = Some(PathBuf::from("/usr/sbin/mariadbd")).filter(|p| p.exists());
+        let all_there = Path::new(SCRIPTS).join(TABLES[0]).exists();
+        let program = Some(PathBuf::from("/usr/sbin/mariadbd"));
+        let program = program.filter(|p| all_there && p.exists());
         SERVER.get_or_init(|| program.map(|path| start(Kind::MariaDb, &path))).as_ref().or_else(
             || {
                 println!("skipped: MariaDB is not installed (scripts/setup installs it)");
@@ -377,7 +383,6 @@ fn postgres(program: &Path, dir: &Path, port: u16) -> Vec<String> {
 
 /// `mariadb-install-db` does the same, and needs programs of another package.
 fn mariadb(program: &Path, dir: &Path, port: u16) -> Vec<String> {
-    const SCRIPTS: &str = "/usr/share/mysql";
     let data = dir.join("data");
     fs::create_dir(&data).unwrap();
     give(&data, 0o700);
@@ -397,7 +402,7 @@ fn mariadb(program: &Path, dir: &Path, port: u16) -> Vec<String> {
     let mut words = "create database mysql;\nuse mysql;\nSET @auth_root_socket=NULL;\n\
         SET @skip_auth_anonymous=1;\n"
         .to_owned();
-    for script in ["mysql_system_tables.sql", "mysql_system_tables_data.sql"] {
+    for script in TABLES {
         words += &fs::read_to_string(Path::new(SCRIPTS).join(script)).unwrap();
     }
     let mut stdin = child.stdin.take().unwrap();
