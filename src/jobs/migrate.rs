@@ -96,6 +96,12 @@ pub enum Error {
         /// What it may have, bytes.
         quota: u64,
     },
+    /// It may be, for all that is known.
+    #[error("the database would grow to {after} bytes, and its quota is not told")]
+    QuotaUnknown {
+        /// What it would have, bytes.
+        after: u64,
+    },
     /// There is a file where the backup belongs.
     #[error("{} exists already", .0.display())]
     Exists(PathBuf),
@@ -200,7 +206,7 @@ pub fn run(
         observer.note(note);
     }
     let written_by = plan.self_test().map_err(Error::Provider)?;
-    let database = checks::database(live, &plan, &written_by, options.quota);
+    let database = checks::database(live, &plan, &written_by, options.quota, full);
     if !plan.items.is_empty() {
         checks::quota(database.as_ref(), options.apply, remark)?;
         checks::unencrypted(&plan, &written_by, remark);

@@ -11,6 +11,7 @@ use crate::source::{EtcdError, SourceError, Wish};
 
 const VALUES_REMAIN: &str = "the values as they were before remain in etcd's history and files; \
      `atrest residue` finds them and says what removes them";
+const SAY_QUOTA: &str = "say the quota that etcd was started with, with --quota-backend-bytes; where that is the default, compact and defragment first";
 const SMALLER: &str =
     "compact and defragment first, or migrate in parts with --namespace or --resource";
 const AGAIN: &str = "nothing is half-written; run it again to continue";
@@ -85,6 +86,7 @@ pub fn refused(error: Error) -> Failure {
         Error::Alarm(_) => Some("repair it first; `etcdctl alarm list` names the member"),
         Error::NoSpace => return no_space(),
         Error::Quota { .. } => Some(SMALLER),
+        Error::QuotaUnknown { .. } => Some(SAY_QUOTA),
         Error::Exists(_) => Some(
             "choose another name; or --no-backup, if it is the backup from before an earlier run",
         ),
@@ -92,6 +94,7 @@ pub fn refused(error: Error) -> Failure {
     let failure = match error {
         Error::Source(e) => return e.into(),
         Error::Quota { after, quota } => Failure::new(no_room(after, Some(quota))),
+        Error::QuotaUnknown { after } => Failure::new(no_room(after, None)),
         Error::Interrupted => {
             Failure { exit: Exit::Interrupted, ..Failure::new(Error::Interrupted.to_string()) }
         }

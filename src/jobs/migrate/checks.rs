@@ -63,12 +63,14 @@ pub(super) fn database(
     plan: &Plan,
     written_by: &BTreeMap<String, Written>,
     quota: Option<u64>,
+    full: bool,
 ) -> Option<Database> {
     let status = live.status().ok()?;
     Some(Database {
         size: status.db_size,
         in_use: status.db_size_in_use,
-        quota: quota.or(status.quota),
+        // Of a full database, it is of no more interest.
+        quota: quota.or(status.quota).or_else(|| if full { None } else { live.quota() }),
         growth: plan.growth(written_by),
     })
 }
@@ -87,6 +89,7 @@ pub(super) fn quota(
     }
     match d.quota {
         Some(quota) if apply => return Err(Error::Quota { after, quota }),
+        None if apply => return Err(Error::QuotaUnknown { after }),
         quota => remark(&Remark::Quota { after, quota }),
     }
     Ok(())
@@ -135,4 +138,35 @@ pub(super) fn keys(written_by: &BTreeMap<String, Written>) -> String {
     names.sort();
     names.dedup();
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_known_quota_nothing_is_written_beyond_the_default() {
+        let of = |size, quota, apply| {
+            let mut warned = false;
+            let database = Database { size, in_use: size, quota, growth: 100 << 20 };
+            let ends = quota_of(&database, apply, &mut |_| warned = true);
+            (ends.err().map(|e| e.to_string()), warned)
+        };
+        fn quota_of(
+            database: &Database,
+            apply: bool,
+            remark: &mut dyn FnMut(&Remark<'_>),
+        ) -> Result<(), Error> {
+            quota(Some(database), apply, remark)
+        }
+        let (small, large) = (1 << 30, 2 << 30);
+        assert_eq!(of(small, None, true), (None, false));
+        let (why, _) = of(large, None, true);
+        assert!(why.is_some_and(|why| why.contains("is not told")), "it could end in an outage");
+        assert_eq!(of(large, None, false), (None, true), "a plan may say so");
+        assert_eq!(of(large, Some(8 << 30), true), (None, false));
+        assert!(of(small, Some(small), true).0.is_some());
+        // No limit.
+        assert_eq!(of(large, Some(u64::MAX), true), (None, false));
+    }
 }

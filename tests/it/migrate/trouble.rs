@@ -194,10 +194,14 @@ fn a_database_that_gets_full_stops_the_run_and_the_next_one_goes_on() {
     // Told of the quota, it does not even begin.
     let told = "--apply --no-backup --quota-backend-bytes 2800000";
     migrate(&etcd, &[&config], told).run().fails_with_hint(1).says("no room under its quota of");
+    // The member's metrics tell it, too.
+    let done = migrate(&etcd, &[&config], "--apply --no-backup").run().fails_with_hint(1);
+    done.says("no room under its quota of 2.7 MiB");
     assert!(state(&etcd).values().all(|r| r.version == 1));
 
-    // etcd compares with the size at its last commit, ten times a second.
-    let slow = "--apply --no-backup -w json --batch 1 --concurrency 1 --qps 20";
+    // Told of another, it does. etcd compares with the size at its last commit, ten times a second.
+    let slow = "--apply --no-backup -w json --batch 1 --concurrency 1 --qps 20 \
+                --quota-backend-bytes 2000000000";
     let mut stops = 0;
     let mut written = 0;
     loop {

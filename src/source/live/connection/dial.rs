@@ -12,6 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::endpoint::{ListenAddress, MemberEndpoint};
 use super::facts::{Facts, tls_error};
+pub(super) use super::tls::Speaks;
 use super::tls::Tls;
 
 /// Why there is no connection.
@@ -136,6 +137,7 @@ pub(super) async fn dial(
     tls: Option<&Tls>,
     timeout: Duration,
     facts: Arc<Facts>,
+    speaks: Speaks,
 ) -> Result<Connection, DialError> {
     let plain: Box<dyn Stream> = tokio::time::timeout(timeout, connect(&target.place))
         .await
@@ -151,7 +153,7 @@ pub(super) async fn dial(
                     ServerName::try_from("localhost").map_err(|_| DialError::ServerName)?
                 }
             };
-            let connector = tokio_rustls::TlsConnector::from(tls.watched(&facts));
+            let connector = tokio_rustls::TlsConnector::from(tls.watched(&facts, speaks));
             let stream = tokio::time::timeout(timeout, connector.connect(name, plain))
                 .await
                 .map_err(|_| DialError::HandshakeTimeout(timeout))?

@@ -9,6 +9,7 @@ mod endpoint;
 mod explain;
 mod facts;
 mod handshake;
+mod metrics;
 mod request;
 mod session;
 mod shown;

@@ -12,7 +12,7 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::call::CallError;
-use super::dial::{DialError, dial};
+use super::dial::{DialError, Speaks, dial};
 use super::endpoint::MemberEndpoint;
 use super::facts::Facts;
 use super::tls::Tls;
@@ -122,9 +122,15 @@ impl Session {
                 let member = &session.members[index];
                 let facts = Arc::new(Facts::default());
                 *member.facts.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&facts);
-                dial(&member.target, session.tls.as_ref(), session.dial_timeout, facts)
-                    .await
-                    .map(TokioIo::new)
+                dial(
+                    &member.target,
+                    session.tls.as_ref(),
+                    session.dial_timeout,
+                    facts,
+                    Speaks::Http2,
+                )
+                .await
+                .map(TokioIo::new)
             }
         });
         let channel = endpoint

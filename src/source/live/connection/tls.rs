@@ -30,6 +30,15 @@ const SYSTEM_ROOTS: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
+/// What is spoken over a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaks {
+    /// gRPC's.
+    Http2,
+    /// What a member's metrics are told in.
+    Http1,
+}
+
 /// What TLS connections are made with.
 pub(super) struct Tls {
     /// Protocol configuration, client certificate included.
@@ -54,16 +63,19 @@ impl Tls {
         };
         let (given, chain) = (files.given()?, files.chain()?);
         let verifier = files.verifier(verify, &given)?;
-        let mut config = files.with(Arc::clone(&verifier), &chain)?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        let config = files.with(Arc::clone(&verifier), &chain)?;
         let validity = chain.first().and_then(|c| Validity::of(c));
         let client = options.cert.clone().map(|cert| (cert, validity));
         Ok(Self { config, verifier, given, client, ca: options.cacert.clone() })
     }
 
     /// The configuration for one connection, whose facts learn which certificate the server shows.
-    pub fn watched(&self, facts: &Arc<Facts>) -> Arc<ClientConfig> {
+    pub fn watched(&self, facts: &Arc<Facts>, speaks: Speaks) -> Arc<ClientConfig> {
         let mut config = self.config.clone();
+        config.alpn_protocols = match speaks {
+            Speaks::Http2 => vec![b"h2".to_vec()],
+            Speaks::Http1 => Vec::new(),
+        };
         let (verifier, facts) = (Arc::clone(&self.verifier), Arc::clone(facts));
         config.dangerous().set_certificate_verifier(Arc::new(Witness { verifier, facts }));
         Arc::new(config)

@@ -1,5 +1,7 @@
 //! What members say about themselves.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use prost::Message;
 
@@ -73,6 +75,23 @@ impl Live {
             applied: status.raft_applied_index,
             learner: status.is_learner,
         })
+    }
+
+    /// What the current member's database may grow to, bytes, as its metrics say it: members
+    /// before 3.6 tell it nowhere else (etcd `server/storage/quota.go`: `NewBackendQuota`, which
+    /// knows a default for none and no limit for less).
+    #[must_use]
+    pub fn quota(&self) -> Option<u64> {
+        let index = self.session.current.load(Ordering::Relaxed);
+        let metric = self.session.metric(index, "etcd_server_quota_backend_bytes");
+        let quota = self.runtime().ok()?.block_on(metric)?;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        // it is a number of bytes
+        match quota {
+            0.0 => None,
+            bytes if bytes < 0.0 => Some(u64::MAX),
+            bytes => Some(bytes as u64),
+        }
     }
 
     /// The members of the cluster.
