@@ -176,6 +176,7 @@ fn connection(found: &Found, endpoints: Vec<String>) -> LiveOptions {
         command_timeout: Duration::from_secs(5),
         keepalive_time: Duration::from_secs(10),
         keepalive_timeout: Duration::from_secs(6),
+        tempo: crate::source::live::Tempo::default(),
     }
 }
 

@@ -54,6 +54,9 @@ pub struct Args {
     source: args::Source,
 
     #[command(flatten)]
+    tempo: args::Tempo,
+
+    #[command(flatten)]
     selection: args::Selection,
 
     #[command(flatten)]
@@ -78,6 +81,7 @@ impl Args {
     pub fn shared(&self) -> Shared {
         Shared::of(&[
             &self.source,
+            &self.tempo,
             &self.selection,
             &self.allow_empty,
             &self.revision,

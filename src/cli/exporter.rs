@@ -44,6 +44,9 @@ pub struct Args {
     etcd: args::Etcd,
 
     #[command(flatten)]
+    tempo: args::Tempo,
+
+    #[command(flatten)]
     selection: args::Selection,
 
     #[command(flatten)]
@@ -56,7 +59,7 @@ pub struct Args {
 impl Args {
     /// The options that are not this command's own.
     pub fn shared(&self) -> Shared {
-        Shared::of(&[&self.etcd, &self.selection, &self.reading, &self.output])
+        Shared::of(&[&self.etcd, &self.tempo, &self.selection, &self.reading, &self.output])
     }
 }
 

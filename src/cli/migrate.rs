@@ -34,7 +34,7 @@ pub struct Writing {
     pub quota_backend_bytes: Option<u64>,
 
     /// Entries to rewrite in a second, at most
-    #[arg(long, value_name = "N", value_parser = rate)]
+    #[arg(long, value_name = "N", value_parser = args::rate)]
     pub qps: Option<f64>,
 
     /// Transactions at once, at most [default: 128; 4 of several entries; 16 with --via-api]
@@ -125,11 +125,6 @@ impl Writing {
             || jiff::Timestamp::now().strftime("atrest-backup-%Y%m%dT%H%M%SZ.db").to_string();
         Some(self.backup.clone().unwrap_or_else(|| name().into()))
     }
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    let n = text.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.001);
-    n.ok_or_else(|| format!("`{text}` is not a number of entries in a second"))
 }
 
 /// Runs the command.

@@ -97,6 +97,7 @@ pub fn live_options(ctx: &Ctx) -> Result<LiveOptions, Failure> {
         command_timeout: g.command_timeout,
         keepalive_time: g.keepalive_time,
         keepalive_timeout: g.keepalive_timeout,
+        tempo: g.tempo,
     })
 }
 

@@ -50,6 +50,9 @@ pub struct Args {
     source: args::Source,
 
     #[command(flatten)]
+    tempo: args::Tempo,
+
+    #[command(flatten)]
     selection: args::Selection,
 
     #[command(flatten)]
@@ -74,6 +77,7 @@ impl Args {
     pub fn shared(&self) -> Shared {
         Shared::of(&[
             &self.source,
+            &self.tempo,
             &self.selection,
             &self.allow_empty,
             &self.revision,

@@ -7,6 +7,8 @@ use crate::support::corpus;
 
 const CONNECTION: &str = "cacert cert key user password password-file insecure-skip-tls-verify \
     insecure-transport dial-timeout command-timeout keepalive-time keepalive-timeout";
+/// How fast a live etcd is read.
+const TEMPO: &str = "gentle fast qps";
 const PROFILE: &str = "profile manifest root";
 /// What unwraps KMS data keys, of commands that decrypt.
 const UNWRAP: &str = "kms-exec kms-timeout kms-escrow identity";
@@ -21,7 +23,7 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
     let all = |parts: &[&str]| parts.join(" ");
     let read = [ANY_SOURCE, CONNECTION, PROFILE, "encryption-config", OUTPUT].join(" ");
     let mut rows = vec![
-        ("scan", "", all(&[&read, INSIDE, SELECTION, "allow-empty revision write-out"])),
+        ("scan", "", all(&[&read, TEMPO, INSIDE, SELECTION, "allow-empty revision write-out"])),
         ("get", "x", all(&[&read, INSIDE, "prefix proxy-namespace namespace revision write-out"])),
         (
             "decode",
@@ -43,7 +45,7 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
                 "key prefix proxy-namespace namespace encryption-config",
             ]),
         ),
-        ("export", "", all(&[&read, INSIDE, SELECTION, "allow-empty revision write-out"])),
+        ("export", "", all(&[&read, TEMPO, INSIDE, SELECTION, "allow-empty revision write-out"])),
         (
             "diff",
             "snapshot:x snapshot:y",
@@ -89,13 +91,13 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
                 OUTPUT,
                 SELECTION,
                 INSIDE,
-                "allow-empty endpoints encryption-config write-out",
+                "allow-empty endpoints encryption-config write-out qps",
             ]),
         ),
         (
             "exporter",
             "",
-            all(&[CONNECTION, PROFILE, OUTPUT, SELECTION, "endpoints encryption-config"]),
+            all(&[CONNECTION, TEMPO, PROFILE, OUTPUT, SELECTION, "endpoints encryption-config"]),
         ),
         ("residue", "", all(&[&read, INSIDE, SELECTION, "allow-empty write-out"])),
         ("config check", "", all(&[PROFILE, OUTPUT, "encryption-config write-out"])),
@@ -138,7 +140,7 @@ fn upkeep() -> Vec<(&'static str, &'static str, String)> {
                 PROFILE,
                 OUTPUT,
                 UNWRAP,
-                "prefix proxy-namespace resource endpoints encryption-config write-out",
+                "prefix proxy-namespace resource endpoints encryption-config write-out qps",
             ]),
         ),
         (
@@ -164,6 +166,8 @@ fn give(option: &str) -> String {
         | "salvage"
         | "allow-empty"
         | "all-resources"
+        | "gentle"
+        | "fast"
         | "insecure-skip-tls-verify"
         | "insecure-transport" => format!("--{option}"),
         "dial-timeout" | "command-timeout" | "keepalive-time" | "keepalive-timeout" => {
@@ -172,6 +176,7 @@ fn give(option: &str) -> String {
         "kms-exec" => "--kms-exec=p=cat".to_owned(),
         "kms-timeout" => "--kms-timeout=1s".to_owned(),
         "color" => "--color=never".to_owned(),
+        "qps" => "--qps=5".to_owned(),
         "revision" => "--revision=1".to_owned(),
         "profile" => "--profile=k3s".to_owned(),
         "write-out" => "--write-out=json".to_owned(),
@@ -194,7 +199,7 @@ fn every_command_refuses_what_it_does_not_honour() {
         .collect();
     options.sort();
     options.dedup();
-    assert_eq!(options.len(), 39);
+    assert_eq!(options.len(), 42);
     for (command, needs, honoured) in table() {
         let honoured: Vec<&str> = honoured.split(' ').collect();
         let words: Vec<&str> = command.split(' ').chain(needs.split(' ')).collect();

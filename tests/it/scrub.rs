@@ -248,5 +248,6 @@ fn connection(endpoints: &str) -> LiveOptions {
         command_timeout: Duration::from_secs(20),
         keepalive_time: Duration::from_secs(2),
         keepalive_timeout: Duration::from_secs(6),
+        tempo: atrest::source::live::Tempo::default(),
     }
 }

@@ -9,7 +9,7 @@ use super::{Group, Shared};
 use crate::cli::duration;
 
 /// The names of these options.
-pub(super) const NAMES: [&str; 12] = [
+pub(super) const NAMES: [&str; 15] = [
     "cacert",
     "cert",
     "key",
@@ -22,6 +22,9 @@ pub(super) const NAMES: [&str; 12] = [
     "command-timeout",
     "keepalive-time",
     "keepalive-timeout",
+    "gentle",
+    "fast",
+    "qps",
 ];
 
 /// How to connect to etcd.

@@ -9,6 +9,7 @@ mod output;
 mod reading;
 mod selection;
 mod source;
+mod tempo;
 
 pub use apiserver::ApiServer;
 pub use connection::{Connection, Hidden};
@@ -17,6 +18,7 @@ pub use output::{ColorWhen, Output, formats};
 pub use reading::{Decrypting, KmsExec, Reading, ReadingInside};
 pub use selection::{AllowEmpty, Namespaces, Prefix, Resources, Revision, Selection};
 pub use source::{Distribution, Etcd, Kine, Profile, SnapshotFile, Source};
+pub use tempo::Tempo;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -71,6 +73,8 @@ pub struct Shared {
     pub keepalive_time: Duration,
     /// `--keepalive-timeout`
     pub keepalive_timeout: Duration,
+    /// `--gentle`, `--fast` and `--qps`, of reading
+    pub tempo: crate::source::live::Tempo,
     /// `--prefix`
     pub prefix: Option<String>,
     /// `--proxy-namespace`
@@ -131,6 +135,12 @@ impl Shared {
     pub fn is_file(&self) -> bool {
         self.snapshot.is_some() || self.data_dir.is_some() || self.kine.is_some()
     }
+}
+
+/// A number of entries in a second.
+pub fn rate(text: &str) -> Result<f64, String> {
+    let n = text.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.001);
+    n.ok_or_else(|| format!("`{text}` is not a number of entries in a second"))
 }
 
 /// Options that go together.

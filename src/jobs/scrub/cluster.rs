@@ -232,6 +232,7 @@ mod tests {
             command_timeout: second,
             keepalive_time: second,
             keepalive_timeout: second,
+            tempo: crate::source::live::Tempo::default(),
         };
         let options = Options {
             connection,

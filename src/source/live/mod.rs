@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use tokio::runtime::Runtime;
 
 pub(crate) use self::connection::{AcceptAnything, system_roots};
-pub use self::connection::{Credentials, LiveOptions, shown};
+pub use self::connection::{Credentials, LiveOptions, Manner, Tempo, shown};
 #[cfg(feature = "datastore")]
 pub(crate) use self::connection::{TlsFiles, Verify};
 pub use self::reading::follow::{Changes, Notice, Watcher};

@@ -1,6 +1,9 @@
 //! Links that are slow, and links that break.
 
+use std::time::{Duration, Instant};
+
 use crate::support::certs::Certs;
+use crate::support::corpus;
 use crate::support::proxy::Proxy;
 use crate::support::{Etcd, Version, bin};
 
@@ -64,5 +67,35 @@ fn a_peer_that_hangs_up_half_way_is_not_asked_for_tls() {
         assert!(stderr.contains(broke_off), "{stderr}");
         assert!(stderr.contains("\nhint: check that the member is healthy"), "{stderr}");
         assert!(!stderr.contains("try http"), "{stderr}");
+    }
+}
+
+#[test]
+fn etcd_is_read_as_fast_as_is_asked_for() {
+    let etcd = Etcd::plain(Version::V35);
+    etcd.put_many((0..700).map(|i| (format!("/registry/secrets/a/s{i:03}"), "v".to_owned())));
+    let scan = |words: &str| {
+        let begun = Instant::now();
+        let scan = bin().words("scan -w json --command-timeout 60s").words(words);
+        let done = scan.args(etcd.args()).run().ok();
+        assert_eq!(done.json()["totals"]["entries"], 700, "{words}");
+        begun.elapsed()
+    };
+    for words in ["", "--fast", "--gentle"] {
+        scan(words);
+    }
+    // The last page, of one second's entries at most, is waited for and not after.
+    assert!(scan("--qps 200") >= Duration::from_secs(2));
+}
+
+#[test]
+fn how_fast_is_one_word_and_about_a_live_etcd() {
+    let db = corpus::db("p1-secretbox");
+    for words in ["--gentle", "--fast", "--qps 5"] {
+        bin().words("scan --snapshot").arg(&db).words(words).run().fails(2);
+    }
+    bin().words("scan --gentle --fast").run().fails(2);
+    for rate in ["0", "-1", "nan", "soon"] {
+        bin().words("scan --qps").arg(rate).run().fails(2);
     }
 }

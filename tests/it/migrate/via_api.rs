@@ -54,6 +54,7 @@ impl Storage {
             command_timeout: time,
             keepalive_time: time,
             keepalive_timeout: time,
+            tempo: atrest::source::live::Tempo::default(),
         })
         .unwrap();
         let (kv, transformers) = (live.kv().unwrap(), transformers(&[loaded]));

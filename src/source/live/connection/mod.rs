@@ -56,6 +56,29 @@ pub struct LiveOptions {
     pub keepalive_time: Duration,
     /// How long a probe may stay unanswered.
     pub keepalive_timeout: Duration,
+    /// How much of the members' time reading may take.
+    pub tempo: Tempo,
+}
+
+/// How much of the members' time reading may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tempo {
+    /// How what else they have to do is respected.
+    pub manner: Manner,
+    /// Entries a second, at most.
+    pub qps: Option<f64>,
+}
+
+/// How a read respects what else a member has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    /// Not at all.
+    Fast,
+    /// Less is asked for at once when answers take longer than they did.
+    #[default]
+    Usual,
+    /// Little is asked for at once, and with pauses.
+    Gentle,
 }
 
 /// User and password. `Debug` hides both.

@@ -17,7 +17,7 @@ use super::endpoint::MemberEndpoint;
 use super::facts::Facts;
 use super::tls::Tls;
 use super::told::Told;
-use super::{Credentials, LiveOptions};
+use super::{Credentials, LiveOptions, Tempo};
 use crate::source::EtcdError;
 use crate::source::live::wire::RawCodec;
 use crate::source::live::wire::kv::RANGE;
@@ -55,6 +55,7 @@ pub(in crate::source::live) struct Session {
     pub(super) dial_timeout: Duration,
     pub(super) told: Told,
     pub command_timeout: Duration,
+    pub tempo: Tempo,
     keepalive: (Duration, Duration),
     /// Some member has answered.
     pub(super) answered: AtomicBool,
@@ -95,6 +96,7 @@ impl Session {
             dial_timeout: options.dial_timeout,
             told: Told::default(),
             command_timeout: options.command_timeout,
+            tempo: options.tempo,
             keepalive: (options.keepalive_time.max(MIN_KEEPALIVE), options.keepalive_timeout),
             answered: AtomicBool::new(false),
             learner: AtomicBool::new(false),

@@ -1,8 +1,13 @@
-//! How many entries a page may have: by their size, and by the time that pages take.
+//! How many entries a page may have, how many pages are asked for at once, and when: by the size of
+//! entries, by the time that pages take, and by what is left of the member for others.
 //!
 //! A request has a time limit, so on a slow link a page must be small enough to arrive within it.
+//! And a member answers others more slowly while it gathers pages: when its answers take longer
+//! than they did, there is something else to do.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::source::live::connection::{Manner, Tempo};
 
 /// Entries of the first page, before sizes are known: at etcd's largest they are 150 MB that the
 /// server gathers in vain.
@@ -12,6 +17,8 @@ const FIRST_LIMIT: i64 = 100;
 const MAX_LIMIT: i64 = 4_000;
 /// What a page should weigh, bytes. One of twice as many entries is still taken.
 const TARGET: usize = 3 << 19;
+/// The same where others come first: while a member gathers a page, others wait.
+const GENTLE_TARGET: usize = 1 << 17;
 /// A page should come within this part of the time limit: those in flight share the link.
 const SHARE: u32 = 4;
 /// How many times the entries of one page the next may have.
@@ -21,11 +28,23 @@ const SHRINK: i64 = 4;
 /// How often a single entry that does not arrive in time is asked for.
 const TRIES: u32 = 2;
 /// Pages in flight: enough that a server never waits for the client.
-const IN_FLIGHT: usize = 3;
+const IN_FLIGHT: f64 = 3.0;
+/// Answers that come faster than this are never a reason to slow down.
+const FAST: Duration = Duration::from_millis(10);
+/// How many times the usual time for each byte is a sign of too much work.
+const SLOW: f64 = 2.5;
+/// What a request takes whatever it brings, in bytes that take as long.
+const OVERHEAD: f64 = 65_536.0;
+/// How much of the usual time is forgotten with each answer, so that it follows a link that has
+/// become slower for good.
+const FORGOTTEN: f64 = 1.0 / 128.0;
+/// How many times as long as an answer took, the member is left alone where others come first.
+const GENTLE_REST: u32 = 3;
 
-/// The size of the next pages.
+/// The next pages.
 #[derive(Debug)]
 pub(super) struct Pace {
+    tempo: Tempo,
     limit: i64,
     /// How long a page should take at most.
     share: Duration,
@@ -33,12 +52,29 @@ pub(super) struct Pace {
     late: bool,
     /// How often in a row a single entry did not.
     alone: u32,
+    /// Pages at once: additive increase, multiplicative decrease.
+    allowed: f64,
+    /// Seconds that a byte takes in good times.
+    usual: Option<f64>,
+    /// Nothing is asked for before.
+    due: Instant,
 }
 
 impl Pace {
     /// For requests that may take this long.
-    pub fn new(timeout: Duration) -> Self {
-        Self { limit: FIRST_LIMIT, share: timeout / SHARE, late: false, alone: 0 }
+    pub fn new(timeout: Duration, tempo: Tempo) -> Self {
+        let mut pace = Self {
+            tempo,
+            limit: FIRST_LIMIT,
+            share: timeout / SHARE,
+            late: false,
+            alone: 0,
+            allowed: if tempo.manner == Manner::Gentle { 1.0 } else { IN_FLIGHT },
+            usual: None,
+            due: Instant::now(),
+        };
+        pace.limit = pace.limit.min(pace.most());
+        pace
     }
 
     /// Most entries of the next page.
@@ -53,21 +89,70 @@ impl Pace {
 
     /// How many pages may be asked for at once.
     pub fn in_flight(&self) -> usize {
-        if self.late { 1 } else { IN_FLIGHT }
+        if self.late || self.tempo.qps.is_some() {
+            return 1;
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 1 to 3
+        let allowed = self.allowed as usize;
+        allowed.max(1)
+    }
+
+    /// How long to wait before the next request.
+    pub fn rest(&self) -> Duration {
+        self.due.saturating_duration_since(Instant::now())
+    }
+
+    /// Most entries of any page: with a rate, those of one second.
+    fn most(&self) -> i64 {
+        #[allow(clippy::cast_possible_truncation)] // it saturates
+        self.tempo.qps.map_or(MAX_LIMIT, |qps| (qps as i64).clamp(1, MAX_LIMIT))
     }
 
     /// A page of at most `asked` entries came: so many, of so many bytes, after this time.
     pub fn came(&mut self, asked: i64, entries: usize, bytes: usize, took: Duration) {
         (self.late, self.alone) = (false, 0);
+        self.leave_room(entries, bytes, took);
         if entries == 0 {
             return;
         }
+        let gentle = self.tempo.manner == Manner::Gentle;
+        let target = if gentle { GENTLE_TARGET } else { TARGET };
         let average = bytes.checked_div(entries).unwrap_or_default().max(1);
-        let fitting = i64::try_from(2 * TARGET / average).unwrap_or(MAX_LIMIT);
+        let fitting = i64::try_from(2 * target / average).unwrap_or(MAX_LIMIT);
         // Sizes differ from place to place: grow step by step, shrink at once.
         let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX).max(1);
         let timely = asked.saturating_mul(micros(self.share)) / micros(took);
-        self.limit = fitting.min(timely).min(asked.saturating_mul(GROWTH)).clamp(1, MAX_LIMIT);
+        let grown = asked.saturating_mul(GROWTH);
+        self.limit = fitting.min(timely).min(grown).clamp(1, self.most());
+    }
+
+    /// What an answer means for when the next is asked for, and beside how many others.
+    fn leave_room(&mut self, entries: usize, bytes: usize, took: Duration) {
+        let now = Instant::now();
+        match self.tempo.manner {
+            Manner::Fast => {}
+            Manner::Gentle => self.due = now + took * GENTLE_REST,
+            Manner::Usual => {
+                #[allow(clippy::cast_precision_loss)] // a page has some megabytes
+                let each = took.as_secs_f64() / (bytes as f64 + OVERHEAD);
+                let usual = self.usual.unwrap_or(each);
+                if took > FAST && each > usual * SLOW {
+                    // Alone already: the member is left to others for as long as it took.
+                    if self.in_flight() == 1 {
+                        self.due = now + took;
+                    }
+                    self.allowed = (self.allowed * 0.7).max(1.0);
+                } else {
+                    self.allowed = (self.allowed + 0.1).min(IN_FLIGHT);
+                }
+                self.usual = Some(each.min(usual * (1.0 + FORGOTTEN)));
+            }
+        }
+        if let Some(qps) = self.tempo.qps {
+            #[allow(clippy::cast_precision_loss)] // a page has some thousands
+            let gap = Duration::from_secs_f64(entries as f64 / qps);
+            self.due = self.due.max(now + gap.saturating_sub(took));
+        }
     }
 
     /// A page of at most `asked` entries was still coming in when its time was up; whether to ask
@@ -87,25 +172,29 @@ mod tests {
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(4);
+    const SOON: Duration = Duration::from_millis(1);
+
+    fn pace(manner: Manner) -> Pace {
+        Pace::new(TIMEOUT, Tempo { manner, qps: None })
+    }
 
     #[test]
     fn pages_follow_the_size_of_their_entries() {
-        let mut pace = Pace::new(TIMEOUT);
+        let mut pace = pace(Manner::Fast);
         assert_eq!((pace.limit(), pace.in_flight()), (100, 3));
-        let soon = Duration::from_millis(1);
-        pace.came(100, 100, 100 * 100, soon);
+        pace.came(100, 100, 100 * 100, SOON);
         assert_eq!(pace.limit(), 800, "step by step");
-        pace.came(800, 800, 800 * 100, soon);
+        pace.came(800, 800, 800 * 100, SOON);
         assert_eq!(pace.limit(), MAX_LIMIT);
-        pace.came(4000, 10, 10 << 20, soon);
+        pace.came(4000, 10, 10 << 20, SOON);
         assert_eq!((pace.limit(), pace.aim()), (3, 1), "at once");
-        pace.came(3, 0, 40, soon);
+        pace.came(3, 0, 40, SOON);
         assert_eq!(pace.limit(), 3, "an empty page says nothing");
     }
 
     #[test]
     fn pages_follow_the_time_that_they_take() {
-        let mut pace = Pace::new(TIMEOUT);
+        let mut pace = pace(Manner::Fast);
         pace.came(100, 100, 100, Duration::from_secs(2));
         assert_eq!(pace.limit(), 50, "a quarter of the time limit");
         pace.came(50, 50, 50, Duration::from_millis(500));
@@ -114,11 +203,12 @@ mod tests {
         assert_eq!(pace.limit(), 1);
         pace.came(1, 1, 1, Duration::ZERO);
         assert_eq!(pace.limit(), 8);
+        assert_eq!(pace.rest(), Duration::ZERO);
     }
 
     #[test]
     fn what_does_not_arrive_in_time_is_asked_for_in_smaller_pages() {
-        let mut pace = Pace::new(TIMEOUT);
+        let mut pace = pace(Manner::Fast);
         let mut limits = Vec::new();
         loop {
             let asked = pace.limit();
@@ -129,8 +219,71 @@ mod tests {
             assert_eq!(pace.in_flight(), 1);
         }
         assert_eq!(limits, [100, 25, 6, 1, 1]);
-        pace.came(1, 1, 1, Duration::from_millis(1));
+        pace.came(1, 1, 1, SOON);
         assert_eq!((pace.limit(), pace.in_flight()), (8, 3));
         assert!(pace.late(1), "a new chance");
+    }
+
+    #[test]
+    fn a_member_with_more_to_do_is_asked_for_less_at_once() {
+        let mut pace = pace(Manner::Usual);
+        let page = |pace: &mut Pace, millis| {
+            pace.came(1000, 1000, 1 << 20, Duration::from_millis(millis));
+        };
+        page(&mut pace, 20);
+        assert_eq!((pace.in_flight(), pace.rest()), (3, Duration::ZERO));
+        let mut pages = 0;
+        while pace.in_flight() > 1 {
+            page(&mut pace, 200);
+            pages += 1;
+            assert!(pages < 10, "it takes ten times as long");
+        }
+        page(&mut pace, 60_000);
+        assert!(pace.rest() > Duration::from_secs(10), "and then in pauses");
+        for _ in 0..40 {
+            page(&mut pace, 20);
+        }
+        assert_eq!(pace.in_flight(), 3, "until it is well again");
+        // What is fast enough for anybody is none of that.
+        let mut quick = self::pace(Manner::Usual);
+        for millis in [1, 1, 1, 9, 9, 9] {
+            page(&mut quick, millis);
+        }
+        assert_eq!(quick.in_flight(), 3);
+    }
+
+    #[test]
+    fn a_link_that_is_slow_for_good_becomes_the_usual() {
+        let mut pace = pace(Manner::Usual);
+        for _ in 0..3 {
+            pace.came(1000, 1000, 1 << 20, Duration::from_millis(20));
+        }
+        for _ in 0..400 {
+            pace.came(1000, 1000, 1 << 20, Duration::from_millis(100));
+        }
+        assert_eq!(pace.in_flight(), 3);
+    }
+
+    #[test]
+    fn gently_is_one_small_page_at_a_time_and_pauses() {
+        let mut pace = pace(Manner::Gentle);
+        assert_eq!(pace.in_flight(), 1);
+        pace.came(1000, 1000, 1 << 20, Duration::from_secs(100));
+        assert!(pace.rest() > Duration::from_secs(200));
+        pace.came(1000, 1000, 1 << 20, SOON);
+        assert_eq!((pace.in_flight(), pace.limit()), (1, 250), "two times an eighth of a megabyte");
+    }
+
+    #[test]
+    fn a_rate_is_kept() {
+        let mut pace = Pace::new(TIMEOUT, Tempo { manner: Manner::Usual, qps: Some(50.0) });
+        assert_eq!((pace.in_flight(), pace.limit()), (1, 50), "what is due in a second");
+        pace.came(50, 50, 5000, Duration::ZERO);
+        let rest = pace.rest();
+        assert!(rest <= Duration::from_secs(1), "{rest:?}");
+        pace.came(50, 50, 5000, SOON);
+        assert_eq!(pace.limit(), 50);
+        pace.came(50, 50 * 3600, 5000, SOON);
+        assert!(pace.rest() > Duration::from_mins(30), "an hour's worth");
     }
 }

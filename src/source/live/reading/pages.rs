@@ -49,7 +49,7 @@ pub(in crate::source::live) fn visit(
         session: Arc::clone(session),
         wanted: query.revision,
         revision: query.revision.unwrap_or(0),
-        pace: Pace::new(session.command_timeout),
+        pace: Pace::new(session.command_timeout, session.tempo),
         read: 0,
         last: None,
         asked: KeyRange::single(b"\0"),
@@ -111,13 +111,16 @@ enum PageError {
     Malformed(crate::proto::Malformed),
 }
 
-/// One page, with fewer entries than `limit` if it is too large or does not come.
+/// One page, asked for after a `rest`, with fewer entries than `limit` if it is too large or does
+/// not come.
 async fn fetch(
     session: Arc<Session>,
     range: KeyRange,
     revision: i64,
     limit: i64,
+    rest: Duration,
 ) -> Result<Fetched, PageError> {
+    tokio::time::sleep(rest).await;
     let mut request = RangeRequest::new(&range, revision);
     request.limit = limit;
     loop {
@@ -163,7 +166,7 @@ impl PageReader {
         if self.revision == 0 {
             // Nothing was selected; the revision is still part of the report.
             let nothing = KeyRange::single(b"\0");
-            let page = fetch(Arc::clone(&self.session), nothing, 0, 1).await;
+            let page = fetch(Arc::clone(&self.session), nothing, 0, 1, Duration::ZERO).await;
             self.revision = page.map_err(|e| self.failed(&e))?.info.revision;
         }
         self.session.settle().await.map_err(|refusal| self.explain(&refusal))?;
@@ -273,7 +276,8 @@ impl PageReader {
                 Part::new(rest, None)
             });
             let range = part.range.clone();
-            let page = fetch(Arc::clone(&self.session), range, self.revision, self.pace.limit());
+            let (limit, pause) = (self.pace.limit(), self.pace.rest());
+            let page = fetch(Arc::clone(&self.session), range, self.revision, limit, pause);
             part.page = Some(Fetch(tokio::spawn(page)));
             if let Some(rest) = rest {
                 parts.insert(index + 1, rest);
