@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use atrest::envelope::Envelope;
 use atrest::resource::{Scope, Selector};
-use atrest::source::live::{Live, LiveOptions};
+use atrest::source::live::{Live, LiveOptions, Tempo};
 use atrest::source::{Query, Source as _};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         command_timeout: Duration::from_secs(5),
         keepalive_time: Duration::from_secs(10),
         keepalive_timeout: Duration::from_secs(6),
+        tempo: Tempo::default(),
     })?;
     let ranges = Scope::new("/registry").ranges(&[Selector::parse("secrets")?]);
     let query = Query { ranges, revision: None, ordered: false };

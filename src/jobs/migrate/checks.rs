@@ -146,19 +146,12 @@ mod tests {
 
     #[test]
     fn without_a_known_quota_nothing_is_written_beyond_the_default() {
-        let of = |size, quota, apply| {
+        let of = |size, told, apply| {
             let mut warned = false;
-            let database = Database { size, in_use: size, quota, growth: 100 << 20 };
-            let ends = quota_of(&database, apply, &mut |_| warned = true);
+            let database = Database { size, in_use: size, quota: told, growth: 100 << 20 };
+            let ends = quota(Some(&database), apply, &mut |_| warned = true);
             (ends.err().map(|e| e.to_string()), warned)
         };
-        fn quota_of(
-            database: &Database,
-            apply: bool,
-            remark: &mut dyn FnMut(&Remark<'_>),
-        ) -> Result<(), Error> {
-            quota(Some(database), apply, remark)
-        }
         let (small, large) = (1 << 30, 2 << 30);
         assert_eq!(of(small, None, true), (None, false));
         let (why, _) = of(large, None, true);

@@ -154,7 +154,7 @@ fn who_may_read_but_not_write_is_told_so() {
 /// A history is read through a watch, whose token etcd looks at when it begins.
 #[test]
 fn a_history_outlives_its_token() {
-    use atrest::source::live::{Credentials, Live, LiveOptions};
+    use atrest::source::live::{Credentials, Live, LiveOptions, Tempo};
     use atrest::source::{KeyRange, Query, Source as _};
     let etcd = with_users(Version::V35, None, &["--auth-token-ttl=1"]);
     let proxy = Proxy::new(&etcd.endpoint());
@@ -171,6 +171,7 @@ fn a_history_outlives_its_token() {
         command_timeout: time,
         keepalive_time: time,
         keepalive_timeout: time,
+        tempo: Tempo::default(),
     };
     let mut live = Live::connect(&options).unwrap();
     // The answer that says which revision is the newest comes late.

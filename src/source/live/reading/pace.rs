@@ -227,27 +227,27 @@ mod tests {
     #[test]
     fn a_member_with_more_to_do_is_asked_for_less_at_once() {
         let mut pace = pace(Manner::Usual);
-        let page = |pace: &mut Pace, millis| {
+        let answered = |pace: &mut Pace, millis| {
             pace.came(1000, 1000, 1 << 20, Duration::from_millis(millis));
         };
-        page(&mut pace, 20);
+        answered(&mut pace, 20);
         assert_eq!((pace.in_flight(), pace.rest()), (3, Duration::ZERO));
         let mut pages = 0;
         while pace.in_flight() > 1 {
-            page(&mut pace, 200);
+            answered(&mut pace, 200);
             pages += 1;
             assert!(pages < 10, "it takes ten times as long");
         }
-        page(&mut pace, 60_000);
+        answered(&mut pace, 60_000);
         assert!(pace.rest() > Duration::from_secs(10), "and then in pauses");
         for _ in 0..40 {
-            page(&mut pace, 20);
+            answered(&mut pace, 20);
         }
         assert_eq!(pace.in_flight(), 3, "until it is well again");
         // What is fast enough for anybody is none of that.
         let mut quick = self::pace(Manner::Usual);
         for millis in [1, 1, 1, 9, 9, 9] {
-            page(&mut quick, millis);
+            answered(&mut quick, millis);
         }
         assert_eq!(quick.in_flight(), 3);
     }
