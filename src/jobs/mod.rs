@@ -36,6 +36,7 @@ pub mod scan;
 #[cfg(feature = "live")]
 pub mod scrub;
 mod select;
+#[cfg(feature = "cli")]
 pub mod unreadable;
 #[cfg(feature = "live")]
 pub mod watch;
