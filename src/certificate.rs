@@ -80,6 +80,9 @@ impl fmt::Debug for Certificate {
 const WEAK: [&str; 4] =
     ["1.2.840.113549.1.1.4", "1.2.840.113549.1.1.5", "1.3.14.3.2.29", "1.2.840.10045.4.1"];
 
+/// How long before its end a certificate is worth a word, seconds.
+pub const SOON: i64 = 30 * 86_400;
+
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
@@ -101,14 +104,13 @@ impl Certificate {
     #[must_use]
     pub fn from_der(der: &[u8]) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
-        let time = |t: i64| Timestamp::from_second(t).ok();
         let algorithm = &parsed.signature_algorithm.algorithm;
         Some(Self {
             subject: name(parsed.subject()),
             issuer: name(parsed.issuer()),
             names: names(&parsed),
-            starts: time(parsed.validity().not_before.timestamp())?,
-            ends: time(parsed.validity().not_after.timestamp())?,
+            starts: time(parsed.validity().not_before.timestamp()),
+            ends: time(parsed.validity().not_after.timestamp()),
             key: key(&parsed),
             weak_hash: WEAK.contains(&&*algorithm.to_id_string()),
             authority: parsed.is_ca(),
@@ -132,21 +134,70 @@ impl Certificate {
         })
     }
 
+    fn parsed(&self) -> Option<X509Certificate<'_>> {
+        X509Certificate::from_der(&self.der).ok().map(|(_, parsed)| parsed)
+    }
+
+    /// In words, if it is not valid now.
+    #[must_use]
+    pub fn complaint(&self) -> Option<&'static str> {
+        let now = Timestamp::now();
+        if now > self.ends {
+            Some("has expired")
+        } else if now < self.starts {
+            Some("is not valid yet")
+        } else {
+            None
+        }
+    }
+
+    /// Whether it may be a server's: without a list of purposes it may be anything. `None` where
+    /// the list is malformed.
+    #[must_use]
+    pub fn is_for_servers(&self) -> Option<bool> {
+        let parsed = self.parsed()?;
+        let purposes = parsed.extended_key_usage().ok()?;
+        Some(purposes.is_none_or(|p| p.value.any || p.value.server_auth))
+    }
+
+    /// The object identifiers of its key's kind, as they are encoded: of the algorithm, and of the
+    /// curve where it has one.
+    #[must_use]
+    pub fn key_algorithm(&self) -> Option<Vec<u8>> {
+        let parsed = self.parsed()?;
+        let algorithm = &parsed.public_key().algorithm;
+        let curve = algorithm.parameters.as_ref().map_or(&[][..], |p| p.data);
+        Some([algorithm.algorithm.as_bytes(), curve].concat())
+    }
+
+    /// Whether it says that `authority` signed it.
+    #[must_use]
+    pub fn names_as_issuer(&self, authority: &Self) -> bool {
+        let (own, other) = (self.parsed(), authority.parsed());
+        own.zip(other).is_some_and(|(own, o)| own.issuer().as_raw() == o.subject().as_raw())
+    }
+
     /// Whether `authority` signed it; `None` where the signature cannot be computed here.
     #[must_use]
     pub fn signed_by(&self, authority: &Self) -> Option<bool> {
         use x509_parser::error::X509Error;
-        let (_, own) = X509Certificate::from_der(&self.der).ok()?;
-        let (_, other) = X509Certificate::from_der(&authority.der).ok()?;
-        if own.issuer().as_raw() != other.subject().as_raw() {
+        if !self.names_as_issuer(authority) {
             return Some(false);
         }
+        let (own, other) = (self.parsed()?, authority.parsed()?);
         match own.verify_signature(Some(other.public_key())) {
             Ok(()) => Some(true),
             Err(X509Error::SignatureUnsupportedAlgorithm) => None,
             Err(_) => Some(false),
         }
     }
+}
+
+/// The nearest that can be told: one without an end says the last second of the year 9999
+/// (RFC 5280, 4.1.2.5), which is a little later.
+fn time(seconds: i64) -> Timestamp {
+    let last = if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX };
+    Timestamp::from_second(seconds).unwrap_or(last)
 }
 
 fn name(of: &X509Name<'_>) -> String {
@@ -174,7 +225,8 @@ fn key(of: &X509Certificate<'_>) -> Key {
     match info.parsed() {
         Ok(PublicKey::RSA(rsa)) => {
             let zeros = rsa.modulus.iter().take_while(|b| **b == 0).count();
-            Key::Rsa(8 * (rsa.modulus.len() - zeros))
+            let first = rsa.modulus.get(zeros).map_or(0, |b| b.leading_zeros() as usize);
+            Key::Rsa(8 * (rsa.modulus.len() - zeros) - first)
         }
         Ok(PublicKey::EC(point)) => Key::Ec(point.key_size()),
         _ if info.algorithm.algorithm == oid::OID_SIG_ED25519 => Key::Ed25519,
@@ -220,5 +272,27 @@ mod tests {
         assert_eq!(in_pem(made(&["a"], &ed).as_bytes())[0].key, Key::Ed25519);
         assert_eq!(in_pem(key.serialize_pem().as_bytes()), []);
         assert_eq!(in_pem(format!("{BEGIN}MII={END}{BEGIN}").as_bytes()), []);
+    }
+
+    #[test]
+    fn a_certificate_says_when_it_is_valid() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["x".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(1999, 12, 31);
+        params.not_after = rcgen::date_time_ymd(2000, 3, 1);
+        let cert = params.self_signed(&key).unwrap();
+        let old = Certificate::from_der(cert.der()).unwrap();
+        let validity = (old.starts.as_second(), old.ends.as_second());
+        assert_eq!(validity, (946_598_400, 951_868_800));
+        assert_eq!(old.complaint(), Some("has expired"));
+        params.not_after = rcgen::date_time_ymd(4096, 1, 1);
+        let cert = params.self_signed(&key).unwrap();
+        assert_eq!(Certificate::from_der(cert.der()).unwrap().complaint(), None);
+        for len in 0..120 {
+            assert_eq!(Certificate::from_der(&cert.der()[..len]), None, "truncated to {len}");
+        }
+        params.not_after = rcgen::date_time_ymd(9999, 12, 31);
+        let cert = params.self_signed(&key).unwrap();
+        assert_eq!(Certificate::from_der(cert.der()).unwrap().ends, Timestamp::MAX);
     }
 }

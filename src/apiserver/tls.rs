@@ -8,16 +8,15 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::error::ApiError;
 use super::kubeconfig::Access;
-use crate::source::live::{AcceptAnything, system_roots};
+use crate::source::live::{Trust, system_roots};
 
 pub(super) fn config(access: &Access) -> Result<ClientConfig, ApiError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| ApiError::Setup(e.to_string()))?;
     let builder = if access.insecure {
-        let anything = Arc::new(AcceptAnything::new(&provider));
-        builder.dangerous().with_custom_certificate_verifier(anything)
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Trust::anybody()))
     } else {
         let mut roots = RootCertStore::empty();
         match &access.ca {

@@ -265,7 +265,7 @@ impl Posture {
                     "certificate-expired",
                     format!("the certificate of {subject} ended {ends}"),
                 ));
-            } else if left < 30 * 86_400 {
+            } else if left < crate::certificate::SOON {
                 found.push((
                     "certificate-expiring",
                     format!("the certificate of {subject} ends {ends}"),

@@ -69,9 +69,7 @@ fn leases(options: &Options<'_>, file: File, source: &mut dyn Source) -> Vec<(St
         return Vec::new();
     };
     let found = servers::find(source, scope.bases(), &keys, Timestamp::now());
-    let found = found.map(|f| f.leases).unwrap_or_default();
-    let name = |key: &str| key.rsplit('/').next().unwrap_or_default().to_owned();
-    found.into_iter().map(|s| (name(&s.key), s.name)).collect()
+    found.map(|f| f.identities()).unwrap_or_default()
 }
 
 fn loaded(

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use super::{Act, Adder, Options, Outcome, Program};
-use crate::certificate::{self, Certificate};
+use crate::certificate::{self, Certificate, SOON};
 use crate::profile::Datastore;
 
 /// Flags of kube-apiserver and of etcd that name certificates or authorities.
@@ -19,8 +19,6 @@ const API: [&str; 6] = [
     "kubelet-certificate-authority",
 ];
 const ETCD: [&str; 4] = ["cert-file", "peer-cert-file", "trusted-ca-file", "peer-trusted-ca-file"];
-/// How long before its end a certificate is worth a warning, seconds.
-const SOON: i64 = 30 * 86_400;
 /// Longest way from a certificate to an authority.
 const LONGEST: usize = 8;
 

@@ -14,10 +14,10 @@ use std::sync::atomic::Ordering;
 
 use tokio::runtime::Runtime;
 
-pub(crate) use self::connection::{AcceptAnything, system_roots};
 pub use self::connection::{Credentials, LiveOptions, Manner, Tempo, shown};
 #[cfg(feature = "datastore")]
 pub(crate) use self::connection::{TlsFiles, Verify};
+pub(crate) use self::connection::{Trust, system_roots};
 pub use self::reading::follow::{Changes, Notice, Watcher};
 pub use self::reading::member::{ListedMember, MemberStatus, NO_SPACE};
 pub use self::wire::txn::Put;

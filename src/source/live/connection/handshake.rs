@@ -6,8 +6,9 @@ use std::fmt::Debug;
 use rustls::{AlertDescription as Alert, CertificateError, Error};
 use rustls_pki_types::CertificateDer;
 
-use super::der::{Certificate, Validity, unusable_key, unusable_signature};
 use super::tls::Tls;
+use super::usable::{unusable, unusable_key, unusable_signature};
+use crate::certificate::Certificate;
 use crate::source::TlsStory;
 
 /// What happened, where the server had `shown` this certificate before.
@@ -72,13 +73,13 @@ fn certificate(
 
 /// What makes the server's certificate, or that of the CA which signed it, unusable.
 fn weak(tls: Option<&Tls>, shown: &CertificateDer<'_>) -> Option<String> {
-    let leaf = Certificate::read(shown)?;
-    if let Some(key) = leaf.unusable_key() {
+    let leaf = Certificate::from_der(shown)?;
+    if let Some(key) = unusable(&leaf) {
         return Some(format!("has {key}"));
     }
-    let signers = tls?.given.iter().filter_map(|ca| Certificate::read(ca));
-    let mut signers = signers.filter(|ca| ca.subject == leaf.issuer);
-    let key = signers.find_map(|ca| ca.unusable_key())?;
+    let signers = tls?.given.iter().filter_map(|ca| Certificate::from_der(ca));
+    let mut signers = signers.filter(|ca| leaf.names_as_issuer(ca));
+    let key = signers.find_map(|ca| unusable(&ca))?;
     Some(format!("is signed by a CA with {key}"))
 }
 
@@ -98,7 +99,7 @@ fn told(tls: Option<&Tls>, shown: bool, alert: Alert) -> TlsStory {
             | Alert::HandshakeFailure
             | Alert::AccessDenied
     );
-    let Some((path, validity)) = tls.and_then(|t| t.client.as_ref()) else {
+    let Some((path, certificate)) = tls.and_then(|t| t.client.as_ref()) else {
         return if of_client {
             TlsStory::ClientDemanded
         } else {
@@ -115,7 +116,7 @@ fn told(tls: Option<&Tls>, shown: bool, alert: Alert) -> TlsStory {
         alert => return TlsStory::Alert(alert_words(alert)),
     };
     let path = path.clone();
-    if let Some(complaint) = validity.and_then(Validity::complaint) {
+    if let Some(complaint) = certificate.as_ref().and_then(Certificate::complaint) {
         return TlsStory::ClientOutdated { path, complaint };
     }
     TlsStory::ClientRejected { path, reason }

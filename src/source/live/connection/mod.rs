@@ -3,7 +3,6 @@
 
 mod agree;
 mod call;
-mod der;
 mod dial;
 mod endpoint;
 mod explain;
@@ -16,14 +15,15 @@ mod shown;
 mod tls;
 mod token;
 mod told;
+mod usable;
 
 pub(super) use call::{CallError, Refusal};
 pub(super) use explain::{refusal, refusal_to};
 pub(super) use session::Session;
 pub use shown::shown;
-pub(crate) use tls::{AcceptAnything, system_roots};
 #[cfg(feature = "datastore")]
 pub(crate) use tls::{TlsFiles, Verify};
+pub(crate) use tls::{Trust, system_roots};
 
 use std::path::PathBuf;
 use std::sync::Arc;

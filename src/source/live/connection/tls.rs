@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
-};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -16,8 +14,9 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::LiveOptions;
-use super::der::{Certificate, Validity};
 use super::facts::Facts;
+use super::usable::unusable;
+use crate::certificate::Certificate;
 use crate::source::TlsFileError;
 
 /// Where distributions keep the system's certificate authorities (Go `crypto/x509/root_linux.go`
@@ -46,8 +45,8 @@ pub(super) struct Tls {
     verifier: Arc<dyn ServerCertVerifier>,
     /// The certificates that servers are verified against, if a file is given.
     pub given: Vec<CertificateDer<'static>>,
-    /// The client certificate's file and validity, if one is given.
-    pub client: Option<(PathBuf, Option<Validity>)>,
+    /// The client certificate's file, if one is given, and what it holds.
+    pub client: Option<(PathBuf, Option<Certificate>)>,
     /// The file that servers are verified against, if one is given.
     pub ca: Option<PathBuf>,
 }
@@ -61,12 +60,17 @@ impl Tls {
             cert: options.cert.as_deref(),
             key: options.key.as_deref(),
         };
+        Self::of(files, verify)
+    }
+
+    /// Reads these files.
+    pub fn of(files: TlsFiles<'_>, verify: Verify) -> Result<Self, TlsFileError> {
         let (given, chain) = (files.given()?, files.chain()?);
         let verifier = files.verifier(verify, &given)?;
         let config = files.with(Arc::clone(&verifier), &chain)?;
-        let validity = chain.first().and_then(|c| Validity::of(c));
-        let client = options.cert.clone().map(|cert| (cert, validity));
-        Ok(Self { config, verifier, given, client, ca: options.cacert.clone() })
+        let first = chain.first().and_then(|c| Certificate::from_der(c));
+        let client = files.cert.map(|cert| (cert.to_owned(), first));
+        Ok(Self { config, verifier, given, client, ca: files.cacert.map(Path::to_owned) })
     }
 
     /// The configuration for one connection, whose facts learn which certificate the server shows.
@@ -83,7 +87,7 @@ impl Tls {
 }
 
 /// Files that TLS connections are made with.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct TlsFiles<'f> {
     /// PEM bundle that servers are verified against; the system's if none.
     pub cacert: Option<&'f Path>,
@@ -94,7 +98,7 @@ pub(crate) struct TlsFiles<'f> {
 }
 
 /// What of a server's certificate is verified.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verify {
     /// That the server has its key.
     Nothing,
@@ -133,17 +137,11 @@ impl TlsFiles<'_> {
         verify: Verify,
         given: &[CertificateDer<'static>],
     ) -> Result<Arc<dyn ServerCertVerifier>, TlsFileError> {
-        let provider = rustls::crypto::ring::default_provider();
         if verify == Verify::Nothing {
-            return Ok(Arc::new(AcceptAnything::new(&provider)));
+            return Ok(Arc::new(Trust::anybody()));
         }
-        let names = verify == Verify::Full;
-        Ok(Arc::new(Trust {
-            roots: Arc::new(roots(self.cacert, given)?),
-            given: given.to_vec(),
-            names,
-            algorithms: provider.signature_verification_algorithms,
-        }))
+        let roots = Arc::new(roots(self.cacert, given)?);
+        Ok(Arc::new(Trust { verify, roots, given: given.to_vec(), ..Trust::anybody() }))
     }
 
     fn with(
@@ -160,7 +158,7 @@ impl TlsFiles<'_> {
         let (Some(cert), Some(key)) = (self.cert, self.key) else {
             return Ok(builder.with_no_client_auth());
         };
-        let kind = chain.first().and_then(|c| Certificate::read(c)?.unusable_key());
+        let kind = chain.first().and_then(|c| unusable(&Certificate::from_der(c)?));
         builder.with_client_auth_cert(chain.to_vec(), private_key(key)?).map_err(|e| {
             let (key, cert) = (key.to_owned(), cert.to_owned());
             match e {
@@ -251,24 +249,37 @@ pub(crate) fn system_roots() -> Option<Vec<u8>> {
 
 /// Verifies servers as rustls does, and as Go does where a server shows one of the very
 /// certificates that are given: that one needs no signature of another (Go `crypto/x509/verify.go`:
-/// `Verify`). So a certificate that is its own CA serves, which webpki refuses.
+/// `Verify`). So a certificate that is its own CA serves, which webpki refuses. Whatever else is
+/// verified, the server must hold its key.
 #[derive(Debug)]
-struct Trust {
+pub(crate) struct Trust {
+    verify: Verify,
     roots: Arc<RootCertStore>,
     given: Vec<CertificateDer<'static>>,
-    /// Whether the certificate must be for the host.
-    names: bool,
     algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Trust {
+    /// Any certificate will do.
+    pub(crate) fn anybody() -> Self {
+        let provider = rustls::crypto::ring::default_provider();
+        Self {
+            verify: Verify::Nothing,
+            roots: Arc::new(RootCertStore::empty()),
+            given: Vec::new(),
+            algorithms: provider.signature_verification_algorithms,
+        }
+    }
 }
 
 /// Whether a certificate that is trusted by itself may serve now.
 fn may_serve(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
-    let read = Certificate::read(certificate).ok_or(CertificateError::BadEncoding)?;
+    let read = Certificate::from_der(certificate).ok_or(CertificateError::BadEncoding)?;
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    if now < read.validity.from {
+    if now < read.starts.as_second() {
         return Err(CertificateError::NotValidYet);
     }
-    if now > read.validity.until {
+    if now > read.ends.as_second() {
         return Err(CertificateError::Expired);
     }
     match read.is_for_servers() {
@@ -287,6 +298,9 @@ impl ServerCertVerifier for Trust {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.verify == Verify::Nothing {
+            return Ok(ServerCertVerified::assertion());
+        }
         // Refuses what is not of version 3, and extensions that must be known and are not.
         let parsed = ParsedCertificate::try_from(end_entity)?;
         if self.given.contains(end_entity) {
@@ -301,7 +315,7 @@ impl ServerCertVerifier for Trust {
                 algorithms,
             )?;
         }
-        if self.names {
+        if self.verify == Verify::Full {
             verify_server_name(&parsed, server_name)?;
         }
         Ok(ServerCertVerified::assertion())
@@ -371,51 +385,6 @@ impl ServerCertVerifier for Witness {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.verifier.supported_verify_schemes()
-    }
-}
-
-/// `--insecure-skip-tls-verify`: any certificate will do, but the server must hold its key.
-#[derive(Debug)]
-pub(crate) struct AcceptAnything(WebPkiSupportedAlgorithms);
-
-impl AcceptAnything {
-    pub(crate) fn new(provider: &CryptoProvider) -> Self {
-        Self(provider.signature_verification_algorithms)
-    }
-}
-
-impl ServerCertVerifier for AcceptAnything {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
     }
 }
 

@@ -51,7 +51,7 @@ fn handshake(
     let verifier = Arc::new(Trust {
         roots: Arc::new(roots),
         given: given.to_vec(),
-        names: true,
+        verify: Verify::Full,
         algorithms: provider.signature_verification_algorithms,
     });
     let client = ClientConfig::builder_with_provider(provider)
