@@ -31,11 +31,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use self::database::Database;
 use self::open::{Opened, Stamp, beside, unreadable};
 use super::packed;
-use super::pieces::Pieces;
-use super::{
-    EntrySink, HeldSink, KineError, Query, Record, RecordSink, Source, SourceError, SourceInfo,
-    Visit,
-};
+use super::{KineError, Query, Record, SourceError, Visit};
 use crate::entry::{EntryRef, Value};
 
 /// An open kine database.
@@ -180,7 +176,7 @@ impl Kine {
     /// the queried revision), by ascending revision, kine's own rows left out.
     ///
     /// # Errors
-    /// As [`Source::history`].
+    /// As [`super::Source::history`].
     pub fn rows(&mut self, query: &Query, sink: &mut RowSink<'_>) -> Result<Visit, SourceError> {
         Database::rows(self, query, sink)
     }
@@ -240,28 +236,6 @@ impl Database for Kine {
 
     fn again(&self) -> Result<Box<dyn Database>, SourceError> {
         Ok(Box::new(Kine::again(self)?))
-    }
-}
-
-impl Source for Kine {
-    fn info(&self) -> SourceInfo {
-        Database::info(self)
-    }
-
-    fn visit(&mut self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
-        read::visit(self, query, sink)
-    }
-
-    fn pieces(&mut self, revision: Option<i64>) -> Result<Option<Box<dyn Pieces>>, SourceError> {
-        read::pieces(self, revision)
-    }
-
-    fn history(&mut self, query: &Query, sink: &mut RecordSink<'_>) -> Result<Visit, SourceError> {
-        read::history(self, query, sink)
-    }
-
-    fn held(&mut self, query: &Query, sink: &mut HeldSink<'_>) -> Result<Visit, SourceError> {
-        read::held(self, query, sink)
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::table::{COLUMNS, Folded, Table, is_own};
+use super::table::{COLUMNS, Folded, Table, created_at, is_own, nameless};
 use super::{KineRow, RowSink, unreadable};
 use crate::entry::Value;
 use crate::source::{Damage, EntrySink, Query, SourceError};
@@ -114,7 +114,7 @@ fn walk(
     while let Some(row) = rows.next()? {
         let id = integer(row.get_ref(0)?);
         let Some(name) = name(row.get_ref(1)?) else {
-            damage.push(Damage { location: format!("row {id}"), what: "it has no name".into() });
+            damage.push(nameless(id));
             continue;
         };
         let deleted = integer(row.get_ref(3)?) != 0;
@@ -137,8 +137,7 @@ fn walk(
             id,
             created,
             deleted,
-            // kine writes 0 on rows that create.
-            create_revision: if created { id } else { integer(row.get_ref(4)?) },
+            create_revision: created_at(id, created, integer(row.get_ref(4)?)),
             prev_revision: integer(row.get_ref(5)?),
             lease: integer(row.get_ref(6)?),
             value,

@@ -85,6 +85,16 @@ pub(super) fn is_own(name: &[u8], id: i64, deleted: bool) -> bool {
     name == COMPACT_KEY || (deleted && filler())
 }
 
+/// The revision that created a row's key: kine writes 0 on rows that create.
+pub(super) fn created_at(id: i64, created: bool, written: i64) -> i64 {
+    if created { id } else { written }
+}
+
+/// A row that no key can be told of.
+pub(super) fn nameless(id: i64) -> Damage {
+    Damage { location: format!("row {id}"), what: "it has no name".into() }
+}
+
 /// Keys that exist, without their values.
 #[derive(Debug, Default)]
 pub(super) struct State(HashMap<Box<[u8]>, Folded>);

@@ -22,15 +22,10 @@ use zeroize::Zeroizing;
 
 use self::table::Within;
 use super::database::{Body, Database};
-use super::read;
 use super::table::COLUMNS;
 use crate::source::datastore::{Address, Kind, Place, Security};
 use crate::source::live::{Credentials, TlsFiles, Verify};
-use crate::source::pieces::Pieces;
-use crate::source::{
-    Cause, DatastoreError, EntrySink, HeldSink, Query, RecordSink, Source, SourceError, SourceInfo,
-    Visit,
-};
+use crate::source::{Cause, DatastoreError, SourceError, Visit};
 use crate::visible::visible;
 
 /// Rows that are handed on together, at most.
@@ -385,27 +380,5 @@ impl Database for Server {
 
     fn again(&self) -> Result<Box<dyn Database>, SourceError> {
         Ok(Box::new(Self::connect(&self.options)?))
-    }
-}
-
-impl Source for Server {
-    fn info(&self) -> SourceInfo {
-        Database::info(self)
-    }
-
-    fn visit(&mut self, query: &Query, sink: &mut EntrySink<'_>) -> Result<Visit, SourceError> {
-        read::visit(self, query, sink)
-    }
-
-    fn pieces(&mut self, revision: Option<i64>) -> Result<Option<Box<dyn Pieces>>, SourceError> {
-        read::pieces(self, revision)
-    }
-
-    fn history(&mut self, query: &Query, sink: &mut RecordSink<'_>) -> Result<Visit, SourceError> {
-        read::history(self, query, sink)
-    }
-
-    fn held(&mut self, query: &Query, sink: &mut HeldSink<'_>) -> Result<Visit, SourceError> {
-        read::held(self, query, sink)
     }
 }

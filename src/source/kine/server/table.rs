@@ -11,7 +11,7 @@ use super::sql::{self, Values};
 use super::{AHEAD, Connection, Raw, Target};
 use crate::entry::Value;
 use crate::source::kine::held::AT_ONCE;
-use crate::source::kine::table::{Folded, Table, is_own};
+use crate::source::kine::table::{Folded, Table, created_at, is_own, nameless};
 use crate::source::kine::{KineRow, RowSink};
 use crate::source::{Damage, DatastoreError, EntrySink, Query, SourceError};
 
@@ -85,7 +85,7 @@ impl Within<'_> {
 fn wanted<'r>(raw: &'r Raw, query: &Query, damage: &mut Vec<Damage>) -> Option<KineRow<'r>> {
     let id = raw.id.unwrap_or_default();
     let Some(name) = raw.name.as_deref() else {
-        damage.push(Damage { location: format!("row {id}"), what: "it has no name".into() });
+        damage.push(nameless(id));
         return None;
     };
     let (created, deleted) = (raw.created != 0, raw.deleted != 0);
@@ -97,8 +97,7 @@ fn wanted<'r>(raw: &'r Raw, query: &Query, damage: &mut Vec<Damage>) -> Option<K
         id,
         created,
         deleted,
-        // kine writes 0 on rows that create.
-        create_revision: if created { id } else { raw.create_revision },
+        create_revision: created_at(id, created, raw.create_revision),
         prev_revision: raw.prev_revision,
         lease: raw.lease,
         value: Value(&raw.value),
