@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use crate::hex::from_percent;
+
 /// A validated KMS endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -128,20 +130,8 @@ fn check_host(authority: &str) -> Result<(), EndpointError> {
 
 /// Percent-decoding.
 fn unescape(text: &str) -> Result<String, EndpointError> {
-    let bad = EndpointError::NotAUrl("it has an invalid percent escape");
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let hex = |b: Option<u8>| b.and_then(|b| char::from(b).to_digit(16));
-        let (Some(high), Some(low)) = (hex(bytes.next()), hex(bytes.next())) else {
-            return Err(bad);
-        };
-        out.push(u8::try_from(high * 16 + low).unwrap_or_default());
-    }
+    let out = from_percent(text);
+    let out = out.ok_or(EndpointError::NotAUrl("it has an invalid percent escape"))?;
     String::from_utf8(out).map_err(|_| EndpointError::NotAUrl("its path is not UTF-8"))
 }
 

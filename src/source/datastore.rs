@@ -11,6 +11,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::DatastoreError;
+use crate::hex::from_percent;
 
 /// The database that kine makes where an address names none (k3s-io/kine
 /// `pkg/drivers/pgsql/pgsql.go`, `pkg/drivers/mysql/mysql.go`: `prepareDSN`).
@@ -150,6 +151,21 @@ impl Address {
         }
     }
 
+    /// Takes user and password of what stands before the `@`; `plain` undoes what it escapes.
+    fn identify(
+        &mut self,
+        userinfo: &str,
+        plain: impl Fn(&str) -> Result<String, DatastoreError>,
+    ) -> Result<(), DatastoreError> {
+        let (user, password) = match userinfo.split_once(':') {
+            Some((user, password)) => (user, Some(password)),
+            None => (userinfo, None),
+        };
+        self.user = Some(plain(user)?).filter(|u| !u.is_empty());
+        self.password = password.map(|p| plain(p).map(Zeroizing::new)).transpose()?;
+        Ok(())
+    }
+
     /// Without user, password and parameters.
     #[must_use]
     pub fn shown(&self) -> String {
@@ -207,19 +223,8 @@ fn host_and_port(text: &str, default: u16) -> Result<(String, u16), DatastoreErr
 
 /// `%41` → `A`.
 fn unescaped(text: &str) -> Result<String, DatastoreError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        if first != b'%' {
-            bytes.push(first);
-            rest = after;
-            continue;
-        }
-        let digits = after.get(..2).and_then(|d| std::str::from_utf8(d).ok());
-        let byte = digits.and_then(|d| u8::from_str_radix(d, 16).ok());
-        bytes.push(byte.ok_or_else(|| malformed("`%` without two hexadecimal digits"))?);
-        rest = &after[2..];
-    }
+    let bytes = from_percent(text);
+    let bytes = bytes.ok_or_else(|| malformed("`%` without two hexadecimal digits"))?;
     String::from_utf8(bytes).map_err(|_| malformed("what it escapes is not UTF-8"))
 }
 

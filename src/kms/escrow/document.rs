@@ -11,7 +11,7 @@ use zeroize::Zeroize as _;
 
 use super::{EscrowError, Name};
 use crate::envelope::Version;
-use crate::hex::hex;
+use crate::hex::{from_hex, hex};
 use crate::secret::KeyMaterial;
 
 /// The only version there is.
@@ -194,12 +194,7 @@ impl<'a> WireKey<'a> {
 }
 
 fn digest(text: &str) -> Option<[u8; 32]> {
-    let nibble = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    let bytes = text.as_bytes().chunks(2).map(|pair| match pair {
-        [high, low] => Some(nibble(*high)? << 4 | nibble(*low)?),
-        _ => None,
-    });
-    bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
+    from_hex(text)?.try_into().ok()
 }
 
 impl Document {

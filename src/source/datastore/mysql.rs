@@ -1,8 +1,6 @@
 //! `mysql://user:password@tcp(host:port)/database?tls=…` (go-sql-driver/mysql `dsn.go`: `ParseDSN`;
 //! k3s-io/kine `pkg/drivers/mysql/mysql.go`: `PrepareDSN`), and the same as a plain URL.
 
-use zeroize::Zeroizing;
-
 use super::{Address, Kind, Place, Security, host_and_port, malformed, parameters, unescaped};
 use crate::source::DatastoreError;
 
@@ -47,12 +45,7 @@ pub(super) fn parse(text: &str) -> Result<Address, DatastoreError> {
     // A DSN escapes nothing, a URL does.
     let plain = |text: &str| if is_dsn { Ok(text.to_owned()) } else { unescaped(text) };
     if let Some(user) = user {
-        let (user, password) = match user.split_once(':') {
-            Some((user, password)) => (user, Some(password)),
-            None => (user, None),
-        };
-        address.user = Some(plain(user)?).filter(|u| !u.is_empty());
-        address.password = password.map(|p| plain(p).map(Zeroizing::new)).transpose()?;
+        address.identify(user, plain)?;
     }
     if !database.is_empty() {
         address.database = unescaped(database)?;

@@ -22,12 +22,7 @@ pub(super) fn parse(text: &str) -> Result<Address, DatastoreError> {
     let (host, port) = host_and_port(host, PORT)?;
     let mut address = Address::new(Kind::Postgres, Place::Tcp(unescaped(&host)?, port));
     if let Some(user) = user {
-        let (user, password) = match user.split_once(':') {
-            Some((user, password)) => (user, Some(password)),
-            None => (user, None),
-        };
-        address.user = Some(unescaped(user)?).filter(|u| !u.is_empty());
-        address.password = password.map(|p| unescaped(p).map(Zeroizing::new)).transpose()?;
+        address.identify(user, unescaped)?;
     }
     if !database.is_empty() {
         address.database = unescaped(database)?;
