@@ -125,6 +125,17 @@ impl Unplaced {
     }
 }
 
+/// Writes a file with mode 0600, whole or not at all. A symbolic link at its place is replaced,
+/// never followed.
+///
+/// # Errors
+/// `AlreadyExists` where the name is taken, unless `replace`; or when the system fails.
+pub fn write(path: &Path, bytes: &[u8], replace: bool) -> io::Result<()> {
+    let mut file = Unplaced::beside(path)?;
+    file.write_all(bytes)?;
+    file.place(replace)
+}
+
 fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -1,12 +1,12 @@
 //! Configurations → files. Key material leaves the process here and nowhere else, into a file
 //! that only its owner can read.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use crate::cli::failure::Failure;
 use crate::secret::KeyMaterial;
-use crate::temporary::Unplaced;
+use crate::temporary;
 
 /// A key from the system's random generator.
 ///
@@ -46,12 +46,9 @@ pub fn check_target(out: Option<&Path>) -> Result<&Path, Failure> {
 /// When it exists and `force` is not given, or cannot be written.
 pub fn write(path: &Path, content: impl AsRef<[u8]>, force: bool) -> Result<(), Failure> {
     let shown = path.display();
-    let cannot = |e: &io::Error| Failure::new(format!("cannot write {shown}")).because(e);
-    let mut file = Unplaced::beside(path).map_err(|e| cannot(&e))?;
-    file.write_all(content.as_ref()).map_err(|e| cannot(&e))?;
-    file.place(force).map_err(|e| match e.kind() {
+    temporary::write(path, content.as_ref(), force).map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists => Failure::new(format!("{shown} exists already"))
             .hint("give another --out, or --force to replace it"),
-        _ => cannot(&e),
+        _ => Failure::new(format!("cannot write {shown}")).because(&e),
     })
 }

@@ -2,7 +2,7 @@
 //! value, and writes them into a file that is encrypted to age recipients.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -17,7 +17,7 @@ use crate::kms::escrow::{
 use crate::kms::{KmsError, Unwrap, WrappedKey};
 use crate::secret::KeyMaterial;
 use crate::source::{Source, SourceError, SourceInfo};
-use crate::temporary::Unplaced;
+use crate::temporary;
 use crate::transform::kms_v2::{DataKey, Object};
 use crate::transform::{CipherError, kms_v1};
 
@@ -121,7 +121,7 @@ pub fn run(
     let bytes = match options.out {
         None => Some(bytes),
         Some((path, replace)) => {
-            write(path, replace, &bytes).map_err(Error::Write)?;
+            temporary::write(path, &bytes, replace).map_err(Error::Write)?;
             None
         }
     };
@@ -137,13 +137,6 @@ pub fn run(
         }
     };
     Ok(Outcome { source: source.info(), reading, plugins, checked, bytes })
-}
-
-/// Mode 0600, whole or not at all.
-fn write(path: &Path, replace: bool, bytes: &[u8]) -> io::Result<()> {
-    let mut file = Unplaced::beside(path)?;
-    file.write_all(bytes)?;
-    file.place(replace)
 }
 
 fn check(written: &Document, read: &Document) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! Saves entries that nobody can read, and deletes them.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::plan::Unread;
 use crate::entry::Entry;
 use crate::source::SourceInfo;
 use crate::source::live::{Commit, Kv, KvError};
-use crate::temporary::Unplaced;
+use crate::temporary;
 
 /// How often a member that does not answer, or is busy, is asked again.
 const TRIES: u32 = 20;
@@ -115,7 +115,6 @@ pub fn run(
     Ok(chosen.iter().zip(states).map(delete).collect())
 }
 
-/// Whole or not at all; nothing is replaced.
 fn save(path: &Path, source: &SourceInfo, entries: Vec<Saved>) -> io::Result<()> {
     let document = Backup {
         schema: "atrest.deleted-entries/v1",
@@ -123,11 +122,9 @@ fn save(path: &Path, source: &SourceInfo, entries: Vec<Saved>) -> io::Result<()>
         source: &source.location,
         entries,
     };
-    let mut file = Unplaced::beside(path)?;
     let mut bytes = serde_json::to_vec_pretty(&document)?;
     bytes.push(b'\n');
-    file.write_all(&bytes)?;
-    file.place(false)
+    temporary::write(path, &bytes, false)
 }
 
 fn delete(kv: &Kv, unread: &Unread) -> Done {
