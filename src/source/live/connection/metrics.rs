@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use bytes::Bytes;
+use http::header::HOST;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 
 use super::dial::{Speaks, dial};
 use super::facts::Facts;
 use super::session::Session;
 
 /// Most bytes of an answer: etcd's metrics are some hundred KB.
-const LIMIT: u64 = 8 << 20;
+const LIMIT: usize = 8 << 20;
 
 impl Session {
     /// The current value of one of a member's metrics; `None` where it does not tell, for whatever
@@ -23,19 +28,18 @@ impl Session {
         let target = &self.members[index].target;
         let facts = Arc::new(Facts::default());
         let (tls, wait) = (self.tls.as_ref(), self.dial_timeout);
-        let mut stream = dial(target, tls, wait, facts, Speaks::Http1).await.ok()?;
-        let host = target.authority();
-        // Of version 1.0, so that the answer ends with the connection.
-        let request = format!("GET /metrics HTTP/1.0\r\nHost: {host}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.ok()?;
-        stream.flush().await.ok()?;
-        let mut answer = Vec::new();
-        // Some servers end TLS without saying so: what came is looked at all the same.
-        let _ = stream.take(LIMIT).read_to_end(&mut answer).await;
-        let answer = String::from_utf8(answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        let ok = head.split(' ').nth(1) == Some("200");
-        ok.then(|| body.to_owned())
+        let stream = dial(target, tls, wait, facts, Speaks::Http1).await.ok()?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+        // What it ends with, the request is told.
+        tokio::spawn(async move { drop(connection.await) });
+        let request = Request::get("/metrics").header(HOST, target.authority());
+        let request = request.body(Empty::<Bytes>::new()).ok()?;
+        let response = sender.send_request(request).await.ok()?;
+        if response.status() != StatusCode::OK {
+            return None;
+        }
+        let body = Limited::new(response.into_body(), LIMIT).collect().await.ok()?;
+        String::from_utf8(body.to_bytes().into()).ok()
     }
 }
 
