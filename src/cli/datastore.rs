@@ -133,15 +133,13 @@ mod reading {
     /// # Errors
     /// As [`open`].
     pub fn found(found: &Found, url: &Url) -> Result<Box<dyn Source>, SourceError> {
-        let path = |s: &Option<crate::profile::Sourced<std::path::PathBuf>>| {
-            s.as_ref().map(|s| s.value.clone())
-        };
+        let [cacert, cert, key] = found.tls_files();
         Ok(Box::new(Server::connect(&ServerOptions {
             address: url.parse()?,
             credentials: None,
-            cacert: path(&found.cacert),
-            cert: path(&found.cert),
-            key: path(&found.key),
+            cacert,
+            cert,
+            key,
             insecure_skip_tls_verify: false,
             dial_timeout: DIAL,
             silence: SILENCE,

@@ -10,7 +10,7 @@ use super::failure::{Exit, Failure};
 use super::observer::Told;
 use super::{Ctx, datastore, ending, open, ui};
 use crate::jobs::diff::{self as job, Form, Side};
-use crate::report::{self, Format};
+use crate::report;
 use crate::resource::Selector;
 use crate::restore::{Minor, Options as Rules};
 use crate::scan::Causes;
@@ -48,9 +48,8 @@ pub struct Args {
     #[command(flatten)]
     reading: args::Decrypting,
 
-    /// Output format
-    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
-    write_out: Format,
+    #[command(flatten)]
+    format: args::TableOrJson,
 
     #[command(flatten)]
     output: args::Output,
@@ -217,7 +216,7 @@ fn report(
         return Err(Failure::new(format!("nothing to compare: neither source has {looked_for}"))
             .hint("atrest scan --all-resources tells what a source holds"));
     }
-    ui::print(|out| report::diff::write(outcome, args.write_out, ctx.ui.color, out))?;
+    ui::print(|out| report::diff::write(outcome, args.format.write_out, ctx.ui.color, out))?;
     let mut causes = Causes::default();
     outcome.unknown.iter().for_each(|(key, why)| causes.add(key, why));
     for line in causes.lines("cannot compare") {

@@ -163,12 +163,12 @@ fn command(act: Act<'_>, distribution: Distribution) -> String {
 
 /// How to connect with what was found.
 fn connection(found: &Found, endpoints: Vec<String>) -> LiveOptions {
-    let path = |p: &Option<crate::profile::Sourced<PathBuf>>| p.as_ref().map(|s| s.value.clone());
+    let [cacert, cert, key] = found.tls_files();
     LiveOptions {
         endpoints,
-        cacert: path(&found.cacert),
-        cert: path(&found.cert),
-        key: path(&found.key),
+        cacert,
+        cert,
+        key,
         credentials: None,
         insecure_skip_tls_verify: false,
         insecure_transport: true,

@@ -45,9 +45,8 @@ pub struct Args {
     #[command(flatten)]
     reading: args::ReadingInside,
 
-    /// Output format
-    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
-    pub write_out: Format,
+    #[command(flatten)]
+    pub format: args::TableOrJson,
 
     #[command(flatten)]
     output: args::Output,
@@ -62,7 +61,7 @@ impl Args {
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let format = args.write_out;
+    let format = args.format.write_out;
     let Some(input) = &ctx.global.snapshot else {
         return Err(Failure::usage("rewrite reads a snapshot file: give one with --snapshot"));
     };

@@ -16,7 +16,6 @@ use super::{Ctx, apiserver, configuration, duration, inside, interrupt, migrate,
 use crate::config::{self, ConfigSet};
 use crate::jobs::migrate::{Options, Writer};
 use crate::jobs::rotation::{self, Looked, Role, Said, Seen, Status, Step, StepSeen};
-use crate::report::Format;
 use crate::report::rotate::Report;
 use crate::resource::Selection;
 use crate::source::live::Live;
@@ -90,9 +89,8 @@ pub struct Args {
     #[command(flatten)]
     reading: args::Decrypting,
 
-    /// Output format
-    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
-    pub write_out: Format,
+    #[command(flatten)]
+    pub format: args::TableOrJson,
 
     #[command(flatten)]
     apiserver: args::ApiServer,
@@ -149,7 +147,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         looked: &looked,
         backups: backups.as_ref(),
     };
-    ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
+    ui::print(|out| report.write(args.format.write_out, ctx.ui.color, out))?;
     Ok(run.conclude(&steps))
 }
 

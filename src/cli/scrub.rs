@@ -11,7 +11,6 @@ use super::observer::Told;
 use super::{Ctx, duration, inside, interrupt, open, residue, ui};
 use crate::config::ConfigSet;
 use crate::jobs::scrub::{self as job, Member, Options, Progress, Stop};
-use crate::report::Format;
 use crate::report::scrub::{Report, receipt, receipt_page};
 
 /// Options of `scrub`.
@@ -57,9 +56,8 @@ pub struct Args {
     #[command(flatten)]
     reading: args::ReadingInside,
 
-    /// Output format
-    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
-    pub write_out: Format,
+    #[command(flatten)]
+    pub format: args::TableOrJson,
 
     #[command(flatten)]
     output: args::Output,
@@ -119,7 +117,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         wal: &wal,
         receipts: shown.as_deref(),
     };
-    ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
+    ui::print(|out| report.write(args.format.write_out, ctx.ui.color, out))?;
     if let Some(failure) = unwritten {
         ctx.ui.failure(&failure);
         return Ok(Exit::Failed);

@@ -80,6 +80,13 @@ pub struct Found {
 }
 
 impl Found {
+    /// etcd's or the database's CA, the client certificate and its key.
+    #[must_use]
+    pub fn tls_files(&self) -> [Option<PathBuf>; 3] {
+        let path = |found: &Option<Sourced<PathBuf>>| found.as_ref().map(|s| s.value.clone());
+        [&self.cacert, &self.cert, &self.key].map(path)
+    }
+
     /// The resources that lie in another etcd than those servers.
     #[must_use]
     pub fn overrides_beside(&self, servers: &[String]) -> Vec<Override> {

@@ -14,7 +14,7 @@ mod tempo;
 pub use apiserver::ApiServer;
 pub use connection::{Connection, Hidden};
 pub use order::{Arranged, arrange, known};
-pub use output::{ColorWhen, Output, formats};
+pub use output::{ColorWhen, Output, TableOrJson, formats};
 pub use reading::{Decrypting, KmsExec, Reading, ReadingInside};
 pub use selection::{AllowEmpty, Namespaces, Prefix, Resources, Revision, Selection};
 pub use source::{Distribution, Etcd, Kine, Profile, SnapshotFile, Source};

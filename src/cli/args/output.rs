@@ -30,6 +30,14 @@ impl Group for Output {
     }
 }
 
+/// How a report is written, of commands that know no other forms.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct TableOrJson {
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
+    pub write_out: Format,
+}
+
 /// `--color`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ColorWhen {

@@ -3,11 +3,10 @@
 use crate::cli::args::{self, Shared};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::observer::Told;
-use crate::cli::{Ctx, ending, inside, open, ui};
+use crate::cli::{Ctx, ending, open, ui};
 use crate::jobs::kms::check::{self as job, Outcome};
 use crate::jobs::kms::uses::{self, Extent};
 use crate::kms::Plugins;
-use crate::report::Format;
 use crate::report::kms::check::Report;
 use crate::report::table;
 use crate::source::Source;
@@ -34,9 +33,8 @@ pub struct Args {
     #[command(flatten)]
     reading: args::Reading,
 
-    /// Output format
-    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
-    write_out: Format,
+    #[command(flatten)]
+    format: args::TableOrJson,
 
     #[command(flatten)]
     output: args::Output,
@@ -58,10 +56,7 @@ impl Args {
 
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
-    let configs = inside::configs(ctx)?.ok_or_else(|| {
-        Failure::usage("no configuration says which KMS plugins there are")
-            .hint("give it with --encryption-config FILE or --profile")
-    })?;
+    let configs = super::configured(ctx)?;
     if uses::configured(&configs).is_empty() {
         let location = &configs.current().location;
         return Err(Failure::new(format!("{} names no KMS provider", table::visible(location)))
@@ -81,7 +76,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         if let (Some(source), Some((_, reading))) = (&mut source, &outcome.source) {
             super::is_there(ctx, source.as_mut(), &selection, reading)?;
         }
-        ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
+        ui::print(|out| report.write(args.format.write_out, ctx.ui.color, out))?;
         Ok(tell(ctx, &outcome, named))
     })
 }

@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use crate::cli::args::{self, Shared};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::observer::Told;
-use crate::cli::{Ctx, ending, escrow, inside, open, ui};
+use crate::cli::{Ctx, ending, escrow, open, ui};
 use crate::envelope::Version;
 use crate::jobs::kms::escrow::{self as job, Error, Options, Outcome, Plugin};
 use crate::jobs::kms::uses::Extent;
 use crate::kms::escrow::{Identities, Recipient};
-use crate::report::Format;
 use crate::report::kms::escrow::Report;
 use crate::report::table;
 
@@ -51,9 +50,8 @@ pub struct Args {
     #[command(flatten)]
     reading: args::ReadingInside,
 
-    /// Output format
-    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
-    write_out: Format,
+    #[command(flatten)]
+    format: args::TableOrJson,
 
     #[command(flatten)]
     output: args::Output,
@@ -81,10 +79,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             .hint("give --out FILE, or --armor for text"));
     }
     let identities = checking(ctx, args, &recipients)?;
-    let configs = inside::configs(ctx)?.ok_or_else(|| {
-        Failure::usage("no configuration says which KMS plugins there are")
-            .hint("give it with --encryption-config FILE or --profile")
-    })?;
+    let configs = super::configured(ctx)?;
     let selection = super::everything(ctx);
     let mut source = open::source(ctx)?;
     let kms = open::kms(ctx);
@@ -122,7 +117,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         };
         ui::print(|out| match &outcome.bytes {
             Some(bytes) => out.write_all(bytes),
-            None => report.write(args.write_out, ctx.ui.color, out),
+            None => report.write(args.format.write_out, ctx.ui.color, out),
         })?;
         Ok(tell(ctx, &outcome))
     })

@@ -7,7 +7,8 @@ mod needs;
 
 use super::args::Shared;
 use super::failure::{Exit, Failure};
-use super::{Ctx, nothing, open};
+use super::{Ctx, inside, nothing, open};
+use crate::config::ConfigSet;
 use crate::jobs::kms::uses::Reading;
 use crate::resource::{Selection, Selector};
 use crate::source::Source;
@@ -48,6 +49,14 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         Command::Needs(args) => needs::run(ctx, args),
         Command::Escrow(args) => escrow::run(ctx, args),
     }
+}
+
+/// The configurations that say which plugins there are.
+fn configured(ctx: &Ctx) -> Result<ConfigSet, Failure> {
+    inside::configs(ctx)?.ok_or_else(|| {
+        Failure::usage("no configuration says which KMS plugins there are")
+            .hint("give it with --encryption-config FILE or --profile")
+    })
 }
 
 /// What these commands read: a plugin is needed for whatever it encrypted.

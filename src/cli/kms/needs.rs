@@ -42,9 +42,8 @@ pub struct Args {
     #[command(flatten)]
     reading: args::ReadingInside,
 
-    /// Output format
-    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
-    write_out: Format,
+    #[command(flatten)]
+    format: args::TableOrJson,
 
     #[command(flatten)]
     output: args::Output,
@@ -92,8 +91,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
             backups: (!args.backups.is_empty()).then_some(&backups),
             list: args.list,
         };
-        ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
-        if report.is_cut() && args.write_out == Format::Table {
+        ui::print(|out| report.write(args.format.write_out, ctx.ui.color, out))?;
+        if report.is_cut() && args.format.write_out == Format::Table {
             ctx.ui.note("--list shows every data key");
         }
         Ok(tell(ctx, &outcome, &backups))
