@@ -9,8 +9,10 @@ use super::{Ctx, ending, nothing, open, ui};
 use crate::config::ConfigSet;
 use crate::jobs::unreadable::apply::{self, Done};
 use crate::jobs::unreadable::plan::{self as job, Options, Outcome, Unread};
+use crate::report::table;
 use crate::report::unreadable::Report;
-use crate::report::{Format, table};
+use crate::source::Source;
+use crate::source::live::Kv;
 
 /// Options of `delete-unreadable`.
 #[derive(Debug, clap::Args)]
@@ -49,9 +51,8 @@ pub struct Args {
     #[command(flatten)]
     reading: args::ReadingInside,
 
-    /// Output format
-    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json]), default_value = "table", help_heading = "Output")]
-    write_out: Format,
+    #[command(flatten)]
+    format: args::TableOrJson,
 
     #[command(flatten)]
     output: args::Output,
@@ -82,7 +83,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         transformers: &transformers,
     };
     let mut told = Told::new(&ctx.ui);
-    let mut source = open::source(ctx)?;
+    let (mut source, kv) = opened(ctx, args)?;
     let mut outcome = job::run(source.as_mut(), &options, &mut told)?;
     outcome.visit.damage.extend(open::unexamined(ctx, &selection));
     ending::end(ctx, [&outcome.visit], || {
@@ -91,16 +92,26 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         }
         tell(ctx, &outcome);
         let chosen = if args.apply { chosen(args, &outcome)? } else { Vec::new() };
-        let done = delete(ctx, args, &outcome, &chosen)?;
+        let done = delete(ctx, args, kv.as_ref(), &outcome, &chosen)?;
         let report = Report {
             outcome: &outcome,
             config: open::config_wire(&configs),
             done: args.apply.then_some(&done),
             backup: args.backup.as_deref(),
         };
-        ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
+        ui::print(|out| report.write(args.format.write_out, ctx.ui.color, out))?;
         Ok(exit(args, &outcome, &done))
     })
+}
+
+/// What is read and, where something is to be deleted, the way to do it.
+fn opened(ctx: &Ctx, args: &Args) -> Result<(Box<dyn Source>, Option<Kv>), Failure> {
+    if !args.apply {
+        return Ok((open::source(ctx)?, None));
+    }
+    let live = open::live(ctx)?;
+    let kv = live.kv()?;
+    Ok((Box::new(live), Some(kv)))
 }
 
 /// Deleting takes a live etcd and a choice.
@@ -166,16 +177,15 @@ fn chosen<'o>(args: &Args, outcome: &'o Outcome) -> Result<Vec<&'o Unread>, Fail
 fn delete(
     ctx: &Ctx,
     args: &Args,
+    kv: Option<&Kv>,
     outcome: &Outcome,
     chosen: &[&Unread],
 ) -> Result<Vec<(Vec<u8>, Done)>, Failure> {
-    let Some(backup) = args.backup.as_deref().filter(|_| args.apply && !chosen.is_empty()) else {
+    let (Some(kv), Some(backup), false) = (kv, &args.backup, chosen.is_empty()) else {
         return Ok(Vec::new());
     };
-    let live = open::live(ctx)?;
-    let kv = live.kv()?;
     let shown = backup.display();
-    let done = apply::run(&kv, &outcome.source, chosen, backup).map_err(|e| match &e {
+    let done = apply::run(kv, &outcome.source, chosen, backup).map_err(|e| match &e {
         apply::Error::Backup(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
             Failure::new(format!("{shown} exists already; nothing was deleted"))
                 .hint("choose another name; nothing is overwritten")

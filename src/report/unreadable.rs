@@ -1,5 +1,6 @@
 //! What `delete-unreadable` prints.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -10,7 +11,6 @@ use crate::jobs::unreadable::plan::{BODY, Outcome, Unread};
 use crate::posture::deleters::VERB;
 use crate::report::table::{self, Builder, Mark};
 use crate::report::{Format, wire};
-use crate::scan::Causes;
 
 /// What was found, and what was done.
 pub struct Report<'a> {
@@ -73,10 +73,6 @@ struct Request<'a> {
     body: serde_json::Value,
 }
 
-fn count(causes: &Causes) -> u64 {
-    causes.sorted().iter().map(|(_, cause)| cause.entries).sum::<u64>() + causes.others()
-}
-
 fn word(done: &Done) -> &'static str {
     match done {
         Done::Deleted(_) => "deleted",
@@ -95,7 +91,7 @@ impl Report<'_> {
         if format != Format::Json {
             return self.table(color, out);
         }
-        let found = self.outcome;
+        let (found, results) = (self.outcome, self.results());
         let document = Document {
             schema: "atrest.delete-unreadable/v1",
             source: wire::Source::new(&found.source, &found.visit),
@@ -106,11 +102,11 @@ impl Report<'_> {
                 entries: found.entries,
                 unreadable: found.unread.len() as u64,
                 certain: self.certain(),
-                unknown: count(&found.unknown),
-                other_name: count(&found.other_name),
+                unknown: found.unknown.entries(),
+                other_name: found.other_name.entries(),
                 deleted: self.deleted(),
             },
-            entries: found.unread.iter().map(|unread| self.entry(unread)).collect(),
+            entries: found.unread.iter().map(|unread| Self::entry(unread, &results)).collect(),
             rights_unknown: found.rights.as_deref(),
             damage: found.visit.damage.iter().map(Into::into).collect(),
         };
@@ -126,12 +122,13 @@ impl Report<'_> {
         all.filter(|(_, done)| matches!(done, Done::Deleted(_))).count() as u64
     }
 
-    fn result(&self, unread: &Unread) -> Option<&'static str> {
+    /// What became of each entry.
+    fn results(&self) -> HashMap<&[u8], &'static str> {
         let all = self.done.into_iter().flatten();
-        all.clone().find_map(|(key, done)| (*key == unread.key).then(|| word(done)))
+        all.map(|(key, done)| (key.as_slice(), word(done))).collect()
     }
 
-    fn entry<'a>(&self, unread: &'a Unread) -> Entry<'a> {
+    fn entry<'a>(unread: &'a Unread, results: &HashMap<&[u8], &'static str>) -> Entry<'a> {
         Entry {
             key: wire::Key::new(&unread.key),
             resource: &unread.resource,
@@ -148,12 +145,12 @@ impl Report<'_> {
                 body: serde_json::from_str(BODY).unwrap_or_default(),
             },
             who: &unread.who,
-            result: self.result(unread),
+            result: results.get(unread.key.as_slice()).copied(),
         }
     }
 
     fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
-        let found = self.outcome;
+        let (found, results) = (self.outcome, self.results());
         table::heading(&found.source, &found.visit, Some(&self.config), out)?;
         writeln!(out)?;
         if found.unread.is_empty() {
@@ -172,7 +169,8 @@ impl Report<'_> {
                 certain.to_owned(),
                 unread.mod_revision.to_string(),
             ];
-            cells.extend(self.done.map(|_| self.result(unread).unwrap_or("-").to_owned()));
+            let result = results.get(unread.key.as_slice()).copied().unwrap_or("-");
+            cells.extend(self.done.map(|_| result.to_owned()));
             cells.push(unread.reason.clone());
             rows.row(cells, if unread.why.is_certain() { Mark::Bad } else { Mark::Warn });
         }
@@ -207,17 +205,16 @@ impl Report<'_> {
             writeln!(out, "  echo '{BODY}' | kubectl delete --raw '{path}' -f -")?;
         }
         writeln!(out, "\nwho may, by RBAC (verbs delete and {VERB}), beside system:masters:")?;
-        let mut who: Vec<&str> =
-            found.unread.iter().flat_map(|u| &u.who).map(String::as_str).collect();
-        who.sort_unstable();
-        who.dedup();
+        let mut who: BTreeMap<&str, usize> = BTreeMap::new();
+        for subject in found.unread.iter().flat_map(|u| &u.who) {
+            *who.entry(subject).or_default() += 1;
+        }
         if who.is_empty() {
             let known = if found.rights.is_none() { "nobody" } else { "nobody that is known" };
             return writeln!(out, "  {known}");
         }
         let all = found.unread.len();
-        for subject in who {
-            let may = found.unread.iter().filter(|u| u.who.iter().any(|w| w == subject)).count();
+        for (subject, may) in who {
             let how_many =
                 if may == all { "all of them".to_owned() } else { format!("{may} of {all}") };
             writeln!(out, "  {}: {how_many}", table::visible(subject))?;

@@ -49,6 +49,12 @@ impl Causes {
         self.causes.is_empty()
     }
 
+    /// How many entries were noted.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.causes.values().map(|cause| cause.entries).sum::<u64>() + self.others
+    }
+
     /// Whether one of the causes is such a one.
     #[must_use]
     pub fn any(&self, is: impl Fn(&str) -> bool) -> bool {

@@ -128,6 +128,8 @@ struct Failed {
 
 struct Finder<'a> {
     options: &'a Options<'a>,
+    /// Every spelling of the named keys.
+    named: HashSet<&'a [u8]>,
     entries: u64,
     /// Keys that read something.
     proven: HashSet<KeyName>,
@@ -155,6 +157,7 @@ pub fn run(
     let query = Query { ranges: merge_ranges(ranges), revision: None, ordered: true };
     let mut finder = Finder {
         options,
+        named: options.keys.iter().flat_map(|n| &n.keys).map(Vec::as_slice).collect(),
         entries: 0,
         proven: HashSet::new(),
         versions: BTreeMap::new(),
@@ -207,10 +210,6 @@ pub fn run(
 }
 
 impl Finder<'_> {
-    fn is_named(&self, key: &[u8]) -> bool {
-        self.options.keys.iter().any(|named| named.keys.iter().any(|k| k == key))
-    }
-
     /// Named keys of which no spelling is there.
     fn missing(&self) -> Vec<String> {
         let there = |named: &&NamedKey| !named.keys.iter().any(|key| self.seen.contains(key));
@@ -218,7 +217,7 @@ impl Finder<'_> {
     }
 
     fn take(&mut self, entry: EntryRef<'_>) {
-        let named = self.is_named(entry.key);
+        let named = self.named.contains(entry.key);
         if !named && self.options.selection.locate(entry.key).is_none() {
             return;
         }
