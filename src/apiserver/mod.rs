@@ -1,12 +1,13 @@
 //! A running API server: how to reach it, and what it says about itself.
 //!
-//! [`kubeconfig`] and [`metrics`] are pure: texts go in. [`Client`] speaks HTTP/1.1 over TLS to
+//! [`kubeconfig`], [`metrics`] and [`objects`] are pure: texts go in. [`Client`] speaks HTTP/1.1 over TLS to
 //! one address, and knows nothing of what it asks for.
 
 mod client;
 mod error;
 pub mod kubeconfig;
 pub mod metrics;
+pub mod objects;
 mod tls;
 
 pub use client::{Answer, Client, Link, Request};

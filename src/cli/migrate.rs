@@ -1,5 +1,6 @@
 //! `atrest migrate`: what is not stored as the configuration says, rewritten.
 
+mod all_objects;
 mod servers;
 mod words;
 
@@ -79,6 +80,15 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["no_apiserver", "batch"])]
     pub via_api: bool,
 
+    /// With --via-api, where etcd is out of reach: have every object of the resources stored anew,
+    /// as nobody knows which need it
+    #[arg(long, requires = "via_api")]
+    pub all_objects: bool,
+
+    /// With --all-objects: note here how far it has come, and go on from there
+    #[arg(long, value_name = "FILE", requires = "all_objects")]
+    pub progress: Option<PathBuf>,
+
     /// No API server runs on this etcd; refused when etcd knows better
     #[arg(long)]
     pub no_apiserver: bool,
@@ -128,6 +138,9 @@ impl Writing {
 /// Runs the command.
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let client = writer(args)?;
+    if let Some(client) = client.as_ref().filter(|_| args.all_objects) {
+        return all_objects::run(ctx, args, client);
+    }
     let Some(configs) = crate::cli::inside::configs(ctx)? else {
         return Err(Failure::usage("migrate needs the configuration to write with")
             .hint("give the API server's file with --encryption-config"));

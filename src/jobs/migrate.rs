@@ -7,11 +7,13 @@
 //! | `checks` | what must hold before anything is written |
 //! | `backup` | a snapshot of the member, saved first |
 //! | `write` | rewrites what was planned, pass by pass |
+//! | `whole` | has an API server store every object anew, where etcd is out of reach |
 
 mod backup;
 mod checks;
 mod look;
 pub mod servers;
+pub mod whole;
 mod write;
 
 use std::collections::{BTreeMap, HashSet};

@@ -3,6 +3,8 @@
 //! `history --reveal` asks for.
 
 #[cfg(feature = "cli")]
+#[cfg(feature = "live")]
+pub mod all_objects;
 pub mod backups;
 mod causes;
 pub mod diff;

@@ -1,5 +1,6 @@
 //! `migrate` on real etcd servers with the corpus in them.
 
+pub mod all_objects;
 pub mod confirm;
 mod no_object;
 pub mod servers;

@@ -19,7 +19,7 @@ const ALONE: u32 = 128;
 /// Transactions of several entries.
 const TOGETHER: u32 = 4;
 /// Requests to an API server.
-const REQUESTS: u32 = 16;
+pub(super) const REQUESTS: u32 = 16;
 
 /// Rewrites, and looks again for what others wrote meanwhile; returns how many entries are not
 /// current in the end.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{private, providers, says};
 use crate::live::auth::with_users;
+use crate::migrate::all_objects::{self, Memory};
 use crate::migrate::confirm::metrics;
 use crate::migrate::servers::lease;
 use crate::support::apiserver::{ApiServer, Response};
@@ -262,4 +263,19 @@ fn sockets() {
         serves("--listen 127.0.0.1:0 --allow-remote").ok();
         serves("--listen 127.0.0.1:0")
     });
+}
+
+/// `--all-objects`: what is said of etcd, and a file of another run.
+#[test]
+fn every_object_through_the_api_server() {
+    let memory = Memory::with([(all_objects::secret("s"), true)]);
+    let (_files, _server, kubeconfig) = all_objects::served(&memory);
+    let run = |words: &str| all_objects::run(&kubeconfig, words).run();
+    says("leave it out; or leave --all-objects out, and etcd says which objects are stale")
+        .helps(&run("--resource secrets --prefix /x"), |_| run("--resource secrets"));
+    let dir = tempfile::tempdir().unwrap();
+    let file = private(&dir, "progress.json", "{}");
+    let with = |file: &Path| run(&format!("--resource secrets --progress {}", file.display()));
+    says("name another file with --progress, or delete that one")
+        .helps(&with(&file), |_| with(&dir.path().join("new.json")));
 }

@@ -6,6 +6,11 @@
 //! `pkg/controller/storageversionmigrator/storageversionmigrator.go`). It changes no field, and the
 //! API server stores the object again because what it read was stale (kubernetes/apiserver
 //! `pkg/storage/etcd3/store.go`: `GuaranteedUpdate`). No data of the object is ever sent.
+//!
+//! [`whole`] does so with every object of a resource, where nothing is known of etcd.
+
+mod send;
+pub mod whole;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,12 +18,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
-use tokio::runtime::Runtime;
 
+use self::send::{Line, Reply, Sender, message};
 use super::apply::{Keyspace, Outcome, Stop};
 use super::plan::{Examined, Failed, Item, Plan};
-use super::throttle::Throttle;
-use crate::apiserver::{Answer, ApiError, Client, Link, Request};
+use crate::apiserver::objects::{METADATA, encoded, root, versions};
+use crate::apiserver::{Answer, Client, Request};
 use crate::entry::Entry;
 use crate::resource::{Scope, group_of};
 use crate::source::live::KvError;
@@ -34,8 +39,6 @@ const MAX_ERRORS: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause before another try where the server names none.
 const AGAIN: Duration = Duration::from_millis(250);
-/// The longest that a server may ask to be left alone.
-const LONGEST: Duration = Duration::from_mins(1);
 /// Who the objects' `managedFields` would name, if the write set any field.
 const MANAGER: &str = "atrest";
 
@@ -64,16 +67,11 @@ enum Written {
 
 struct Run<'a, K> {
     keys: &'a K,
-    client: &'a Client,
     plan: &'a Plan,
     scope: &'a Scope,
-    throttle: Throttle,
-    /// The server wants to be left alone until then.
-    quiet: Mutex<Instant>,
+    sender: &'a Sender<'a>,
     /// `apiVersion` to use, where the one that is stored is not served, by that one and resource.
     versions: Mutex<HashMap<(String, String), String>>,
-    interrupted: &'a AtomicBool,
-    halted: AtomicBool,
     outcome: Mutex<Outcome>,
     advance: &'a (dyn Fn(u64) + Sync),
 }
@@ -89,16 +87,13 @@ pub fn run<K: Keyspace>(
     interrupted: &AtomicBool,
     advance: &(dyn Fn(u64) + Sync),
 ) -> Outcome {
+    let sender = Sender::new(client, pace, interrupted);
     let run = Run {
         keys,
-        client,
         plan,
         scope,
-        throttle: Throttle::new(pace.concurrency, pace.qps),
-        quiet: Mutex::new(Instant::now()),
+        sender: &sender,
         versions: Mutex::default(),
-        interrupted,
-        halted: AtomicBool::new(false),
         outcome: Mutex::default(),
         advance,
     };
@@ -114,7 +109,9 @@ pub fn run<K: Keyspace>(
             });
         }
     });
-    run.outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let mut outcome = run.outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
+    outcome.busy += sender.times_busy();
+    outcome
 }
 
 /// What is sent about an object.
@@ -128,11 +125,11 @@ struct Object<'i> {
 
 impl<K: Keyspace> Run<'_, K> {
     fn stopped(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed) || self.halted.load(Ordering::Relaxed)
+        self.sender.stopped()
     }
 
     fn halt(&self, stop: Stop) {
-        if !self.halted.swap(true, Ordering::Relaxed) {
+        if self.sender.halt() {
             self.outcome().stop = Some(stop);
         }
     }
@@ -151,18 +148,14 @@ impl<K: Keyspace> Run<'_, K> {
     }
 
     fn work(&self, chunks: &[&[Item]], next: &AtomicUsize) -> Result<(), Stop> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| Stop::Api(e.to_string()))?;
-        let mut link: Option<Link> = None;
+        let mut line = self.sender.line()?;
         while let Some(items) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
             let mut left: Vec<(&Item, u32)> = items.iter().map(|i| (i, 0)).collect();
             while !left.is_empty() {
                 if self.stopped() {
                     return Err(Stop::Interrupted);
                 }
-                left = self.chunk(&runtime, &mut link, left)?;
+                left = self.chunk(&mut line, left)?;
             }
         }
         Ok(())
@@ -190,8 +183,7 @@ impl<K: Keyspace> Run<'_, K> {
     /// Has some objects written; returns those that are to be tried again.
     fn chunk<'i>(
         &self,
-        runtime: &Runtime,
-        link: &mut Option<Link>,
+        line: &mut Line<'_>,
         items: Vec<(&'i Item, u32)>,
     ) -> Result<Vec<(&'i Item, u32)>, Stop> {
         let entries = self.read(&items)?;
@@ -201,7 +193,7 @@ impl<K: Keyspace> Run<'_, K> {
                 (self.advance)(1);
                 continue;
             };
-            match self.write(runtime, link, &object)? {
+            match self.write(line, &object)? {
                 Written::Done => sent.push((item, object.revision)),
                 Written::Changed => {
                     self.outcome().conflicts += 1;
@@ -271,60 +263,17 @@ impl<K: Keyspace> Run<'_, K> {
     }
 
     /// Sends one object's write until there is an answer.
-    fn write(
-        &self,
-        runtime: &Runtime,
-        link: &mut Option<Link>,
-        object: &Object<'_>,
-    ) -> Result<Written, Stop> {
-        let start = Instant::now();
-        let mut errors = 0;
+    fn write(&self, line: &mut Line<'_>, object: &Object<'_>) -> Result<Written, Stop> {
         loop {
-            self.wait()?;
-            if !self.throttle.begin(1, &|| self.stopped()) {
-                return Err(Stop::Interrupted);
-            }
-            let sent = Instant::now();
-            let answer = runtime.block_on(self.send(link, object));
-            let answer = match answer {
-                Ok(answer) => answer,
-                Err(e) => {
-                    self.throttle.failed();
-                    *link = None;
-                    if start.elapsed() > PATIENCE || matches!(e, ApiError::Setup(_)) {
-                        return Err(Stop::NoAnswer(e));
+            match self.send(line, object)? {
+                // A lost answer may be that of a write that happened: etcd knows.
+                Reply::Lost(_) => return Ok(Written::Unknown),
+                Reply::Refused(reason) => return Ok(Written::Refused(reason)),
+                Reply::Answer(answer) => {
+                    if let Some(written) = self.understood(line, object, &answer)? {
+                        return Ok(written);
                     }
-                    // A lost answer may be that of a write that happened: etcd knows.
-                    if matches!(e, ApiError::Connect { .. }) {
-                        std::thread::sleep(AGAIN);
-                        continue;
-                    }
-                    return Ok(Written::Unknown);
                 }
-            };
-            if answer.status == StatusCode::TOO_MANY_REQUESTS {
-                self.throttle.busy();
-                self.outcome().busy += 1;
-                self.leave_alone(answer.retry_after.unwrap_or(Duration::from_secs(1)));
-                continue;
-            }
-            self.throttle.answered(sent.elapsed());
-            if answer.status.is_server_error() {
-                errors += 1;
-                let (_, message) = answer.said();
-                let message = message.unwrap_or_else(|| answer.status.to_string());
-                let webhook = message.contains("webhook");
-                if errors <= MAX_ERRORS || !webhook && start.elapsed() < PATIENCE {
-                    self.leave_alone(answer.retry_after.unwrap_or(AGAIN));
-                    continue;
-                }
-                return Ok(Written::Refused(said(&message)));
-            }
-            if answer.status == StatusCode::UNAUTHORIZED {
-                return Err(Stop::Api("the API server does not know this user (401)".to_owned()));
-            }
-            if let Some(written) = self.understood(runtime, link, object, &answer)? {
-                return Ok(written);
             }
         }
     }
@@ -332,51 +281,23 @@ impl<K: Keyspace> Run<'_, K> {
     /// What an answer means; none if it is to be asked again, of another version.
     fn understood(
         &self,
-        runtime: &Runtime,
-        link: &mut Option<Link>,
+        line: &mut Line<'_>,
         object: &Object<'_>,
         answer: &Answer,
     ) -> Result<Option<Written>, Stop> {
-        let (reason, message) = answer.said();
         Ok(Some(match answer.status {
             status if status.is_success() => Written::Done,
             StatusCode::CONFLICT => Written::Changed,
-            StatusCode::NOT_FOUND
-                if reason.as_deref() == Some("NotFound")
-                    && message.as_deref().is_some_and(|m| m.contains(" \"")) =>
-            {
-                Written::Gone
-            }
+            StatusCode::NOT_FOUND if is_of_object(answer) => Written::Gone,
             StatusCode::NOT_FOUND => {
                 // No object is missing, but the way to it: its version is not served.
-                if runtime.block_on(self.discover(link, object))? {
+                if self.discover(line, object)? {
                     return Ok(None);
                 }
                 Written::Refused(format!("the API server does not serve {}", object.api_version))
             }
-            status => Written::Refused(said(&message.unwrap_or_else(|| status.to_string()))),
+            _ => Written::Refused(message(answer)),
         }))
-    }
-
-    /// Waits as long as the server wants.
-    fn wait(&self) -> Result<(), Stop> {
-        loop {
-            let until = *self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
-            let left = until.saturating_duration_since(Instant::now());
-            if self.stopped() {
-                return Err(Stop::Interrupted);
-            }
-            if left.is_zero() {
-                return Ok(());
-            }
-            std::thread::sleep(left.min(Duration::from_millis(50)));
-        }
-    }
-
-    fn leave_alone(&self, time: Duration) {
-        let until = Instant::now() + time.min(LONGEST);
-        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
-        *quiet = until.max(*quiet);
     }
 
     /// The version to name, for a stored one.
@@ -386,66 +307,38 @@ impl<K: Keyspace> Run<'_, K> {
         versions.get(&key).unwrap_or(&object.api_version).clone()
     }
 
-    async fn send(&self, link: &mut Option<Link>, object: &Object<'_>) -> Result<Answer, ApiError> {
+    fn send(&self, line: &mut Line<'_>, object: &Object<'_>) -> Result<Reply, Stop> {
         let location = self.scope.locate(&object.item.key);
-        let api_version = self.version(object);
-        let root = if api_version.contains('/') { "apis" } else { "api" };
-        let plural = self.resource(object.item).split('.').next().unwrap_or_default().to_owned();
-        let place = match &location.namespace {
-            Some(namespace) => format!("namespaces/{}/", encoded(namespace)),
-            None => String::new(),
+        let plural = self.resource(object.item).split('.').next().unwrap_or_default();
+        let namespace = location.namespace.as_deref();
+        let patch = Patch {
+            api_version: &self.version(object),
+            kind: &object.kind,
+            plural,
+            namespace,
+            name: &location.name,
+            uid: &object.uid,
+            revision: &object.revision.to_string(),
         };
-        let path = format!(
-            "/{root}/{api_version}/{place}{plural}/{}?fieldManager={MANAGER}",
-            encoded(&location.name)
-        );
-        let mut metadata = serde_json::json!({
-            "name": location.name, "uid": object.uid,
-            "resourceVersion": object.revision.to_string(),
-        });
-        if let Some(namespace) = &location.namespace {
-            metadata["namespace"] = namespace.as_ref().into();
-        }
-        let body = serde_json::json!({
-            "apiVersion": api_version, "kind": object.kind, "metadata": metadata,
-        });
-        let link = match link {
-            Some(link) => link,
-            None => link.insert(self.client.connect().await?),
-        };
-        // The answer would hold the whole object; of its metadata alone there is less to carry.
-        link.send(&Request {
-            method: Method::PATCH,
-            path: &path,
-            accept: "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
-            body: Some(("application/apply-patch+yaml", body.to_string().into())),
-        })
-        .await
+        patch.send(line)
     }
 
     /// Asks which version of the object's group the server prefers; whether it is another one.
-    async fn discover(&self, link: &mut Option<Link>, object: &Object<'_>) -> Result<bool, Stop> {
+    fn discover(&self, line: &mut Line<'_>, object: &Object<'_>) -> Result<bool, Stop> {
         let group = group_of(self.resource(object.item));
         if group.is_empty() {
             return Ok(false);
         }
-        let stop = Stop::NoAnswer;
-        let link = match link {
-            Some(link) => link,
-            None => link.insert(self.client.connect().await.map_err(stop)?),
+        let found = match line.get(&format!("/apis/{group}"), "application/json")? {
+            Reply::Answer(answer) if answer.status == StatusCode::OK => versions(&answer.body),
+            _ => return Ok(false),
         };
-        let answer = match link.get(&format!("/apis/{group}"), "application/json").await {
-            Ok(answer) => answer,
-            Err(ApiError::Status { .. }) => return Ok(false),
-            Err(e) => return Err(stop(e)),
-        };
-        let found: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let Some(preferred) = found["preferredVersion"]["groupVersion"].as_str() else {
+        let Some(preferred) = found.ok().and_then(|all| all.into_iter().next()) else {
             return Ok(false);
         };
         let key = (self.resource(object.item).to_owned(), object.api_version.clone());
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = versions.insert(key, preferred.to_owned());
+        let before = versions.insert(key, preferred.clone());
         Ok(before.as_deref().unwrap_or(&object.api_version) != preferred)
     }
 
@@ -491,13 +384,43 @@ impl<K: Keyspace> Run<'_, K> {
     }
 }
 
-/// What a server said, made safe to show.
-fn said(message: &str) -> String {
-    let short: String = message.chars().take(300).collect();
-    crate::visible::visible(&short)
+/// Whether an answer of 404 says that there is no such object; otherwise the way to it is missing.
+fn is_of_object(answer: &Answer) -> bool {
+    let (reason, message) = answer.said();
+    reason.as_deref() == Some("NotFound") && message.is_some_and(|m| m.contains(" \""))
 }
 
-/// A path segment: names may have a colon, a percent sign or a space.
-fn encoded(segment: &str) -> String {
-    crate::hex::percent(segment.as_bytes(), |b| b.is_ascii_alphanumeric() || b"-._~:".contains(&b))
+/// What makes a server store an object anew, and holds nothing of it but which one is meant.
+struct Patch<'o> {
+    api_version: &'o str,
+    kind: &'o str,
+    plural: &'o str,
+    namespace: Option<&'o str>,
+    name: &'o str,
+    uid: &'o str,
+    revision: &'o str,
+}
+
+impl Patch<'_> {
+    fn send(&self, line: &mut Line<'_>) -> Result<Reply, Stop> {
+        let place = self.namespace.map_or(String::new(), |n| format!("namespaces/{}/", encoded(n)));
+        let (root, name) = (root(self.api_version), encoded(self.name));
+        let path = format!("{root}/{place}{}/{name}?fieldManager={MANAGER}", self.plural);
+        let mut metadata = serde_json::json!({
+            "name": self.name, "uid": self.uid, "resourceVersion": self.revision,
+        });
+        if let Some(namespace) = self.namespace {
+            metadata["namespace"] = namespace.into();
+        }
+        let body = serde_json::json!({
+            "apiVersion": self.api_version, "kind": self.kind, "metadata": metadata,
+        });
+        // The answer would hold the whole object; of its metadata alone there is less to carry.
+        line.ask(&Request {
+            method: Method::PATCH,
+            path: &path,
+            accept: &format!("{METADATA},application/json"),
+            body: Some(("application/apply-patch+yaml", body.to_string().into())),
+        })
+    }
 }

@@ -1,0 +1,195 @@
+//! What became of every object that an API server was to store anew → table, JSON.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::{Format, table, wire};
+use crate::jobs::migrate::whole::{Outcome, Share};
+
+/// Everything that such a run has to say.
+pub struct Report<'a> {
+    /// What was planned and done.
+    pub outcome: &'a Outcome,
+    /// The server's address.
+    pub server: &'a str,
+    /// The configuration, where it was given.
+    pub config: Option<wire::Config>,
+    /// It was not only planned.
+    pub applied: bool,
+    /// What would have it written, as the user says it.
+    pub apply: &'a str,
+    /// Objects a second, at most.
+    pub qps: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    source: Source<'a>,
+    config: Option<&'a wire::Config>,
+    applied: bool,
+    interrupted: bool,
+    all_objects: bool,
+    planned: u64,
+    written: u64,
+    verified: u64,
+    conflicts: u64,
+    deleted: u64,
+    already_current: u64,
+    before: u64,
+    /// Nobody knows.
+    remaining: Option<u64>,
+    failed: Vec<Failed<'a>>,
+    not_examined: Vec<Unexamined<'a>>,
+    groups: Vec<Row<'a>>,
+    estimated_seconds: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Source<'a> {
+    kind: &'static str,
+    location: &'a str,
+    revision: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct Failed<'a> {
+    resource: &'a str,
+    object: String,
+    reason: &'a str,
+}
+
+#[derive(Serialize)]
+struct Unexamined<'a> {
+    what: &'a str,
+    reason: &'a str,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    resource: &'a str,
+    entries: u64,
+    before: u64,
+    written: u64,
+    already_current: u64,
+}
+
+impl<'a> From<&'a Share> for Row<'a> {
+    fn from(share: &'a Share) -> Self {
+        Self {
+            resource: &share.resource,
+            entries: share.objects,
+            before: share.before,
+            written: share.written,
+            already_current: share.current,
+        }
+    }
+}
+
+impl Report<'_> {
+    /// Writes the report.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    pub fn write(&self, format: Format, color: bool, out: &mut dyn Write) -> io::Result<()> {
+        if format == Format::Json {
+            serde_json::to_writer_pretty(&mut *out, &self.document())?;
+            return writeln!(out);
+        }
+        self.table(color, out)
+    }
+
+    fn document(&self) -> Document<'_> {
+        let o = self.outcome;
+        let failed = o.failed.iter().map(|f| Failed {
+            resource: &f.resource,
+            object: String::from_utf8_lossy(&f.key).into_owned(),
+            reason: &f.reason,
+        });
+        let silent = o.silent.iter().map(|(what, reason)| Unexamined { what, reason });
+        Document {
+            schema: "atrest.migrate/v1",
+            source: Source { kind: "apiserver", location: self.server, revision: None },
+            config: self.config.as_ref(),
+            applied: self.applied,
+            interrupted: matches!(o.stop, Some(crate::migrate::apply::Stop::Interrupted)),
+            all_objects: true,
+            planned: o.planned(),
+            written: o.written(),
+            verified: 0,
+            conflicts: o.conflicts,
+            deleted: o.deleted,
+            already_current: o.current(),
+            before: o.before(),
+            remaining: None,
+            failed: failed.collect(),
+            not_examined: silent.collect(),
+            groups: o.shares.iter().map(Row::from).collect(),
+            estimated_seconds: self.seconds(),
+        }
+    }
+
+    /// How long it takes at the given rate.
+    fn seconds(&self) -> Option<u64> {
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss
+        )]
+        // whole seconds of a positive, finite rate
+        self.qps.map(|q| (self.outcome.planned() as f64 / q).ceil() as u64)
+    }
+
+    fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
+        let o = self.outcome;
+        if !o.shares.is_empty() {
+            let mut heads = vec!["RESOURCE", ">OBJECTS"];
+            if self.applied {
+                heads.extend([">STORED ANEW", ">AS BEFORE"]);
+            }
+            let mut rows = table::Builder::new(color, &heads);
+            for share in &o.shares {
+                let mut row = vec![share.resource.clone(), table::count(share.objects)];
+                if self.applied {
+                    row.extend([table::count(share.written), table::count(share.current)]);
+                }
+                rows.row(row, table::Mark::Plain);
+            }
+            writeln!(out, "{rows}")?;
+        }
+        let objects = table::counted(o.planned(), "object", "objects");
+        if o.before() > 0 {
+            writeln!(out, "{} dealt with by an earlier run", table::count(o.before()))?;
+        }
+        if self.applied {
+            writeln!(
+                out,
+                "of {objects} the API server stored {} anew; {} were current to it",
+                table::count(o.written()),
+                table::count(o.current())
+            )?;
+            let others = [
+                (o.conflicts, "changed by others meanwhile and tried again"),
+                (o.deleted, "deleted by others meanwhile"),
+                (o.failed.len() as u64, "failed"),
+            ];
+            for (n, what) in others.into_iter().filter(|(n, _)| *n > 0) {
+                writeln!(out, "{} {what}", table::count(n))?;
+            }
+        } else {
+            writeln!(out, "{objects} to store anew: without etcd nobody knows which need it")?;
+            if let Some(seconds) = self.seconds() {
+                writeln!(out, "at the given rate this takes about {seconds} s")?;
+            }
+        }
+        if !o.silent.is_empty() {
+            writeln!(out, "{} not examined", table::count(o.silent.len() as u64))?;
+        }
+        if self.applied {
+            writeln!(out, "what lies in etcd now was not looked at: remaining is unknown")
+        } else {
+            writeln!(out, "nothing was written; {} does it", self.apply)
+        }
+    }
+}
