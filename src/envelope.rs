@@ -83,6 +83,36 @@ impl std::fmt::Display for ProviderKey {
     }
 }
 
+/// All that a stored value's prefix says, in words: "secretbox v1 key secret-key-1",
+/// "kms v2 key plugin (key ID 7f3a)".
+#[derive(Clone, Copy, Debug)]
+pub struct StoredUnder<'a> {
+    /// The provider.
+    pub provider: Provider,
+    /// Its format version; none for identity.
+    pub version: Option<Version>,
+    /// Key or KMS plugin name, fit to be shown.
+    pub key: Option<&'a str>,
+    /// KMS v2 key ID, fit to be shown.
+    pub kms_key_id: Option<&'a str>,
+}
+
+impl std::fmt::Display for StoredUnder<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.provider)?;
+        if let Some(version) = self.version {
+            write!(f, " {}", version.as_str())?;
+        }
+        if let Some(name) = self.key {
+            write!(f, " key {name}")?;
+        }
+        if let Some(id) = self.kms_key_id {
+            write!(f, " (key ID {id})")?;
+        }
+        Ok(())
+    }
+}
+
 impl std::fmt::Display for Provider {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())

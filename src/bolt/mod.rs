@@ -176,11 +176,6 @@ impl<'a> Db<'a> {
         self.data
     }
 
-    /// First page number that was never allocated.
-    pub fn high_water_mark(&self) -> u64 {
-        self.meta.high_water_mark
-    }
-
     /// Bytes that the file must have for all allocated pages.
     pub fn needed_bytes(&self) -> u64 {
         self.meta.high_water_mark.saturating_mul(self.page_size as u64)
@@ -189,11 +184,6 @@ impl<'a> Db<'a> {
     /// Whether allocated pages lie beyond the end of the file.
     pub fn is_truncated(&self) -> bool {
         self.needed_bytes() > self.data.len() as u64
-    }
-
-    /// Whole pages that the file has.
-    pub fn file_pages(&self) -> u64 {
-        (self.data.len() / self.page_size) as u64
     }
 
     /// Where page `id` begins, bytes; the length of the file for one that lies behind it.

@@ -116,7 +116,7 @@ fn either_meta_page_may_be_damaged_but_not_both() {
 fn crafted_trees_end_and_are_reported() {
     // Two leaves under a branch: pages 2 (empty bucket), 3, 4 (leaves), 5 (branch), 6 (buckets).
     let good = file(4096, 60, 100);
-    assert_eq!(Db::open(&good).unwrap().high_water_mark(), 7);
+    assert_eq!(Db::open(&good).unwrap().meta().high_water_mark, 7);
     let element = |page: usize, i: usize| page * 4096 + 16 + i * 16;
     let mut cases: Vec<(&str, Vec<u8>, usize)> = Vec::new();
     let mut case = |name, rows, edit: &dyn Fn(&mut [u8])| {

@@ -11,12 +11,7 @@ use super::ui::Ui;
 pub struct Progress(Option<ProgressBar>);
 
 impl Progress {
-    /// Counts entries; `total` is asked only when there is somebody to show it to.
-    pub fn entries(ui: &Ui, total: impl FnOnce() -> Option<u64>) -> Self {
-        Self::new(ui, "entries", total)
-    }
-
-    /// Counts `unit`s.
+    /// Counts `unit`s; `total` is asked only when there is somebody to show it to.
     pub fn new(ui: &Ui, unit: &str, total: impl FnOnce() -> Option<u64>) -> Self {
         if !ui.progress {
             return Self(None);

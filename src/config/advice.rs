@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::endpoint::Socket;
 use super::finding::{Finding, shown};
-use super::model::{EncryptionConfig, GroupResource, Key, Provider, Served};
+use super::model::{EncryptionConfig, GroupResource, Key, ProviderConfiguration, Served};
 use super::places::Places;
 use crate::envelope::Version;
 use crate::resource::Selector;
@@ -90,20 +90,20 @@ impl<'c> Advisor<'c> {
             let Some(first) = providers.first() else { continue };
             let at = first.path();
             match first.provider {
-                Provider::Identity => {
+                ProviderConfiguration::Identity => {
                     self.say(&at, format!("identity comes first: `{gr}` is written unencrypted"));
                 }
-                Provider::AesCbc(_) => self.say(
+                ProviderConfiguration::AesCbc(_) => self.say(
                     &format!("{at}.aescbc"),
                     "writes with aescbc, which does not notice changed ciphertext: secretbox, aesgcm or kms do",
                 ),
-                Provider::AesGcm(_) => self.say(
+                ProviderConfiguration::AesGcm(_) => self.say(
                     &format!("{at}.aesgcm"),
                     "writes with aesgcm, whose nonces are random: rotate the key before 200,000 writes",
                 ),
                 _ => {}
             }
-            if !providers.iter().any(|s| matches!(s.provider, Provider::Identity)) {
+            if !providers.iter().any(|s| matches!(s.provider, ProviderConfiguration::Identity)) {
                 self.say(
                     &format!("resources[{}].providers", first.entry),
                     format!("no identity provider: `{gr}` that is still stored unencrypted cannot be read"),
@@ -115,7 +115,7 @@ impl<'c> Advisor<'c> {
     fn kms(&mut self) {
         let mut names: Vec<&str> = Vec::new();
         for served in self.config.providers() {
-            let Provider::Kms(kms) = served.provider else { continue };
+            let ProviderConfiguration::Kms(kms) = served.provider else { continue };
             let path = format!("{}.kms", served.path());
             if kms.api_version == Version::V1 {
                 self.say(&path, "KMS v1 is deprecated: since Kubernetes 1.29 the API server refuses this file unless the feature gate KMSv1 is on");
@@ -202,7 +202,7 @@ impl<'c> Advisor<'c> {
             let bytes = key.secret.expose();
             if bytes.iter().all(|b| *b == bytes[0]) {
                 // openshift/library-go encodes "identity" as an aesgcm key of 16 zero bytes.
-                let marker = matches!(served.provider, Provider::AesGcm(_))
+                let marker = matches!(served.provider, ProviderConfiguration::AesGcm(_))
                     && bytes.len() == 16
                     && bytes[0] == 0;
                 self.say(&at, if marker {

@@ -4,14 +4,14 @@
 use std::fmt;
 
 use super::finding::shown;
-use super::model::{EncryptionConfig, GroupResource, Kms, Provider};
+use super::model::{EncryptionConfig, GroupResource, Kms, ProviderConfiguration};
 use crate::envelope::Version;
 use crate::secret::KeyMaterial;
 
 /// One thing that reads: a static key or a KMS provider, or identity.
 #[derive(Clone)]
 struct Unit<'c> {
-    provider: &'c Provider,
+    provider: &'c ProviderConfiguration,
     name: Option<&'c str>,
     secret: Option<&'c KeyMaterial>,
 }
@@ -23,8 +23,10 @@ impl<'c> Unit<'c> {
         let mut units = Vec::new();
         for provider in serving.providers.iter().map(|s| s.provider) {
             match provider {
-                Provider::Identity => units.push(Unit { provider, name: None, secret: None }),
-                Provider::Kms(kms) => {
+                ProviderConfiguration::Identity => {
+                    units.push(Unit { provider, name: None, secret: None });
+                }
+                ProviderConfiguration::Kms(kms) => {
                     units.push(Unit { provider, name: Some(&kms.name), secret: None });
                 }
                 _ => units.extend(provider.keys().iter().map(|k| Unit {
@@ -55,7 +57,7 @@ impl<'c> Unit<'c> {
 
     fn kms(&self) -> Option<&'c Kms> {
         match self.provider {
-            Provider::Kms(kms) => Some(kms),
+            ProviderConfiguration::Kms(kms) => Some(kms),
             _ => None,
         }
     }

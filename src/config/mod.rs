@@ -40,7 +40,10 @@ pub use finding::{ConfigErrors, Finding};
 pub use generate::{New, Writer, generate};
 pub use load::load;
 pub use loaded::{LoadError, Loaded};
-pub use model::{EncryptionConfig, Entry, GroupResource, Key, Kms, Provider, Served, Serving};
+pub use model::{
+    EncryptionConfig, GroupResource, Key, Kms, ProviderConfiguration, ResourceConfiguration,
+    Served, Serving,
+};
 pub use places::Places;
 pub use rotate::{Choice, RotateError, Rotated, Step, Unclear, Which, rotate};
 pub use set::ConfigSet;

@@ -13,21 +13,21 @@ pub struct EncryptionConfig {
     /// Written as `kind: EncryptionConfig` of `apiVersion: v1`, the form of Kubernetes 1.7–1.12.
     pub legacy_kind: bool,
     /// `resources[]`, in file order.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ResourceConfiguration>,
 }
 
-/// One element of `resources[]`.
+/// One element of `resources[]` (apiserver `pkg/apis/apiserver/v1/types_encryption.go`).
 #[derive(Clone)]
-pub struct Entry {
+pub struct ResourceConfiguration {
     /// `resources[].resources[]`, as written.
     pub resources: Vec<String>,
     /// `resources[].providers[]`.
-    pub providers: Vec<Provider>,
+    pub providers: Vec<ProviderConfiguration>,
 }
 
-/// One element of `resources[].providers[]`.
+/// One element of `resources[].providers[]` (the same file).
 #[derive(Clone)]
-pub enum Provider {
+pub enum ProviderConfiguration {
     /// AES-CBC with PKCS#7 padding; keys of 16, 24 or 32 bytes.
     AesCbc(Vec<Key>),
     /// AES-GCM; keys of 16, 24 or 32 bytes.
@@ -64,7 +64,7 @@ pub struct Kms {
     pub timeout: Duration,
 }
 
-impl Provider {
+impl ProviderConfiguration {
     /// Which provider this is.
     #[must_use]
     pub fn provider(&self) -> envelope::Provider {
@@ -197,7 +197,7 @@ pub struct Served<'c> {
     /// Index into that entry's `providers[]`.
     pub element: usize,
     /// The provider.
-    pub provider: &'c Provider,
+    pub provider: &'c ProviderConfiguration,
 }
 
 impl Served<'_> {
@@ -219,13 +219,13 @@ impl Serving<'_> {
     #[must_use]
     pub fn reads_plaintext(&self) -> bool {
         self.is_implied_identity()
-            || self.providers.iter().any(|s| matches!(s.provider, Provider::Identity))
+            || self.providers.iter().any(|s| matches!(s.provider, ProviderConfiguration::Identity))
     }
 
     /// Whether what is written from now on is unencrypted.
     #[must_use]
     pub fn writes_plaintext(&self) -> bool {
-        self.providers.first().is_none_or(|s| matches!(s.provider, Provider::Identity))
+        self.providers.first().is_none_or(|s| matches!(s.provider, ProviderConfiguration::Identity))
     }
 }
 
@@ -259,7 +259,7 @@ impl EncryptionConfig {
     /// Whether both say the same, in the same order; keys are compared in constant time.
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
-        let all = |a: &[Provider], b: &[Provider]| {
+        let all = |a: &[ProviderConfiguration], b: &[ProviderConfiguration]| {
             a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.same(y))
         };
         self.legacy_kind == other.legacy_kind

@@ -263,14 +263,18 @@ fn rule_4_kms() {
     let at = |field: &str| format!("resources[0].providers[0].kms.{field}");
     let good = "apiVersion: v2, name: a, endpoint: 'unix:///run/a.sock'";
     let parsed = accepted(&kms(good));
-    let Provider::Kms(settings) = &parsed.config.entries[0].providers[0] else { panic!() };
+    let ProviderConfiguration::Kms(settings) = &parsed.config.entries[0].providers[0] else {
+        panic!()
+    };
     assert_eq!(settings.api_version, envelope::Version::V2);
     assert_eq!(settings.timeout, std::time::Duration::from_secs(3));
     assert_eq!(settings.endpoint.socket, Socket::Path("/run/a.sock".into()));
     for v1 in ["", "apiVersion: v1, ", "apiVersion: '', ", "apiVersion: null, "] {
         let parsed =
             accepted(&kms(&format!("{v1}name: 'a:b', endpoint: 'unix:///a', timeout: 10s")));
-        let Provider::Kms(settings) = &parsed.config.entries[0].providers[0] else { panic!() };
+        let ProviderConfiguration::Kms(settings) = &parsed.config.entries[0].providers[0] else {
+            panic!()
+        };
         assert_eq!(settings.api_version, envelope::Version::V1);
         assert_eq!((settings.cachesize, settings.timeout.as_secs()), (1000, 10));
     }

@@ -13,7 +13,9 @@ use zeroize::Zeroizing;
 use super::decode::{Given, Raw, RawEntry, RawKey, RawKeys, RawKms, RawProvider};
 use super::endpoint::Endpoint;
 use super::finding::{Finding, shown};
-use super::model::{EncryptionConfig, Entry, GroupResource, Key, Kms, Provider};
+use super::model::{
+    EncryptionConfig, GroupResource, Key, Kms, ProviderConfiguration, ResourceConfiguration,
+};
 use crate::envelope::Version;
 use crate::secret::KeyMaterial;
 use crate::yaml_tree::Position;
@@ -41,7 +43,7 @@ pub(super) fn validate(raw: Raw, findings: &mut Vec<Finding>) -> Option<Encrypti
         v.report("resources", "at least one entry is required", raw.entries_at);
     }
     v.masked(&raw.entries);
-    let entries: Vec<Option<Entry>> = raw
+    let entries: Vec<Option<ResourceConfiguration>> = raw
         .entries
         .into_iter()
         .enumerate()
@@ -117,7 +119,7 @@ impl Validator<'_> {
         }
     }
 
-    fn entry(&mut self, entry: RawEntry, path: &str) -> Option<Entry> {
+    fn entry(&mut self, entry: RawEntry, path: &str) -> Option<ResourceConfiguration> {
         let resources = self.resources(entry.resources, &format!("{path}.resources"));
         let path = format!("{path}.providers");
         let providers = match entry.providers {
@@ -132,7 +134,7 @@ impl Validator<'_> {
                 None
             }
         };
-        Some(Entry { resources: resources?, providers: providers? })
+        Some(ResourceConfiguration { resources: resources?, providers: providers? })
     }
 
     fn resources(
@@ -189,7 +191,7 @@ impl Validator<'_> {
         }
     }
 
-    fn provider(&mut self, raw: RawProvider, path: &str) -> Option<Provider> {
+    fn provider(&mut self, raw: RawProvider, path: &str) -> Option<ProviderConfiguration> {
         let set = [
             raw.kms.is_some(),
             raw.aesgcm.is_some(),
@@ -213,16 +215,18 @@ impl Validator<'_> {
         }
         // The order in which the API server looks when several are set.
         if let Some(kms) = raw.kms {
-            self.kms(kms, &format!("{path}.kms")).map(Provider::Kms)
+            self.kms(kms, &format!("{path}.kms")).map(ProviderConfiguration::Kms)
         } else if let Some(keys) = raw.aesgcm {
-            self.keys(keys, &format!("{path}.aesgcm.keys"), AES_KEYS).map(Provider::AesGcm)
+            self.keys(keys, &format!("{path}.aesgcm.keys"), AES_KEYS)
+                .map(ProviderConfiguration::AesGcm)
         } else if let Some(keys) = raw.aescbc {
-            self.keys(keys, &format!("{path}.aescbc.keys"), AES_KEYS).map(Provider::AesCbc)
+            self.keys(keys, &format!("{path}.aescbc.keys"), AES_KEYS)
+                .map(ProviderConfiguration::AesCbc)
         } else if let Some(keys) = raw.secretbox {
             self.keys(keys, &format!("{path}.secretbox.keys"), SECRETBOX_KEYS)
-                .map(Provider::Secretbox)
+                .map(ProviderConfiguration::Secretbox)
         } else {
-            Some(Provider::Identity)
+            Some(ProviderConfiguration::Identity)
         }
     }
 

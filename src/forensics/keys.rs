@@ -329,7 +329,9 @@ fn names(config: &EncryptionConfig) -> impl Iterator<Item = KeyName> {
     config.providers().flat_map(|served| provider_names(served.provider))
 }
 
-fn provider_names(provider: &crate::config::Provider) -> impl Iterator<Item = KeyName> {
+fn provider_names(
+    provider: &crate::config::ProviderConfiguration,
+) -> impl Iterator<Item = KeyName> {
     let make = |key: Option<&str>| KeyName {
         provider: provider.provider(),
         version: provider.version(),

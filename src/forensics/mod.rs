@@ -50,12 +50,6 @@ impl Targets {
         self
     }
 
-    /// Whether encrypted values are looked for.
-    #[must_use]
-    pub fn wants_encrypted(&self) -> bool {
-        self.encrypted
-    }
-
     /// Whether a whole stored value is one of those looked for, object or not: `Some(true)` when
     /// encrypted.
     #[must_use]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
 use super::Observer;
-use crate::config::{ConfigSet, Provider as Configured};
+use crate::config::{ConfigSet, ProviderConfiguration};
 use crate::entry::EntryRef;
 use crate::envelope::{Provider, Version};
 use crate::forensics::keys::{KeyName, KeyRow, KeyUses, PluginKeys};
@@ -282,7 +282,7 @@ fn plugin_keys(set: &ConfigSet, plugins: &dyn Unwrap) -> PluginKeys {
     let mut said = PluginKeys::new();
     for resource in config.group_resources() {
         let serving = config.serving(&resource.to_string());
-        if let Some(Configured::Kms(kms)) = serving.providers.first().map(|s| s.provider)
+        if let Some(ProviderConfiguration::Kms(kms)) = serving.providers.first().map(|s| s.provider)
             && kms.api_version == Version::V2
         {
             said.entry(kms.name.clone()).or_insert_with(|| {

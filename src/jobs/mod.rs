@@ -28,8 +28,8 @@ pub mod migrate;
 pub mod posture;
 pub mod residue;
 pub mod restore;
+pub mod retire;
 pub mod rewrite;
-pub mod rotate;
 #[cfg(feature = "live")]
 pub mod rotation;
 pub mod scan;

@@ -92,8 +92,6 @@ pub struct Stored<'a> {
     pub record: &'a [u8],
     /// The leaf page.
     pub page: u64,
-    /// Offset of the bolt key in that page, bytes.
-    pub offset: usize,
 }
 
 /// What bucket `meta` says.
@@ -235,8 +233,7 @@ impl<'a> Store<'a> {
                 broken.push(PageDamage { page: page.id, what });
             }
             *newest = (*newest).max(revision.main);
-            let (page, offset) = (page.id, element.offset);
-            sink(Stored { revision, record: element.value, page, offset });
+            sink(Stored { revision, record: element.value, page: page.id });
             ControlFlow::Continue(())
         });
         read.damage.append(&mut broken);
@@ -266,8 +263,7 @@ impl<'a> Store<'a> {
                 return None;
             }
             newest = newest.max(revision.main);
-            let (page, offset) = (page.id, element.offset);
-            sink(Stored { revision, record: element.value, page, offset })
+            sink(Stored { revision, record: element.value, page: page.id })
         })?;
         Some(newest)
     }
@@ -277,28 +273,27 @@ impl<'a> Store<'a> {
     /// newest revision among them.
     pub fn sweep(&self, read: &Read<'a>, sink: &mut dyn FnMut(Stored<'a>)) -> i64 {
         let mut newest = 0;
-        let mut take = |page: u64, base: usize, element: Element<'a>| {
+        let mut take = |page: u64, element: Element<'a>| {
             let Some(revision) = Revision::parse(element.key) else { return };
             let missing = read.gaps.iter().any(|gap| gap.contains(element.key));
             // Other buckets' keys can look like revisions; their values are no records.
             let named = || key_value(element.value).is_ok_and(|e| !e.key.is_empty());
             if missing && !element.is_bucket && named() {
                 newest = newest.max(revision.main);
-                let offset = base + element.offset;
-                sink(Stored { revision, record: element.value, page, offset });
+                sink(Stored { revision, record: element.value, page });
             }
         };
         for page in self.db.sweep(&read.seen) {
             for element in (0..page.count).filter_map(|i| page.element(i).ok()) {
                 // Small databases keep even this bucket inside the list of buckets.
                 if element.is_bucket && element.key == b"key" {
-                    if let Some((image, base)) = self.db.inline_image(&element) {
+                    if let Some((image, _)) = self.db.inline_image(&element) {
                         for inner in (0..image.count).filter_map(|i| image.element(i).ok()) {
-                            take(page.id, base, inner);
+                            take(page.id, inner);
                         }
                     }
                 } else {
-                    take(page.id, 0, element);
+                    take(page.id, element);
                 }
             }
         }
@@ -306,7 +301,8 @@ impl<'a> Store<'a> {
     }
 
     /// Pages that any bucket uses, overflow pages included.
-    pub fn reachable(&self) -> (PageSet, Vec<PageDamage>) {
+    #[cfg(test)]
+    pub fn reachable(&self) -> PageSet {
         let mut seen = PageSet::default();
         let mut damage = Vec::new();
         for (_, bucket) in self.db.buckets(&mut seen, &mut damage) {
@@ -314,7 +310,7 @@ impl<'a> Store<'a> {
             let _ =
                 self.db.walk(bucket, &mut seen, &mut damage, &mut |_, _| ControlFlow::Continue(()));
         }
-        (seen, damage)
+        seen
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::scan::Group;
 use super::{Format, table, wire};
+use crate::envelope::StoredUnder;
 use crate::jobs::confirm::{Answered, Loaded};
 use crate::jobs::migrate as job;
 use crate::jobs::migrate::servers::Known;
@@ -244,8 +245,8 @@ impl Report<'_> {
                 rows.row(
                     vec![
                         key.resource.clone(),
-                        named(&from),
-                        written.map(|w| named(&w.by)).unwrap_or_default(),
+                        stored_under(&from),
+                        written.map(|w| stored_under(&w.by)).unwrap_or_default(),
                         table::count(share.stored.entries),
                         table::bytes(share.stored.bytes),
                         written.map(|w| table::bytes(share.bytes_after(w))).unwrap_or_default(),
@@ -328,19 +329,12 @@ impl Report<'_> {
 }
 
 /// Provider, version, key and KMS key ID in one cell.
-fn named(used: &KeyUse) -> String {
-    let mut text = used.provider.to_string();
-    for part in [used.version.map(crate::envelope::Version::as_str), used.key.as_deref()]
-        .into_iter()
-        .flatten()
-    {
-        text.push(' ');
-        text.push_str(part);
+fn stored_under(used: &KeyUse) -> String {
+    StoredUnder {
+        provider: used.provider,
+        version: used.version,
+        key: used.key.as_deref(),
+        kms_key_id: used.kms_key_id.as_deref(),
     }
-    if let Some(id) = &used.kms_key_id {
-        text.push_str(" (");
-        text.push_str(id);
-        text.push(')');
-    }
-    text
+    .to_string()
 }

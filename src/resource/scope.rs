@@ -42,12 +42,6 @@ impl Scope {
         Self { prefix, namespace: namespace.to_owned(), bases }
     }
 
-    /// The API server's prefix, as it joins it.
-    #[must_use]
-    pub fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
     /// What a proxy puts before each key of the API server.
     #[must_use]
     pub fn namespace(&self) -> &str {

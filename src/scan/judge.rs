@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::place::Misplaced;
-use crate::envelope::{Envelope, Provider, Version};
+use crate::envelope::{Envelope, Provider, StoredUnder, Version};
 use crate::resource::Location;
 use crate::transform::KeyUse;
 pub use crate::transform::Status;
@@ -63,25 +63,19 @@ impl<'a> Judged<'a> {
     /// How it is stored, for people: `secretbox v1 key secret-key-1, stale`.
     #[must_use]
     pub fn stored_as(&self) -> String {
-        use std::fmt::Write as _;
-        let mut text = match self.provider {
-            Provider::Identity => "stored unencrypted".to_owned(),
-            provider => format!("encrypted by {provider}"),
+        let status = self.status.map_or_else(String::new, |s| format!(", {}", s.as_str()));
+        if self.provider == Provider::Identity {
+            return format!("stored unencrypted{status}");
+        }
+        let (key, id) =
+            (self.key_name.as_deref().map(visible), self.kms_key_id.as_deref().map(visible));
+        let under = StoredUnder {
+            provider: self.provider,
+            version: self.version,
+            key: key.as_deref(),
+            kms_key_id: id.as_deref(),
         };
-        // Writing to a String cannot fail.
-        if let Some(version) = self.version {
-            let _ = write!(text, " {}", version.as_str());
-        }
-        if let Some(name) = &self.key_name {
-            let _ = write!(text, " key {}", visible(name));
-        }
-        if let Some(id) = &self.kms_key_id {
-            let _ = write!(text, " (key ID {})", visible(id));
-        }
-        if let Some(status) = self.status {
-            let _ = write!(text, ", {}", status.as_str());
-        }
-        text
+        format!("encrypted by {under}{status}")
     }
 
     /// Why it is not simply current: where it belongs if it is misplaced, then what its status

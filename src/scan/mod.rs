@@ -248,15 +248,6 @@ impl Counts {
         }
     }
 
-    /// Takes one entry out again, as when a watch reports that it was rewritten.
-    pub fn remove(&mut self, resource: &str, judged: &Judged<'_>, bytes: u64) {
-        if let Some(i) = self.index.get(&GroupRef::new(resource, judged)) {
-            let tally = &mut self.groups[*i].1;
-            tally.entries = tally.entries.saturating_sub(1);
-            tally.bytes = tally.bytes.saturating_sub(bytes);
-        }
-    }
-
     /// Groups sorted by resource, provider, version and key.
     #[must_use]
     pub fn groups(&self) -> Vec<(&GroupKey, Tally)> {
@@ -303,8 +294,13 @@ mod tests {
             b"k8s:enc:secretbox:v1:k1:x",
             b"k8s:enc:secretbox:v1:k2:x",
         ];
+        let mut numbers = Vec::new();
         for value in values {
-            counts.add("secrets", &judge.judge("secrets", b"/k", value), value.len() as u64);
+            numbers.push(counts.add(
+                "secrets",
+                &judge.judge("secrets", b"/k", value),
+                value.len() as u64,
+            ));
         }
         let seen: Vec<_> = counts
             .groups()
@@ -321,7 +317,7 @@ mod tests {
         );
         let totals = counts.totals();
         assert_eq!((totals.entries, totals.plaintext, totals.encrypted), (4, 1, 3));
-        counts.remove("secrets", &judge.judge("secrets", b"/k", values[1]), 4);
+        counts.remove_from(numbers[1], 4);
         assert_eq!(counts.totals().plaintext, 0);
         assert_eq!(counts.groups().len(), 2);
     }

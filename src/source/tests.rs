@@ -376,9 +376,9 @@ fn salvage_fills_only_what_the_tree_lost() {
     store.records(&mut |r| pages.push(r.page));
     pages.dedup();
     // A branch page whose children are whole: everything is found again.
-    let branch = (2..store.db().high_water_mark()).find(|p| {
+    let branch = (2..store.db().meta().high_water_mark).find(|p| {
         let page = store.db().page(*p);
-        store.reachable().0.contains(*p)
+        store.reachable().contains(*p)
             && page.is_ok_and(|p| p.kind == crate::bolt::PageKind::Branch)
     });
     let branch = usize::try_from(branch.unwrap()).unwrap();

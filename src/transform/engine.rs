@@ -105,8 +105,8 @@ impl Prepared {
     ///
     /// # Errors
     /// When a key's length does not fit; a validated configuration has none such.
-    pub(super) fn new(provider: &config::Provider) -> Result<Self, CipherError> {
-        use config::Provider as Configured;
+    pub(super) fn new(provider: &config::ProviderConfiguration) -> Result<Self, CipherError> {
+        use config::ProviderConfiguration as Configured;
         let engine = match provider {
             Configured::Identity => Engine::Identity,
             Configured::Secretbox(keys) => Engine::Secretbox(

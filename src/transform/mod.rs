@@ -61,7 +61,7 @@ impl Transformers {
     /// # Errors
     /// When a key's length does not fit its provider; a validated configuration has none such.
     pub fn new(set: &ConfigSet, kms: Arc<dyn Unwrap>) -> Result<Self, CipherError> {
-        let prepare = |p: &crate::config::Provider| Prepared::new(p).map(Arc::new);
+        let prepare = |p: &crate::config::ProviderConfiguration| Prepared::new(p).map(Arc::new);
         let prepared = set
             .files()
             .iter()

@@ -57,10 +57,11 @@ impl Spares {
         for (config, file) in set.files().iter().enumerate() {
             for provider in file.config.entries.iter().flat_map(|e| &e.providers) {
                 let keys = match provider {
-                    config::Provider::AesCbc(keys)
-                    | config::Provider::AesGcm(keys)
-                    | config::Provider::Secretbox(keys) => keys.as_slice(),
-                    config::Provider::Identity | config::Provider::Kms(_) => &[],
+                    config::ProviderConfiguration::AesCbc(keys)
+                    | config::ProviderConfiguration::AesGcm(keys)
+                    | config::ProviderConfiguration::Secretbox(keys) => keys.as_slice(),
+                    config::ProviderConfiguration::Identity
+                    | config::ProviderConfiguration::Kms(_) => &[],
                 };
                 for key in keys {
                     let known = secrets.iter().any(|s| s.bytes.same(&key.secret));

@@ -63,7 +63,7 @@ pub enum EntryKind {
 
 /// A raft entry and where it lies.
 #[derive(Clone, Copy)]
-pub struct Entry<'a> {
+pub struct LogEntry<'a> {
     /// Kind of entry.
     pub kind: EntryKind,
     /// Raft term.
@@ -108,7 +108,7 @@ pub struct Break {
 #[derive(Default)]
 pub struct Log<'a> {
     /// All entries in the order they were written, replaced ones included.
-    pub entries: Vec<Entry<'a>>,
+    pub entries: Vec<LogEntry<'a>>,
     /// The last state that was written.
     pub hard_state: HardState,
     /// Index and term of the snapshots that were recorded.
@@ -140,7 +140,7 @@ impl<'a> Log<'a> {
     }
 
     /// Entries that were not replaced, by ascending index.
-    pub fn effective(&self) -> impl Iterator<Item = &Entry<'a>> {
+    pub fn effective(&self) -> impl Iterator<Item = &LogEntry<'a>> {
         self.entries.iter().filter(|e| !e.replaced)
     }
 
@@ -269,8 +269,12 @@ impl<'a> LogReader<'_, 'a> {
     }
 }
 
-fn entry(data: &[u8], segment: usize, offset: usize) -> Result<Entry<'_>, crate::proto::Malformed> {
-    let mut entry = Entry {
+fn entry(
+    data: &[u8],
+    segment: usize,
+    offset: usize,
+) -> Result<LogEntry<'_>, crate::proto::Malformed> {
+    let mut entry = LogEntry {
         kind: EntryKind::Normal,
         term: 0,
         index: 0,

@@ -129,29 +129,6 @@ pub struct Compare<'a> {
     pub relation: Relation,
 }
 
-impl<'a> Request<'a> {
-    /// Calls `sink` for every put that the request holds, whichever branch was taken.
-    pub fn puts(&self, sink: &mut dyn FnMut(&Put<'a>)) {
-        match self {
-            Self::Put(put) => sink(put),
-            Self::Txn(txn) => txn.puts(sink),
-            _ => {}
-        }
-    }
-}
-
-impl<'a> Txn<'a> {
-    fn puts(&self, sink: &mut dyn FnMut(&Put<'a>)) {
-        for op in self.success.iter().chain(&self.failure) {
-            match op {
-                Op::Put(put) => sink(put),
-                Op::Txn(txn) => txn.puts(sink),
-                Op::Range(_) | Op::Delete(_) => {}
-            }
-        }
-    }
-}
-
 /// Reads the data of a normal entry.
 ///
 /// # Errors

@@ -95,7 +95,6 @@ fn bolt() -> Target {
             store.sweep(&read, &mut |stored| {
                 let _ = atrest::mvcc::record_key(stored.record);
             });
-            store.reachable();
             store.rows(b"members");
             examine(&db, &targets, &|_| None, &|_| (), &mut |found: Finding, bytes: Bytes<'_>| {
                 assert!(found.size <= data.len() as u64);
@@ -150,7 +149,6 @@ fn requests() -> Target {
             for part in [data, &data[..data.len() / 2], data] {
                 if let Ok(request) = request::decode(part) {
                     machine.apply(&request);
-                    request.puts(&mut |_| {});
                 }
             }
         }),

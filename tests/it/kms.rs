@@ -66,7 +66,7 @@ fn transformers(version: &str, endpoint: &str, timeout: &str) -> Arc<ResourceTra
 
 fn settings(set: &ConfigSet) -> Kms {
     match &set.current().config.entries[0].providers[0] {
-        atrest::config::Provider::Kms(kms) => kms.clone(),
+        atrest::config::ProviderConfiguration::Kms(kms) => kms.clone(),
         _ => unreachable!("the configuration above"),
     }
 }

@@ -8,7 +8,7 @@ use super::{print_json, print_text};
 use crate::cli::Ctx;
 use crate::cli::args::{self, Shared};
 use crate::cli::failure::{Exit, Failure};
-use crate::config::{Loaded, Provider, Served};
+use crate::config::{Loaded, ProviderConfiguration, Served};
 use crate::report::Format;
 use crate::resource::Selector;
 
@@ -105,8 +105,10 @@ fn units(served: &Served<'_>) -> Vec<Unit> {
     };
     let path = served.path();
     match served.provider {
-        Provider::Identity => vec![unit(path, None)],
-        Provider::Kms(kms) => vec![unit(format!("{path}.kms"), Some(kms.name.clone()))],
+        ProviderConfiguration::Identity => vec![unit(path, None)],
+        ProviderConfiguration::Kms(kms) => {
+            vec![unit(format!("{path}.kms"), Some(kms.name.clone()))]
+        }
         other => other
             .keys()
             .iter()

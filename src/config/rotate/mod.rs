@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use self::edit::{Edit, edit};
 use super::finding::{ConfigErrors, shown};
-use super::model::{EncryptionConfig, GroupResource, Key, Provider};
+use super::model::{EncryptionConfig, GroupResource, Key, ProviderConfiguration};
 use crate::envelope;
 use crate::secret::KeyMaterial;
 
@@ -201,7 +201,7 @@ fn writes(config: &EncryptionConfig, entry: usize) -> bool {
     })
 }
 
-fn is_static(provider: &Provider) -> bool {
+fn is_static(provider: &ProviderConfiguration) -> bool {
     !provider.keys().is_empty()
 }
 
@@ -238,7 +238,7 @@ fn add(
             None if is_static(first) => first.provider(),
             None => {
                 let why = match first {
-                    Provider::Kms(_) => "a KMS plugin rotates its keys itself",
+                    ProviderConfiguration::Kms(_) => "a KMS plugin rotates its keys itself",
                     _ => "identity comes first, which has no keys",
                 };
                 return Err(Unclear::error(why, Choice::Provider));
@@ -263,11 +263,14 @@ fn add(
             // Before a closing identity, where people expect it; it reads nothing encrypted, so
             // the order makes no difference.
             let last = target.len() - 1;
-            let before = (last > 0 && matches!(target[last], Provider::Identity)).then_some(last);
+            let before = (last > 0 && matches!(target[last], ProviderConfiguration::Identity))
+                .then_some(last);
             let new = match kind {
-                envelope::Provider::AesCbc => Provider::AesCbc(vec![key.clone()]),
-                envelope::Provider::AesGcm => Provider::AesGcm(vec![key.clone()]),
-                envelope::Provider::Secretbox => Provider::Secretbox(vec![key.clone()]),
+                envelope::Provider::AesCbc => ProviderConfiguration::AesCbc(vec![key.clone()]),
+                envelope::Provider::AesGcm => ProviderConfiguration::AesGcm(vec![key.clone()]),
+                envelope::Provider::Secretbox => {
+                    ProviderConfiguration::Secretbox(vec![key.clone()])
+                }
                 _ => {
                     let why = format!(
                         "a key can be added to secretbox, aescbc and aesgcm, not to {kind}"
@@ -300,8 +303,8 @@ fn find(
             continue;
         }
         match served.provider {
-            Provider::Identity => found.push(Locus { entry, element, key: None }),
-            Provider::Kms(kms) if Some(kms.name.as_str()) == name => {
+            ProviderConfiguration::Identity => found.push(Locus { entry, element, key: None }),
+            ProviderConfiguration::Kms(kms) if Some(kms.name.as_str()) == name => {
                 found.push(Locus { entry, element, key: None });
             }
             other => {
@@ -395,8 +398,9 @@ fn promote(
     // The first place in each entry counts.
     places.dedup_by_key(|l| l.entry);
     // Without `--resource`, entries that deliberately write unencrypted are left alone.
-    let encrypting =
-        |l: &Locus| !matches!(config.entries[l.entry].providers[0], Provider::Identity);
+    let encrypting = |l: &Locus| {
+        !matches!(config.entries[l.entry].providers[0], ProviderConfiguration::Identity)
+    };
     if scope.is_none() && provider != envelope::Provider::Identity && places.iter().any(encrypting)
     {
         places.retain(encrypting);

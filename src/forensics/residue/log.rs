@@ -11,7 +11,7 @@ use super::{Bytes, Place, Sink};
 use crate::forensics::Targets;
 use crate::forensics::carve::{Carver, Flat, Hit, Shape};
 use crate::wal::replay::Change;
-use crate::wal::{Entry, Log, Segment};
+use crate::wal::{Log, LogEntry, Segment};
 
 /// Looks through the segments of a log, of which `log` is what can be read in order and `changes`
 /// what [`crate::wal::replay::whole`] says that it did.
@@ -65,10 +65,10 @@ fn search<'a>(carver: &Carver<'_>, data: &'a [u8]) -> Vec<Hit<'a>> {
 
 /// The entry that a hit lies in. `entries` are those of the segment, ascending by offset.
 fn around<'e, 'a>(
-    entries: &[&'e Entry<'a>],
+    entries: &[&'e LogEntry<'a>],
     segment: &Segment<'a>,
     hit: &Hit<'_>,
-) -> Option<&'e Entry<'a>> {
+) -> Option<&'e LogEntry<'a>> {
     let after = entries.partition_point(|e| e.offset <= hit.at);
     let entry = entries[..after].last()?;
     let start = segment.offset_of(entry.data)?;

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::{Act, Adder, Check, Layer, Options, Outcome, Program};
-use crate::config::{self, LoadError, Loaded, Provider};
+use crate::config::{self, LoadError, Loaded, ProviderConfiguration};
 use crate::envelope::{Envelope, Version};
 use crate::jobs::Observer;
 use crate::resource::{DEFAULT_PREFIX, Scope, Selector};
@@ -109,11 +109,13 @@ fn providers(options: &Options<'_>, add: &mut Adder<'_>, loaded: &Loaded) {
     let first = serving.providers.first().map(|s| s.provider);
     let (result, what) = match first {
         None => (Outcome::Fail, "no entry serves secrets: they are stored unencrypted".to_owned()),
-        Some(Provider::Identity) => (Outcome::Fail, "identity comes first for secrets".to_owned()),
-        Some(Provider::AesCbc(_)) => {
+        Some(ProviderConfiguration::Identity) => {
+            (Outcome::Fail, "identity comes first for secrets".to_owned())
+        }
+        Some(ProviderConfiguration::AesCbc(_)) => {
             (Outcome::Warn, "aescbc does not notice changed ciphertext".to_owned())
         }
-        Some(Provider::Kms(kms)) if kms.api_version == Version::V1 => {
+        Some(ProviderConfiguration::Kms(kms)) if kms.api_version == Version::V1 => {
             (Outcome::Warn, "KMS v1 is deprecated".to_owned())
         }
         Some(other) => (Outcome::Pass, format!("secrets are written with {}", other.provider())),

@@ -138,7 +138,7 @@ fn location(configs: &ConfigSet, kms: &Kms) -> String {
     let has = |file: &&crate::config::Loaded| {
         file.config
             .providers()
-            .any(|s| matches!(s.provider, crate::config::Provider::Kms(k) if k == kms))
+            .any(|s| matches!(s.provider, crate::config::ProviderConfiguration::Kms(k) if k == kms))
     };
     configs.files().iter().find(has).map(|file| file.location.clone()).unwrap_or_default()
 }

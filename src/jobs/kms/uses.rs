@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::config::{ConfigSet, Kms, Provider as Configured};
+use crate::config::{ConfigSet, Kms, ProviderConfiguration};
 use crate::entry::EntryRef;
 use crate::envelope::{Envelope, Provider, Version};
 use crate::jobs::Observer;
@@ -224,7 +224,7 @@ fn wrapped(version: Version, payload: &[u8]) -> Result<Wrapped, CipherError> {
 pub fn configured(set: &ConfigSet) -> Vec<(PluginName, &Kms)> {
     let mut all: Vec<(PluginName, &Kms)> = Vec::new();
     for served in set.files().iter().flat_map(|file| file.config.providers()) {
-        let Configured::Kms(kms) = served.provider else { continue };
+        let ProviderConfiguration::Kms(kms) = served.provider else { continue };
         let name = PluginName { name: kms.name.clone(), version: kms.api_version };
         if !all.iter().any(|(n, k)| *n == name && k.endpoint == kms.endpoint) {
             all.push((name, kms));
@@ -242,7 +242,9 @@ pub fn writes(configs: &ConfigSet, kms: &Kms) -> Vec<String> {
         .group_resources()
         .iter()
         .map(ToString::to_string)
-        .filter(|resource| matches!(first(resource), Some(Configured::Kms(k)) if k == kms))
+        .filter(
+            |resource| matches!(first(resource), Some(ProviderConfiguration::Kms(k)) if k == kms),
+        )
         .collect()
 }
 

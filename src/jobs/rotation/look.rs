@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use super::{Chain, Key};
 use crate::envelope::Provider;
-use crate::jobs::rotate;
+use crate::jobs::retire;
 use crate::resource::{Scope, Selection, Selector};
 use crate::scan::{ByPrefix, ByReading, Judge as _, Judged, Status};
 use crate::source::{Source, SourceError, SourceKind, Visit};
@@ -161,8 +161,8 @@ pub fn verify(
         ControlFlow::Continue(())
     })?;
     let (old, rotated) = (&chain.promoted.config, &chain.retired);
-    let options = rotate::Options { scope: scope.clone(), old, rotated };
-    let under = rotate::run(source, &options)?;
+    let options = retire::Options { scope: scope.clone(), old, rotated };
+    let under = retire::run(source, &options)?;
     verified.under_old = under.entries.into_iter().collect();
     for damage in under.visit.damage {
         if !visit.damage.contains(&damage) {
@@ -170,7 +170,7 @@ pub fn verify(
         }
     }
     let live: u64 = verified.under_old.iter().map(|(_, n)| n).sum();
-    verified.history = match rotate::revisions_under(source, &options) {
+    verified.history = match retire::revisions_under(source, &options) {
         Ok(held) => Some(held.saturating_sub(live)),
         // Who may not read all keys is not told the past.
         Err(_) if source.info().kind == SourceKind::Etcd => None,

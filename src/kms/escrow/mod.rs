@@ -121,12 +121,6 @@ impl Escrow {
         self.keys.extend(document.keys.into_iter().map(|kept| (kept.name, kept.key)));
     }
 
-    /// Data keys of a provider.
-    #[must_use]
-    pub fn count(&self, provider: &str) -> usize {
-        self.keys.keys().filter(|name| name.provider == provider).count()
-    }
-
     /// The providers whose data keys it has, sorted.
     #[must_use]
     pub fn providers(&self) -> Vec<&str> {

@@ -31,7 +31,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use self::database::Database;
 use self::open::{Opened, Stamp, beside, unreadable};
 use super::packed;
-use super::{KineError, Query, Record, SourceError, Visit};
+use super::{KineError, Record, SourceError, Visit};
 use crate::entry::{EntryRef, Value};
 
 /// An open kine database.
@@ -168,7 +168,8 @@ impl Kine {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn compacted(&self) -> Result<i64, SourceError> {
+    #[cfg(test)]
+    fn compacted(&self) -> Result<i64, SourceError> {
         Ok(rows::compacted(&self.opened.connection).map_err(|e| unreadable(&self.path, e))?)
     }
 
@@ -177,7 +178,8 @@ impl Kine {
     ///
     /// # Errors
     /// As [`super::Source::history`].
-    pub fn rows(&mut self, query: &Query, sink: &mut RowSink<'_>) -> Result<Visit, SourceError> {
+    #[cfg(test)]
+    fn rows(&mut self, query: &super::Query, sink: &mut RowSink<'_>) -> Result<Visit, SourceError> {
         Database::rows(self, query, sink)
     }
 

@@ -9,6 +9,7 @@ use super::*;
 use crate::cli::failure::hint;
 use crate::entry::Entry;
 use crate::source::KeyRange;
+use crate::source::Query;
 use crate::source::Source as _;
 
 /// Writes as kine does (k3s-io/kine `pkg/drivers/generic/generic.go`, version 0.13).

@@ -1,9 +1,12 @@
 //! `atrest config rotate`.
 
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+mod words;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use clap::ValueEnum;
+use zeroize::Zeroizing;
 
 use super::print_text;
 use super::write::{check_target, fresh_key, fresh_name, write};
@@ -12,10 +15,13 @@ use crate::cli::args::{self, Shared};
 use crate::cli::configuration;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::open;
-use crate::config::{self, Choice, EncryptionConfig, LoadError, RotateError, Rotated, Step, Which};
+use crate::config::{
+    self, Choice, EncryptionConfig, LoadError, Loaded, RotateError, Rotated, Step, Which,
+};
 use crate::envelope::Provider;
-use crate::jobs::rotate as job;
+use crate::jobs::retire as job;
 use crate::jobs::rotation::Key;
+use crate::source::Damage;
 
 /// Options of `config rotate`. The configuration is that of `--encryption-config`.
 #[derive(Debug, clap::Args)]
@@ -107,28 +113,15 @@ impl From<ProviderName> for Provider {
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let out = check_target(args.out.as_deref())?;
     no_source_needed(ctx, args)?;
-    let [path] = ctx.global.encryption_config.as_slice() else {
-        return Err(Failure::usage("`config rotate` works on one file")
-            .hint("give it with --encryption-config FILE"));
-    };
-    let content = configuration::read(path)?;
-    if let Some(warning) = &content.exposed {
-        ctx.ui.warn(warning);
-    }
-    let loaded = configuration::load(&content)?;
-    let ([old], Ok(text)) = (loaded.as_slice(), std::str::from_utf8(&content.bytes)) else {
-        return Err(not_the_file(&content.origin));
-    };
-    if old.location != content.origin {
-        return Err(not_the_file(&content.origin));
-    }
-    let rotated = config::rotate(text, &step(args, &old.config)?, &args.resource)
-        .map_err(|e| refused(&e, &content.origin))?;
+    let file = the_file(ctx)?;
+    let old = &file.loaded.config;
+    let rotated = config::rotate(&file.text, &step(args, old)?, &args.resource)
+        .map_err(|e| refused(&e, &file.loaded.location))?;
     if args.step == StepName::Retire {
-        check_unused(ctx, args, &old.config, &rotated)?;
+        check_unused(ctx, args, old, &rotated)?;
     }
     write(out, &rotated.text, args.force)?;
-    print_text(&next_steps(args.step, &rotated, out))?;
+    print_text(&words::next_steps(args.step, &rotated, out))?;
     Ok(Exit::Ok)
 }
 
@@ -145,9 +138,34 @@ fn no_source_needed(ctx: &Ctx, args: &Args) -> Result<(), Failure> {
     }
 }
 
-fn not_the_file(origin: &str) -> Failure {
-    Failure::new(format!("{origin} is not the configuration file itself"))
-        .hint("take the configuration out of its Secret or archive, then rotate that")
+/// A configuration file, as it stands and as it is understood.
+struct File {
+    text: Zeroizing<String>,
+    loaded: Loaded,
+}
+
+/// The one configuration file; what a Secret or an archive holds cannot be rotated in its place.
+fn the_file(ctx: &Ctx) -> Result<File, Failure> {
+    let [path] = ctx.global.encryption_config.as_slice() else {
+        return Err(Failure::usage("`config rotate` works on one file")
+            .hint("give it with --encryption-config FILE"));
+    };
+    let content = configuration::read(path)?;
+    if let Some(warning) = &content.exposed {
+        ctx.ui.warn(warning);
+    }
+    let not_the_file = || {
+        Failure::new(format!("{} is not the configuration file itself", content.origin))
+            .hint("take the configuration out of its Secret or archive, then rotate that")
+    };
+    let mut loaded = configuration::load(&content)?;
+    let text = std::str::from_utf8(&content.bytes).map_err(|_| not_the_file())?;
+    match (loaded.pop(), loaded.is_empty()) {
+        (Some(one), true) if one.location == content.origin => {
+            Ok(File { text: Zeroizing::new(text.to_owned()), loaded: one })
+        }
+        _ => Err(not_the_file()),
+    }
 }
 
 fn step(args: &Args, old: &EncryptionConfig) -> Result<Step, Failure> {
@@ -210,26 +228,11 @@ fn check_unused(
     let mut source = open::source(ctx)?;
     let options = job::Options { scope: open::scope(ctx), old, rotated };
     let usage = job::run(source.as_mut(), &options)?;
-    let damage = &usage.visit.damage;
-    if !damage.is_empty() && !args.force {
-        let mut failure = Failure::new(format!(
-            "parts of the source cannot be read, so something may still be stored under {what}"
-        ));
-        failure.causes = damage.iter().map(|d| format!("{}: {}", d.location, d.what)).collect();
-        return Err(failure);
+    if !usage.visit.damage.is_empty() && !args.force {
+        return Err(unread(&what, &usage.visit.damage));
     }
     if !usage.entries.is_empty() {
-        let total: u64 = usage.entries.values().sum();
-        let noun = if total == 1 { "entry is" } else { "entries are" };
-        let mut failure = Failure::new(format!("{total} {noun} still stored under {what}"));
-        failure.causes = usage.entries.iter().map(|(r, n)| format!("{r}: {n}")).collect();
-        failure.hint = Some(match rotated.provider {
-            Provider::Identity => {
-                "encrypt them first: atrest migrate --apply with this configuration".to_owned()
-            }
-            _ => "rewrite them first: atrest migrate --apply with this configuration".to_owned(),
-        });
-        return Err(failure);
+        return Err(in_use(&what, &usage.entries));
     }
     ctx.ui.note(&format!(
         "nothing is stored under {what} at revision {} of {}",
@@ -239,51 +242,19 @@ fn check_unused(
     Ok(())
 }
 
-/// What changed and which commands come next.
-fn next_steps(step: StepName, rotated: &Rotated, out: &Path) -> String {
-    let what = Key::new(rotated.provider, rotated.name.as_deref());
-    let resources: Vec<_> = rotated
-        .entries
-        .iter()
-        .flat_map(|e| rotated.config.entries[*e].resources.iter().map(String::as_str))
-        .collect();
-    let out = out.display();
-    let mut text = format!("wrote {out} (mode 0600), for {}\n", resources.join(", "));
-    let name = rotated.name.as_ref().map_or_else(String::new, |n| format!(" --key-name '{n}'"));
-    let provider = format!(" --provider {}", rotated.provider);
-    let distribute = "copy it, the same bytes, to every control plane machine, and restart every kube-apiserver\n     (or wait a minute where it runs with --encryption-provider-config-automatic-reload)";
-    let _ = match step {
-        StepName::Add => writeln!(
-            text,
-            "{what} can be read, nothing is written with it yet\nnext:\n  \
-             1. {distribute}\n  \
-             2. atrest config check {out} FILE…     (the files of the other machines: no difference)\n  \
-             3. atrest config rotate --step promote{provider}{name} --encryption-config {out} --out NEXT"
-        ),
-        StepName::Promote => {
-            let old = rotated.previous.as_ref();
-            let retire = old.map_or_else(String::new, |(provider, name)| {
-                let name = name.as_ref().map_or_else(String::new, |n| format!(" --key-name '{n}'"));
-                format!(" --provider {provider}{name}")
-            });
-            writeln!(
-                text,
-                "{what} writes from now on\nnext:\n  \
-                 1. {distribute}\n  \
-                 2. atrest migrate --encryption-config {out}            (what would be rewritten)\n  \
-                 3. atrest migrate --encryption-config {out} --apply\n  \
-                 4. atrest scan --encryption-config {out} --verify --fail-on stale,unreadable\n  \
-                 5. atrest config rotate --step retire{retire} --encryption-config {out} --endpoints … --out NEXT"
-            )
-        }
-        StepName::Retire => writeln!(
-            text,
-            "{what} is gone from the configuration\nnext:\n  \
-             1. {distribute}\n  \
-             2. keep the file before this one for as long as you keep backups from its time:\n     \
-             without it they cannot be read\n  \
-             3. atrest residue --encryption-config {out} --endpoints …  (what history still holds)"
-        ),
-    };
-    text
+fn unread(what: &Key, damage: &[Damage]) -> Failure {
+    let mut failure = Failure::new(format!(
+        "parts of the source cannot be read, so something may still be stored under {what}"
+    ));
+    failure.causes = damage.iter().map(|d| format!("{}: {}", d.location, d.what)).collect();
+    failure
+}
+
+fn in_use(what: &Key, entries: &BTreeMap<String, u64>) -> Failure {
+    let total: u64 = entries.values().sum();
+    let noun = if total == 1 { "entry is" } else { "entries are" };
+    let mut failure = Failure::new(format!("{total} {noun} still stored under {what}"));
+    failure.causes = entries.iter().map(|(resource, n)| format!("{resource}: {n}")).collect();
+    let verb = if what.provider == Provider::Identity { "encrypt" } else { "rewrite" };
+    failure.hint(format!("{verb} them first: atrest migrate --apply with this configuration"))
 }
