@@ -6,7 +6,7 @@ use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::observer::Told;
 use super::restore::Exporting;
-use super::{Ctx, ending, nothing, open, ui};
+use super::{Ctx, ending, lost, nothing, open, ui};
 use crate::export::Tree;
 use crate::jobs::export::{self as job, Destination, Error, Form, Options, Outcome};
 use crate::report::{Format, table};
@@ -40,7 +40,7 @@ pub struct Args {
     pub show_managed_fields: bool,
 
     /// Write what an empty cluster accepts, in numbered steps, and `DIR/apply.sh` to apply them
-    #[arg(long, requires = "out", conflicts_with = "show_managed_fields")]
+    #[arg(long, requires = "out", conflicts_with_all = ["show_managed_fields", "lost"])]
     pub restore: bool,
 
     /// Say what is left out, changed or converted, and why
@@ -66,6 +66,9 @@ pub struct Args {
     revision: args::Revision,
 
     #[command(flatten)]
+    lost: args::Lost,
+
+    #[command(flatten)]
     reading: args::ReadingInside,
 
     /// Output format
@@ -85,6 +88,7 @@ impl Args {
             &self.selection,
             &self.allow_empty,
             &self.revision,
+            &self.lost,
             &self.reading,
             &self.output,
         ])
@@ -111,7 +115,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         .managed_fields(args.show_managed_fields)
         .try_keys(args.try_keys);
     let selection = open::selection(ctx, objects.resources())?;
-    let mut source = open::source(ctx)?;
+    let mut source = lost::source(ctx, || selection.ranges(), false)?;
     nothing::look(ctx, source.as_mut(), &selection)?;
     let options = Options {
         selection: &selection,
@@ -128,7 +132,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let told = &mut Told::new(&ctx.ui);
     let outcome =
         job::run(source.as_mut(), &objects, &options, target, told).map_err(|e| match e {
-            Error::Source(e) => e.into(),
+            Error::Source(e) => lost::advised(ctx, e),
             Error::Write(e) => e.into(),
             Error::Stream(e) => ui::write_failure(&e),
         })?;

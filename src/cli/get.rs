@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
-use super::{Ctx, ending, nothing, open, ui};
+use super::{Ctx, ending, lost, nothing, open, ui};
 use crate::jobs::get::{self as job, Object, Options, Outcome};
 use crate::objects::{NotShown, fields};
 use crate::report::{Format, objects, table};
@@ -44,6 +44,9 @@ pub struct Args {
     revision: args::Revision,
 
     #[command(flatten)]
+    lost: args::Lost,
+
+    #[command(flatten)]
     reading: args::ReadingInside,
 
     /// Output format
@@ -62,6 +65,7 @@ impl Args {
             &self.prefix,
             &self.namespaces,
             &self.revision,
+            &self.lost,
             &self.reading,
             &self.output,
         ])
@@ -74,7 +78,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let objects = super::inside::objects(ctx)?
         .managed_fields(args.show_managed_fields)
         .try_keys(args.try_keys);
-    let mut source = open::source(ctx)?;
+    let ranges = || keys.iter().flat_map(NamedKey::singles).collect();
+    let mut source = lost::source(ctx, ranges, true)?;
     let options = Options {
         keys: &keys,
         scope: &open::scope(ctx),
@@ -82,7 +87,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         revision: ctx.global.revision,
         reveal: args.reveal,
     };
-    let Outcome { visit, shown, missing } = job::run(source.as_mut(), &objects, &options)?;
+    let Outcome { visit, shown, missing } =
+        job::run(source.as_mut(), &objects, &options).map_err(|e| lost::advised(ctx, e))?;
     ending::end(ctx, [&visit], || {
         let whole = report(ctx, args.write_out, shown)?;
         if missing.is_empty() {

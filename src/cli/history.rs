@@ -2,8 +2,9 @@
 
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
+use super::lost::Beside;
 use super::observer::Told;
-use super::{Ctx, ending, nothing, open, ui};
+use super::{Ctx, ending, lost, nothing, open, ui};
 use crate::jobs::history::{self as job, Options, Outcome};
 use crate::report::history::Report;
 use crate::report::{Format, table};
@@ -37,6 +38,9 @@ pub struct Args {
     revision: args::Revision,
 
     #[command(flatten)]
+    lost: args::Lost,
+
+    #[command(flatten)]
     reading: args::ReadingInside,
 
     /// Output format
@@ -56,6 +60,7 @@ impl Args {
             &self.namespaces,
             &self.allow_empty,
             &self.revision,
+            &self.lost,
             &self.reading,
             &self.output,
         ])
@@ -66,15 +71,22 @@ impl Args {
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let keys = open::keys(ctx, &args.keys)?;
     let objects = super::inside::objects(ctx)?.managed_fields(false);
-    let mut source = open::source(ctx)?;
+    let Beside { mut source, records, damage } = lost::beside(ctx, &keys)?;
     let options = Options {
         keys: &keys,
         scope: &open::scope(ctx),
         namespaces: &ctx.global.namespace,
         revision: ctx.global.revision,
         reveal: args.reveal,
+        lost: records.as_deref(),
     };
-    let outcome = job::run(source.as_mut(), &objects, &options, &mut Told::new(&ctx.ui))?;
+    let mut outcome = job::run(source.as_mut(), &objects, &options, &mut Told::new(&ctx.ui))
+        .map_err(|e| lost::advised(ctx, e))?;
+    for part in damage {
+        if !outcome.visit.damage.contains(&part) {
+            outcome.visit.damage.push(part);
+        }
+    }
     ending::end(ctx, [&outcome.visit], || {
         let whole = tell_unread(ctx, &outcome);
         not_there(ctx, source.as_mut(), &outcome.missing(&keys))?;
@@ -114,7 +126,7 @@ fn not_there(ctx: &Ctx, source: &mut dyn Source, missing: &[&NamedKey]) -> Resul
     }
     let names: Vec<_> = missing.iter().map(|t| table::visible(&t.text)).collect();
     let failure = Failure::new(format!("no revision of {} is held", names.join(", "))).hint(
-        "compaction forgets keys that were deleted; `atrest residue --recover DIR` reads what is left of them in files, decrypted with --encryption-config",
+        "compaction forgets keys that were deleted; `atrest residue --recover DIR` reads what is left of them in files, decrypted with --encryption-config, and `history --lost` shows it",
     );
     Err(missing.iter().fold(failure, |failure, key| nothing::near(ctx, source, key, failure)))
 }

@@ -34,6 +34,7 @@ mod get;
 mod history;
 mod keys;
 mod kms;
+mod lost;
 mod man;
 mod migrate;
 mod posture;
@@ -317,7 +318,7 @@ fn one_source(ctx: &Ctx) -> Result<(), Failure> {
     if g.salvage && g.snapshot.is_none() && g.data_dir.is_none() {
         return Err(Failure::usage("--salvage goes with --snapshot or --data-dir only"));
     }
-    Ok(())
+    lost::check(ctx)
 }
 
 /// clap prints `error: …` itself and exits 2; help and version exit 0, if anyone gets them.

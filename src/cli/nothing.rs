@@ -33,12 +33,14 @@ pub fn look(ctx: &Ctx, source: &mut dyn Source, selection: &Selection) -> Result
         return Ok(());
     }
     let mut sought = sought(ctx, selection);
-    source.visit(&selection.query(ctx.global.revision, false), &mut |entry| {
-        if let Some(location) = selection.locate(entry.key) {
-            sought.saw(&location);
-        }
-        if sought.is_complete() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
+    source
+        .visit(&selection.query(ctx.global.revision, false), &mut |entry| {
+            if let Some(location) = selection.locate(entry.key) {
+                sought.saw(&location);
+            }
+            if sought.is_complete() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .map_err(|e| super::lost::advised(ctx, e))?;
     check(ctx, source, selection, &sought)
 }
 
@@ -70,7 +72,7 @@ pub fn check(
             }
             return Ok(());
         }
-        return Err(missing.failure(selection));
+        return Err(missing.failure(ctx, selection));
     }
     Err(prefix(ctx, selection, &missing.holdings))
 }
@@ -117,7 +119,7 @@ impl<'a> Missing<'a> {
     }
 
     /// Names what is not there, and what is.
-    fn failure(&self, selection: &Selection) -> Failure {
+    fn failure(&self, ctx: &Ctx, selection: &Selection) -> Failure {
         let mut things = Vec::new();
         let mut causes = Vec::new();
         let mut hints = Vec::new();
@@ -143,6 +145,12 @@ impl<'a> Missing<'a> {
             causes.push(format!("the source holds entries under {}", list(bases.iter())));
         }
         failure.causes = causes;
+        if hints.is_empty() && ctx.global.takes_lost && ctx.global.is_file() {
+            hints.push(
+                "`atrest residue --recover DIR` writes what was deleted and still lies in the file"
+                    .to_owned(),
+            );
+        }
         hints.push("--allow-empty, if empty is fine".to_owned());
         failure.hint(hints.join("; "))
     }

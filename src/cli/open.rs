@@ -24,14 +24,7 @@ use crate::transform::Transformers;
 /// # Errors
 /// When it cannot be opened, with a hint.
 pub fn source(ctx: &Ctx) -> Result<Box<dyn Source>, Failure> {
-    Ok(match files(ctx)? {
-        Opened::Snapshot(file) => Box::new(file),
-        Opened::DataDir(dir) => Box::new(dir),
-        Opened::Kine(database) => database,
-        #[cfg(feature = "datastore")]
-        Opened::Datastore(server) => server,
-        Opened::Served(source) => source,
-    })
+    Ok(files(ctx)?.into_source())
 }
 
 /// As [`source`], for a job that looks into its files.

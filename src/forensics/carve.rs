@@ -12,7 +12,8 @@ use memchr::memmem::Finder;
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
-use super::Targets;
+use super::{Targets, Written};
+use crate::mvcc::Revision;
 use crate::proto::varint;
 use crate::storage::{CBOR_MAGIC, PROTOBUF_MAGIC};
 
@@ -22,6 +23,9 @@ const LONGEST: usize = 64 << 20;
 
 /// Longest key that is believed, bytes.
 const LONGEST_KEY: usize = 32 << 10;
+
+/// `KeyValue.create_revision`, which follows the key.
+const CREATE: u8 = 0x10;
 
 /// How much one thread searches at a time, bytes: within a processor's cache, for several
 /// passes.
@@ -34,6 +38,8 @@ pub enum Shape {
     KeyValue,
     /// `etcdserverpb.PutRequest`, as the write-ahead log holds it.
     Put,
+    /// `mvccpb.KeyValue` with nothing but a key, behind the revision of a deletion.
+    Tombstone,
 }
 
 /// A carved record.
@@ -47,6 +53,8 @@ pub struct Hit<'a> {
     pub key: &'a [u8],
     /// `mod_revision`; a put has none.
     pub revision: Option<i64>,
+    /// What the record says of its key; a put does not.
+    pub written: Option<Written>,
     /// Length that the record says its value has, bytes.
     pub value_len: usize,
     /// Where the value's bytes still lie, ascending; together fewer than `value_len` when parts
@@ -237,21 +245,61 @@ impl<'t> Carver<'t> {
                 return None;
             }
             self.targets.locate(key)?;
+            if let Some(revision) = self.deletion(data, at, key_at + len) {
+                return tombstone(at, key_at, key, revision, terrain);
+            }
             let body = body(data, key_at + len, self.targets)?;
             let end = body.value_at.checked_add(body.value_len)?;
             let mut pieces = terrain.pieces(at, end);
             // Key, revisions and the value's beginning must be the record's own.
             let first = pieces.first_mut().filter(|p| p.start == at && p.end > body.value_at)?;
             first.start = body.value_at;
-            let Body { shape, revision, value_at, value_len, encrypted } = body;
-            Some(Hit { at, shape, key, revision, value_len, pieces, value_at, encrypted })
+            let Body { shape, revision, written, value_at, value_len, encrypted } = body;
+            Some(Hit { at, shape, key, revision, written, value_len, pieces, value_at, encrypted })
         })
     }
+
+    /// The revision of a deletion whose record begins at `at`, if deletions are looked for: bbolt
+    /// puts a value behind its key, and a deletion's key is its revision and a mark (etcd
+    /// `server/storage/mvcc/revision.go`).
+    fn deletion(&self, data: &[u8], at: usize, end: usize) -> Option<i64> {
+        /// Two numbers, what is between them, and the mark.
+        const LENGTH: usize = 8 + 1 + 8 + 1;
+        // Behind the key of a write its revisions follow.
+        if !self.targets.wants_deletions() || data.get(end) == Some(&CREATE) {
+            return None;
+        }
+        let revision = Revision::parse(data.get(at.checked_sub(LENGTH)?..at)?)?;
+        (revision.tombstone && revision.main > 1).then_some(revision.main)
+    }
+}
+
+fn tombstone<'a>(
+    at: usize,
+    key_at: usize,
+    key: &'a [u8],
+    revision: i64,
+    terrain: &dyn Terrain,
+) -> Option<Hit<'a>> {
+    let end = key_at + key.len();
+    terrain.pieces(at, end).first().filter(|p| p.start == at && p.end == end)?;
+    Some(Hit {
+        at,
+        shape: Shape::Tombstone,
+        key,
+        revision: Some(revision),
+        written: None,
+        value_len: 0,
+        pieces: Vec::new(),
+        value_at: end,
+        encrypted: false,
+    })
 }
 
 struct Body {
     shape: Shape,
     revision: Option<i64>,
+    written: Option<Written>,
     value_at: usize,
     value_len: usize,
     encrypted: bool,
@@ -260,7 +308,6 @@ struct Body {
 /// Reads what follows the key: fields in the order in which etcd writes them.
 fn body(data: &[u8], mut at: usize, targets: &Targets) -> Option<Body> {
     const PUT_VALUE: u8 = 0x12;
-    const CREATE: u8 = 0x10;
     const KV_VALUE: u8 = 0x2A;
     let number = |at: &mut usize| {
         let (value, len) = varint(data.get(*at..)?)?;
@@ -268,7 +315,7 @@ fn body(data: &[u8], mut at: usize, targets: &Targets) -> Option<Body> {
         Some(value)
     };
     let tag = *data.get(at)?;
-    let mut revision = None;
+    let (mut revision, mut written) = (None, None);
     let shape = match tag {
         PUT_VALUE => Shape::Put,
         CREATE => {
@@ -285,6 +332,7 @@ fn body(data: &[u8], mut at: usize, targets: &Targets) -> Option<Body> {
                 return None;
             }
             revision = Some(modified);
+            written = Some(Written { create_revision: create, version });
             Shape::KeyValue
         }
         _ => return None,
@@ -294,7 +342,7 @@ fn body(data: &[u8], mut at: usize, targets: &Targets) -> Option<Body> {
     let value = data.get(at..)?;
     // A look at the beginning is enough, however much white space is claimed to follow.
     let encrypted = targets.sees(&value[..value.len().min(value_len).min(64)])?;
-    Some(Body { shape, revision, value_at: at, value_len, encrypted })
+    Some(Body { shape, revision, written, value_at: at, value_len, encrypted })
 }
 
 /// Whether bytes begin as the API server's serializers write objects: protobuf

@@ -73,6 +73,13 @@ impl Contents {
         Some(Self(items))
     }
 
+    /// Names and values, where they were kept.
+    #[must_use]
+    pub fn values(&self) -> Vec<(String, Zeroizing<Vec<u8>>)> {
+        let kept = |(name, item): (&String, &Item)| Some((name.clone(), item.value.clone()?));
+        self.0.iter().filter_map(kept).collect()
+    }
+
     /// What differs from `before`, by name.
     #[must_use]
     pub fn since(&self, before: &Self) -> Vec<Change> {

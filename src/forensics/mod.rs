@@ -14,6 +14,7 @@ pub mod residue;
 
 use crate::config::EncryptionConfig;
 use crate::envelope::{ENCRYPTED_PREFIX, Envelope};
+use crate::range::KeyRange;
 use crate::resource::{Location, Scope, Selection, Selector};
 use crate::source::Query;
 
@@ -31,6 +32,17 @@ pub struct Targets {
     query: Query,
     /// Encrypted values are looked for, too.
     encrypted: bool,
+    /// Deletions are looked for, too.
+    deletions: bool,
+}
+
+/// What a record says of its key at the time of the write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The revision that created the key.
+    pub create_revision: i64,
+    /// Writes since then, this one included.
+    pub version: i64,
 }
 
 impl Targets {
@@ -39,7 +51,15 @@ impl Targets {
     #[must_use]
     pub fn new(scope: Scope, named: Vec<Selector>, namespaces: Vec<String>) -> Self {
         let query = Query { ranges: scope.ranges(&named), revision: None, ordered: false };
-        Self { scope, named, namespaces, configured: None, query, encrypted: false }
+        Self {
+            scope,
+            named,
+            namespaces,
+            configured: None,
+            query,
+            encrypted: false,
+            deletions: false,
+        }
     }
 
     /// Looks for encrypted values as well: they are no residue, but what was lost can be read
@@ -48,6 +68,21 @@ impl Targets {
     pub fn with_encrypted(mut self) -> Self {
         self.encrypted = true;
         self
+    }
+
+    /// Looks for everything that a history is made of, encrypted or not, deletions included, and
+    /// for nothing outside `ranges`.
+    #[must_use]
+    pub fn of_history(mut self, ranges: Vec<KeyRange>) -> Self {
+        self.query.ranges = ranges;
+        (self.encrypted, self.deletions) = (true, true);
+        self
+    }
+
+    /// Whether deletions are looked for.
+    #[must_use]
+    pub fn wants_deletions(&self) -> bool {
+        self.deletions
     }
 
     /// Whether a whole stored value is one of those looked for, object or not: `Some(true)` when

@@ -22,6 +22,7 @@ pub mod history;
 pub mod holdings;
 pub mod keys;
 pub mod kms;
+pub mod lost;
 #[cfg(feature = "live")]
 pub mod migrate;
 #[cfg(feature = "cli")]

@@ -1,5 +1,6 @@
 //! What `history` prints.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use base64::Engine as _;
@@ -11,7 +12,7 @@ use super::text::cell;
 use super::{Format, wire};
 use crate::envelope::{Provider, Version};
 use crate::forensics::changes::Change;
-use crate::jobs::history::Revision;
+use crate::jobs::history::{Held, Revision};
 use crate::scan::Status;
 use crate::source::{Holder, SourceInfo, Visit};
 
@@ -39,11 +40,18 @@ struct Document {
 struct Row {
     #[serde(flatten)]
     entry: wire::Entry,
-    revision: i64,
+    /// `null` where a record that was lost does not say it.
+    revision: Option<i64>,
     deleted: bool,
     held_in: &'static str,
+    /// Where in a file a record lies that the source does not read by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<String>,
     /// `null` where the revision before or this one cannot be read.
     changes: Option<Vec<ChangeRow>>,
+    /// Base64, with `--reveal` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Serialize)]
@@ -59,10 +67,12 @@ struct ChangeRow {
     new: Option<String>,
 }
 
+fn base64(value: &Zeroizing<Vec<u8>>) -> String {
+    base64::engine::general_purpose::STANDARD.encode(value.as_slice())
+}
+
 impl From<&Change> for ChangeRow {
     fn from(c: &Change) -> Self {
-        let base64 =
-            |v: &Zeroizing<Vec<u8>>| base64::engine::general_purpose::STANDARD.encode(v.as_slice());
         Self {
             name: c.name.clone(),
             change: c.word(),
@@ -77,24 +87,48 @@ impl From<&Change> for ChangeRow {
 impl From<&Revision> for Row {
     fn from(r: &Revision) -> Self {
         let revision = r.number();
-        let held_in = r.holder().as_str();
+        let held_in = r.held().as_str();
+        let location = r.held().location().map(str::to_owned);
         match r {
-            Revision::Put { finding, changes, .. } => Self {
+            Revision::Put { finding, changes, data, .. } => Self {
                 entry: wire::Entry::from(&**finding),
                 revision,
                 deleted: false,
                 held_in,
+                location,
                 changes: changes.as_ref().map(|c| c.iter().map(ChangeRow::from).collect()),
+                data: (!data.is_empty())
+                    .then(|| data.iter().map(|(name, v)| (name.clone(), base64(v))).collect()),
             },
             Revision::Delete { key, location, .. } => Self {
-                entry: wire::Entry::deleted(key, location, revision),
+                entry: wire::Entry::deleted(key, location, revision.unwrap_or_default()),
                 revision,
                 deleted: true,
                 held_in,
+                location: r.held().location().map(str::to_owned),
                 changes: None,
+                data: None,
             },
         }
     }
+}
+
+/// As text where it is text.
+fn value_in_words(value: &Zeroizing<Vec<u8>>) -> String {
+    match std::str::from_utf8(value) {
+        Ok(text) => format!("{text:?}"),
+        Err(_) => format!("base64 {}", base64(value)),
+    }
+}
+
+/// What a revision changed; where nothing is known to compare it with, the data that are shown:
+/// `=token ("…")`.
+fn data_in_words(changes: Option<&[Change]>, data: &[(String, Zeroizing<Vec<u8>>)]) -> String {
+    if changes.is_some() || data.is_empty() {
+        return in_words(changes);
+    }
+    let one = |(name, value): &(String, _)| format!("={name} ({})", value_in_words(value));
+    data.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 /// `+token (12 B) ~password (8 B → 12 B) -old (4 B)`.
@@ -104,12 +138,7 @@ fn in_words(changes: Option<&[Change]>) -> String {
         return "same data".to_owned();
     }
     let value = |v: Option<&Zeroizing<Vec<u8>>>, size: Option<u64>| match (v, size) {
-        (Some(v), _) => match std::str::from_utf8(v) {
-            Ok(text) => format!("{text:?}"),
-            Err(_) => {
-                format!("base64 {}", base64::engine::general_purpose::STANDARD.encode(v.as_slice()))
-            }
-        },
+        (Some(v), _) => value_in_words(v),
         (None, size) => table::bytes(size.unwrap_or_default()),
     };
     let one = |c: &Change| {
@@ -153,8 +182,8 @@ impl Report<'_> {
         header.extend(["changes", "held_in"]);
         csv.write_record(header)?;
         for r in self.revisions {
-            let number = r.number().to_string();
-            let held = r.holder().as_str();
+            let number = r.number().map(|n| n.to_string()).unwrap_or_default();
+            let held = r.held().as_str();
             match r {
                 Revision::Put { finding, changes, .. } => {
                     let changes =
@@ -193,15 +222,18 @@ impl Report<'_> {
                 Revision::Delete { .. } => None,
             })
         };
-        let buried = self.revisions.iter().filter(|r| r.holder() != Holder::KeySpace).count();
+        let in_key_space = Held::By(Holder::KeySpace);
+        let lost = self.revisions.iter().filter(|r| r.held().location().is_some()).count();
+        let buried = self.revisions.iter().filter(|r| *r.held() != in_key_space).count();
         let columns = Columns {
             id: puts().any(|f| f.judged.kms_key_id.is_some()),
             status: puts().any(|f| f.judged.status.is_some()),
             changes: self
                 .revisions
                 .iter()
-                .any(|r| matches!(r, Revision::Put { changes: Some(_), .. })),
+                .any(|r| matches!(r, Revision::Put { changes, data, .. } if changes.is_some() || !data.is_empty())),
             holder: buried > 0,
+            location: lost > 0,
         };
         let rows = || self.revisions.iter().map(|r| columns.row(r));
         table::long(color, &columns.names(), rows, out)?;
@@ -214,7 +246,9 @@ impl Report<'_> {
         }
         let plain = puts().filter(|f| f.judged.provider == Provider::Identity).count();
         if buried > 0 {
-            write!(out, ", {} of them compacted and not yet gone", table::count(buried as u64))?;
+            let words =
+                if lost > 0 { "outside the key space" } else { "compacted and not yet gone" };
+            write!(out, ", {} of them {words}", table::count(buried as u64))?;
         }
         writeln!(out, "; {} stored unencrypted", table::count(plain as u64))
     }
@@ -228,6 +262,7 @@ struct Columns {
     status: bool,
     changes: bool,
     holder: bool,
+    location: bool,
 }
 
 impl Columns {
@@ -238,15 +273,16 @@ impl Columns {
         names.extend([">SIZE", ">WRITE"]);
         names.extend(self.changes.then_some("DATA"));
         names.extend(self.holder.then_some("HELD IN"));
+        names.extend(self.location.then_some("WHERE"));
         names
     }
 
     fn row(self, revision: &Revision) -> (Vec<String>, Mark) {
         let dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
         let key = |key| String::from_utf8_lossy(key).into_owned();
-        let mut row = vec![revision.number().to_string()];
+        let mut row = vec![revision.number().map_or("-".to_owned(), |n| n.to_string())];
         let mark = match revision {
-            Revision::Put { finding: f, changes, .. } => {
+            Revision::Put { finding: f, changes, data, .. } => {
                 let j = &f.judged;
                 row.extend([
                     key(&f.key),
@@ -256,8 +292,9 @@ impl Columns {
                 ]);
                 row.extend(self.id.then(|| dash(j.kms_key_id.as_deref())));
                 row.extend(self.status.then(|| dash(j.status.map(Status::as_str))));
-                row.extend([table::bytes(f.size), f.version_count.to_string()]);
-                row.extend(self.changes.then(|| in_words(changes.as_deref())));
+                let count = Some(f.version_count).filter(|n| *n > 0).map(|n| n.to_string());
+                row.extend([table::bytes(f.size), dash(count.as_deref())]);
+                row.extend(self.changes.then(|| data_in_words(changes.as_deref(), data)));
                 match (j.status, j.provider) {
                     (Some(Status::Unreadable), _) => Mark::Bad,
                     (Some(Status::Stale | Status::Unknown), _) | (None, Provider::Identity) => {
@@ -268,11 +305,14 @@ impl Columns {
             }
             Revision::Delete { key: deleted, .. } => {
                 row.extend([key(deleted), "deleted".to_owned()]);
-                row.resize(self.names().len() - usize::from(self.holder), "-".to_owned());
+                let tail = usize::from(self.holder) + usize::from(self.location);
+                row.resize(self.names().len() - tail, "-".to_owned());
                 Mark::Plain
             }
         };
-        row.extend(self.holder.then(|| revision.holder().as_str().to_owned()));
+        let held = revision.held();
+        row.extend(self.holder.then(|| held.as_str().to_owned()));
+        row.extend(self.location.then(|| dash(held.location())));
         (row, mark)
     }
 }

@@ -97,6 +97,8 @@ pub struct Visit {
     pub revision: i64,
     /// Revisions older than this were compacted away, as far as the source says; 0 for none.
     pub compacted: i64,
+    /// Of [`Source::held`]: it told every write since the first, whatever compaction took.
+    pub whole: bool,
     /// Parts that could not be read.
     pub damage: Vec<Damage>,
     /// Remarks for stderr that do not change the exit code.

@@ -33,6 +33,7 @@ mod keys;
 mod kine;
 mod kms;
 mod live;
+mod lost;
 mod migrate;
 mod nothing;
 mod numbers;

@@ -22,9 +22,10 @@ const SELECTION: &str = "prefix proxy-namespace resource all-resources namespace
 fn table() -> Vec<(&'static str, &'static str, String)> {
     let all = |parts: &[&str]| parts.join(" ");
     let read = [ANY_SOURCE, CONNECTION, PROFILE, "encryption-config", OUTPUT].join(" ");
+    let past = [INSIDE, "prefix proxy-namespace namespace revision lost write-out"].join(" ");
     let mut rows = vec![
         ("scan", "", all(&[&read, TEMPO, INSIDE, SELECTION, "allow-empty revision write-out"])),
-        ("get", "x", all(&[&read, INSIDE, "prefix proxy-namespace namespace revision write-out"])),
+        ("get", "x", all(&[&read, &past])),
         (
             "decode",
             "",
@@ -45,7 +46,11 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
                 "key prefix proxy-namespace namespace encryption-config",
             ]),
         ),
-        ("export", "", all(&[&read, TEMPO, INSIDE, SELECTION, "allow-empty revision write-out"])),
+        (
+            "export",
+            "",
+            all(&[&read, TEMPO, INSIDE, SELECTION, "allow-empty revision lost write-out"]),
+        ),
         (
             "diff",
             "snapshot:x snapshot:y",
@@ -72,15 +77,7 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
                 "snapshot skip-hash-check prefix proxy-namespace encryption-config write-out",
             ]),
         ),
-        (
-            "history",
-            "x",
-            all(&[
-                &read,
-                INSIDE,
-                "allow-empty prefix proxy-namespace namespace revision write-out",
-            ]),
-        ),
+        ("history", "x", all(&[&read, &past, "allow-empty"])),
         ("keys", "", all(&[&read, INSIDE, SELECTION, "allow-empty revision write-out"])),
         (
             "migrate",
@@ -164,6 +161,7 @@ fn give(option: &str) -> String {
         | "no-progress"
         | "skip-hash-check"
         | "salvage"
+        | "lost"
         | "allow-empty"
         | "all-resources"
         | "gentle"
@@ -199,7 +197,7 @@ fn every_command_refuses_what_it_does_not_honour() {
         .collect();
     options.sort();
     options.dedup();
-    assert_eq!(options.len(), 42);
+    assert_eq!(options.len(), 43);
     for (command, needs, honoured) in table() {
         let honoured: Vec<&str> = honoured.split(' ').collect();
         let words: Vec<&str> = command.split(' ').chain(needs.split(' ')).collect();
@@ -270,6 +268,7 @@ fn an_option_that_the_source_does_not_honour_is_refused() {
     for (words, what) in [
         (&["scan", "--kine", "x", "--salvage"][..], "--salvage goes with --snapshot or --data-dir"),
         (&["scan", "--salvage"], "--salvage goes with --snapshot or --data-dir"),
+        (&["get", "x", "--lost", "--revision", "2"], "--lost goes with --snapshot, --data-dir"),
         (
             &["keys", "--data-dir", "x", "--skip-hash-check"],
             "--skip-hash-check goes with --snapshot",

@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use crate::support::bin;
 
-struct Database {
+pub struct Database {
     dir: tempfile::TempDir,
-    c: Connection,
+    pub c: Connection,
 }
 
 impl Database {
     /// kine's table (k3s-io/kine `pkg/drivers/sqlite/sqlite.go`), with a page size of its own.
-    fn new(journal: &str) -> Self {
+    pub fn new(journal: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let c = Connection::open(dir.path().join("state.db")).unwrap();
         c.execute_batch(&format!(
@@ -37,12 +37,12 @@ impl Database {
         Self { dir, c }
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.dir.path().join("state.db")
     }
 
     /// Writes a key as kine does; returns the row's id.
-    fn write(&self, name: &str, value: &[u8], deleted: bool) -> i64 {
+    pub fn write(&self, name: &str, value: &[u8], deleted: bool) -> i64 {
         let before: Option<(i64, i64, Vec<u8>)> = self
             .c
             .query_row(
@@ -64,7 +64,7 @@ impl Database {
         self.c.last_insert_rowid()
     }
 
-    fn put(&self, name: &str, value: &[u8]) -> i64 {
+    pub fn put(&self, name: &str, value: &[u8]) -> i64 {
         self.write(name, value, false)
     }
 

@@ -16,7 +16,7 @@ pub use connection::{Connection, Hidden};
 pub use order::{Arranged, arrange, known};
 pub use output::{ColorWhen, Output, TableOrJson, formats};
 pub use reading::{Decrypting, KmsExec, Reading, ReadingInside};
-pub use selection::{AllowEmpty, Namespaces, Prefix, Resources, Revision, Selection};
+pub use selection::{AllowEmpty, Lost, Namespaces, Prefix, Resources, Revision, Selection};
 pub use source::{Distribution, Etcd, Kine, Profile, SnapshotFile, Source};
 pub use tempo::Tempo;
 
@@ -89,6 +89,10 @@ pub struct Shared {
     pub namespace: Vec<String>,
     /// `--revision`
     pub revision: Option<i64>,
+    /// The command knows `--lost`.
+    pub takes_lost: bool,
+    /// `--lost`
+    pub lost: bool,
     /// `--encryption-config`
     pub encryption_config: Vec<PathBuf>,
     /// `--kms-exec`

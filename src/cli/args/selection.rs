@@ -97,6 +97,22 @@ impl Group for Revision {
     }
 }
 
+/// Whether what lies outside the key space is read.
+#[derive(Clone, Debug, Args)]
+pub struct Lost {
+    /// Also read what was compacted away and still lies in the file: in free pages, beside what
+    /// is in pages in use, in the write-ahead log, in kine's old values
+    #[arg(long, help_heading = "Selection")]
+    lost: bool,
+}
+
+impl Group for Lost {
+    fn put(&self, shared: &mut Shared) {
+        shared.takes_lost = true;
+        shared.lost = self.lost;
+    }
+}
+
 /// Entries by resource and namespace below the prefix.
 #[derive(Clone, Debug, Args)]
 pub struct Selection {

@@ -8,7 +8,7 @@ use super::terrain::location;
 use super::{Bytes, Finding, Head, Place, Sink};
 use crate::bolt::{Db, Element, PageDamage, PageKind, PageSet};
 use crate::forensics::Targets;
-use crate::forensics::carve::{Behind, Carver, Hit, LEG};
+use crate::forensics::carve::{Behind, Carver, Hit, LEG, Shape};
 use crate::mvcc::{NotedRecord, Revision, State, key_value, record_key};
 
 /// What an examination of a file says beside its findings.
@@ -79,6 +79,8 @@ pub(super) fn finding(
         key: Some(hit.key.to_vec()),
         resource,
         revision: hit.revision,
+        written: hit.written,
+        deletion: hit.shape == Shape::Tombstone,
         size: hit.present() as u64,
         partial: hit.partial(),
         encrypted: hit.encrypted,
@@ -182,6 +184,8 @@ impl<'a> KeySpace<'a, '_> {
                 key: Some(entry.key.to_vec()),
                 resource: found.resource.into_owned(),
                 revision: Some(held.revision.main),
+                written: None,
+                deletion: false,
                 size: value.len() as u64,
                 partial: false,
                 encrypted,

@@ -23,7 +23,7 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use super::{Targets, carve};
+use super::{Targets, Written, carve};
 
 /// The kinds of place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +80,10 @@ pub struct Finding {
     pub resource: String,
     /// Revision of the write, where known.
     pub revision: Option<i64>,
+    /// What the record says of its key, where it does.
+    pub written: Option<Written>,
+    /// It is the record of a deletion. Only of these places, and only where that was asked for.
+    pub deletion: bool,
     /// Bytes of the value that are there.
     pub size: u64,
     /// Parts of the value were overwritten or cut off.

@@ -70,6 +70,8 @@ pub(super) fn examine(
                 key,
                 resource: SECRETS.to_owned(),
                 revision: None,
+                written: None,
+                deletion: false,
                 size: piece.pieces.iter().map(|p| p.len() as u64).sum(),
                 partial: piece.partial,
                 encrypted: false,

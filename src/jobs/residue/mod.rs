@@ -1,8 +1,8 @@
 //! Where plaintext of encrypted resources still lies, in one pass over every place of a source
 //! that can hold it; and what was found, as files.
 
-mod recover;
-mod search;
+pub(in crate::jobs) mod recover;
+pub(in crate::jobs) mod search;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,6 +38,35 @@ pub enum Opened {
     Datastore(Box<Server>),
     /// What a source without files serves.
     Served(Box<dyn Source>),
+}
+
+impl Opened {
+    /// To read entries from.
+    pub fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Snapshot(file) => file,
+            Self::DataDir(dir) => dir,
+            #[cfg(feature = "kine")]
+            Self::Kine(database) => database.as_mut(),
+            #[cfg(feature = "datastore")]
+            Self::Datastore(server) => server.as_mut(),
+            Self::Served(source) => source.as_mut(),
+        }
+    }
+
+    /// To read entries from, and nothing else.
+    #[must_use]
+    pub fn into_source(self) -> Box<dyn Source> {
+        match self {
+            Self::Snapshot(file) => Box::new(file),
+            Self::DataDir(dir) => Box::new(dir),
+            #[cfg(feature = "kine")]
+            Self::Kine(database) => database,
+            #[cfg(feature = "datastore")]
+            Self::Datastore(server) => server,
+            Self::Served(source) => source,
+        }
+    }
 }
 
 /// What to look for.
@@ -181,7 +210,7 @@ pub fn run(
     let searched = search::search(opened, salvage, &targets, &mut found)?;
     let Found { findings, totals, all, lost, seen, seen_or_lost, recovery, .. } = found;
     let recovered = recovery.map(Recovery::finish).transpose()?;
-    let search::Searched { info, visit, head, examined, not_examined, leftovers } = searched;
+    let search::Searched { info, visit, head, examined, not_examined, leftovers, .. } = searched;
     Ok(Outcome {
         info,
         visit,
@@ -259,6 +288,25 @@ impl Sink for Found<'_> {
         self.saw(key, false);
         if let Some(recovery) = &mut self.recovery {
             recovery.live(key, value);
+        }
+    }
+}
+
+impl search::Hunt for Found<'_> {
+    #[cfg(feature = "kine")]
+    fn lives(&mut self, key: &[u8]) {
+        self.saw(key, false);
+    }
+
+    #[cfg(feature = "kine")]
+    fn wants_digests(&self) -> bool {
+        self.recovery.is_some()
+    }
+
+    #[cfg(feature = "kine")]
+    fn are_live(&mut self, digests: &mut dyn Iterator<Item = recover::Digest>) {
+        if let Some(recovery) = &mut self.recovery {
+            recovery.are_live(digests);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::storage;
 use crate::transform::Transformers;
 
 /// Of a value, with its key.
-pub(super) type Digest = [u8; 32];
+pub(in crate::jobs) type Digest = [u8; 32];
 
 /// Writes findings below a directory: `GROUP/RESOURCE/NAMESPACE/NAME_rREVISION.yaml`, and what
 /// is no whole object as it lies, in `.partial` files.
@@ -39,7 +39,7 @@ struct Seen {
     revisions: HashSet<i64>,
 }
 
-pub(super) fn digest(key: &[u8], value: &[u8]) -> Digest {
+pub(in crate::jobs) fn digest(key: &[u8], value: &[u8]) -> Digest {
     let mut sha = Sha256::new();
     sha.update((key.len() as u64).to_be_bytes());
     sha.update(key);
@@ -204,6 +204,8 @@ mod tests {
             key: Some(b"/registry/secrets/a/b".to_vec()),
             resource: "secrets".to_owned(),
             revision: Some(7),
+            written: None,
+            deletion: false,
             size: 0,
             partial,
             encrypted: false,

@@ -5,13 +5,13 @@ use std::path::Path;
 
 #[cfg(feature = "kine")]
 use super::recover::{Digest, digest};
-use super::{Error, Found, Opened, Unexamined};
+use super::{Error, Opened, Unexamined};
 use crate::bolt::{Db, PageDamage};
 use crate::chain::chain;
 use crate::entry::{Entry, EntryRef};
 use crate::envelope::Envelope;
 use crate::forensics::Targets;
-use crate::forensics::residue::{self, Bytes, Examined, Finding, Head, Place, Sink as _};
+use crate::forensics::residue::{self, Bytes, Examined, Finding, Head, Place, Sink};
 #[cfg(feature = "kine")]
 use crate::forensics::residue::{KineFile, KnownRows};
 use crate::source::data_dir::{DataDir, Leftover, leftovers};
@@ -23,32 +23,56 @@ use crate::source::snapshot::Snapshot;
 use crate::source::{Damage, Record, Source, SourceInfo, Visit};
 use crate::wal::Segment;
 
+/// Receives what a search brings.
+pub(in crate::jobs) trait Hunt: Sink {
+    /// Is told of a key that is live, where its value is not at hand.
+    #[cfg(feature = "kine")]
+    fn lives(&mut self, key: &[u8]) {
+        let _ = key;
+    }
+
+    /// Whether [`Hunt::are_live`] is of use.
+    #[cfg(feature = "kine")]
+    fn wants_digests(&self) -> bool {
+        false
+    }
+
+    /// Is told the digests of live entries, before anything is found that is not live.
+    #[cfg(feature = "kine")]
+    fn are_live(&mut self, digests: &mut dyn Iterator<Item = Digest>) {
+        let _ = digests;
+    }
+}
+
 /// What a search says beside its findings.
-pub struct Searched {
+pub(in crate::jobs) struct Searched {
     pub info: SourceInfo,
     pub visit: Visit,
     pub head: Head,
     pub examined: Examined,
     pub not_examined: &'static [Unexamined],
     pub leftovers: Vec<(String, Leftover)>,
+    /// What was searched, where it can be read on.
+    pub opened: Option<Opened>,
 }
 
 /// Searches what was opened.
-pub(super) fn search(
+pub(in crate::jobs) fn search(
     opened: Opened,
     salvage: bool,
     targets: &Targets,
-    found: &mut Found<'_>,
+    found: &mut dyn Hunt,
 ) -> Result<Searched, Error> {
     match opened {
         Opened::Snapshot(file) => snapshot(file, salvage, targets, found),
-        Opened::DataDir(dir) => data_dir(&dir, salvage, targets, found),
+        Opened::DataDir(dir) => data_dir(dir, salvage, targets, found),
         #[cfg(feature = "kine")]
         Opened::Kine(database) => kine(*database, targets, found),
         #[cfg(feature = "datastore")]
-        Opened::Datastore(mut server) => datastore(server.as_mut(), targets, found),
+        Opened::Datastore(server) => datastore(server, targets, found),
         Opened::Served(mut source) => {
-            match (served(source.as_mut(), targets, found), targets.in_namespaces()) {
+            let searched = match (served(source.as_mut(), targets, found), targets.in_namespaces())
+            {
                 // The user may not read what the verdict is about, but what was asked for.
                 (Err(Error::Source(e)), Some(narrowed)) if e.is_unreadable_to_user() => {
                     let mut searched = served(source.as_mut(), &narrowed, found)?;
@@ -58,7 +82,8 @@ pub(super) fn search(
                     Ok(searched)
                 }
                 (searched, _) => searched,
-            }
+            };
+            searched.map(|searched| Searched { opened: Some(Opened::Served(source)), ..searched })
         }
     }
 }
@@ -75,7 +100,7 @@ fn snapshot(
     mut file: Snapshot,
     salvage: bool,
     targets: &Targets,
-    found: &mut Found<'_>,
+    found: &mut dyn Hunt,
 ) -> Result<Searched, Error> {
     let bytes = file.bytes().clone();
     let db = open_db(&bytes, salvage)?;
@@ -93,14 +118,15 @@ fn snapshot(
         examined: Examined { pages: true, ..Examined::default() },
         not_examined: &[Unexamined::Logs],
         leftovers: Vec::new(),
+        opened: Some(Opened::Snapshot(file)),
     })
 }
 
 fn data_dir(
-    dir: &DataDir,
+    dir: DataDir,
     salvage: bool,
     targets: &Targets,
-    found: &mut Found<'_>,
+    found: &mut dyn Hunt,
 ) -> Result<Searched, Error> {
     let (_, bytes) = dir.database();
     let db = open_db(bytes, salvage)?;
@@ -141,6 +167,7 @@ fn data_dir(
         examined: Examined { pages: true, wal: true, ..Examined::default() },
         not_examined: &[Unexamined::Members],
         leftovers,
+        opened: Some(Opened::DataDir(dir)),
     })
 }
 
@@ -148,7 +175,7 @@ fn data_dir(
 fn leftovers_of(
     member: &Path,
     targets: &Targets,
-    found: &mut Found<'_>,
+    found: &mut dyn Hunt,
     visit: &mut Visit,
 ) -> Vec<(String, Leftover)> {
     let files = leftovers(member).unwrap_or_else(|e| {
@@ -219,7 +246,7 @@ fn kine_files(
     files: &[Part],
     targets: &Targets,
     known: &KnownRows,
-    found: &mut Found<'_>,
+    found: &mut dyn Hunt,
     visit: &mut Visit,
 ) {
     for (part, kind) in files.iter().zip([KineFile::Database, KineFile::Wal, KineFile::Other]) {
@@ -244,7 +271,7 @@ fn kine_files(
 
 /// A kine database: its rows, kine's copies of superseded values, and what `SQLite` did not erase.
 #[cfg(feature = "kine")]
-fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Searched, Error> {
+fn kine(mut source: Kine, targets: &Targets, found: &mut dyn Hunt) -> Result<Searched, Error> {
     let mut known = KnownRows::default();
     let (head, mut visit) = kine_rows(&mut source, targets, &mut known, found)?;
     let info = Source::info(&source);
@@ -259,19 +286,20 @@ fn kine(mut source: Kine, targets: &Targets, found: &mut Found<'_>) -> Result<Se
         examined: Examined { pages: true, wal: true, kine: true, ..Examined::default() },
         not_examined: &[],
         leftovers: Vec::new(),
+        opened: None,
     })
 }
 
 /// kine's table on a server, of whose files nothing is seen.
 #[cfg(feature = "datastore")]
 fn datastore(
-    source: &mut crate::source::kine::server::Server,
+    mut source: Box<crate::source::kine::server::Server>,
     targets: &Targets,
-    found: &mut Found<'_>,
+    found: &mut dyn Hunt,
 ) -> Result<Searched, Error> {
     use crate::forensics::residue::Server;
     use crate::source::datastore::Kind;
-    let (head, visit) = kine_rows(source, targets, &mut KnownRows::default(), found)?;
+    let (head, visit) = kine_rows(source.as_mut(), targets, &mut KnownRows::default(), found)?;
     let (server, not_examined): (_, &[_]) = match source.kind() {
         Kind::Postgres => {
             (Server::Postgres, &[Unexamined::DeadTuples, Unexamined::ServerLog, Unexamined::Copies])
@@ -281,12 +309,13 @@ fn datastore(
         }
     };
     Ok(Searched {
-        info: Source::info(source),
+        info: Source::info(source.as_ref()),
         visit,
         head,
         examined: Examined { kine: true, server: Some(server), ..Examined::default() },
         not_examined,
         leftovers: Vec::new(),
+        opened: Some(Opened::Datastore(source)),
     })
 }
 
@@ -296,13 +325,11 @@ fn kine_rows(
     source: &mut dyn Database,
     targets: &Targets,
     known: &mut KnownRows,
-    found: &mut Found<'_>,
+    found: &mut dyn Hunt,
 ) -> Result<(Head, Visit), Error> {
     let Newest { rows: newest, digests, last, revision } =
-        Newest::of(source, targets, found.recovery.is_some())?;
-    if let Some(recovery) = &mut found.recovery {
-        recovery.are_live(digests.into_values());
-    }
+        Newest::of(source, targets, found.wants_digests())?;
+    found.are_live(&mut digests.into_values());
     let mut head = Head::default();
     let mut visit = source.rows(targets.query(), &mut |row| {
         if row.id > last || targets.locate(row.name).is_none() {
@@ -325,7 +352,7 @@ fn kine_rows(
                 let value = (row.name, value, encrypted);
                 of_row(Place::SupersededRevision, row.id, row.id, value, targets, found);
             } else {
-                found.saw(row.name, false);
+                found.lives(row.name);
                 if !encrypted {
                     head.add(row.name, targets);
                 }
@@ -345,7 +372,7 @@ fn of_row(
     revision: i64,
     (key, value, encrypted): (&[u8], &[u8], bool),
     targets: &Targets,
-    found: &mut Found<'_>,
+    found: &mut dyn Hunt,
 ) {
     let Some(location) = targets.locate(key) else { return };
     let finding = Finding {
@@ -354,6 +381,8 @@ fn of_row(
         key: Some(key.to_vec()),
         resource: location.resource.into_owned(),
         revision: (revision > 0).then_some(revision),
+        written: None,
+        deletion: false,
         size: value.len() as u64,
         partial: false,
         encrypted,
@@ -366,7 +395,7 @@ fn of_row(
 fn served(
     source: &mut dyn Source,
     targets: &Targets,
-    found: &mut Found<'_>,
+    found: &mut dyn Hunt,
 ) -> Result<Searched, Error> {
     // Values are kept until it is known whether a newer revision supersedes them; encrypted ones
     // until it is known what is live.
@@ -404,6 +433,7 @@ fn served(
         examined: Examined::default(),
         not_examined: &[Unexamined::Pages, Unexamined::LogsAndLeftovers],
         leftovers: Vec::new(),
+        opened: None,
     })
 }
 
@@ -411,7 +441,7 @@ fn is_plain(entry: &Entry) -> bool {
     Envelope::of(&entry.value).is_plaintext()
 }
 
-fn superseded(entry: &Entry, targets: &Targets, found: &mut Found<'_>) {
+fn superseded(entry: &Entry, targets: &Targets, found: &mut dyn Hunt) {
     let Some(location) = targets.locate(&entry.key) else { return };
     let finding = Finding {
         place: Place::SupersededRevision,
@@ -419,6 +449,8 @@ fn superseded(entry: &Entry, targets: &Targets, found: &mut Found<'_>) {
         key: Some(entry.key.clone()),
         resource: location.resource.into_owned(),
         revision: Some(entry.mod_revision),
+        written: None,
+        deletion: false,
         size: entry.value.len() as u64,
         partial: false,
         encrypted: !is_plain(entry),

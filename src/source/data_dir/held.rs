@@ -68,6 +68,7 @@ pub(super) fn read(
     if flow.is_continue() {
         let _ = pending.into_values().try_for_each(|c| sink(record(&c), Holder::Wal));
     }
+    visit.whole = is_whole && visit.damage.is_empty();
     if !is_whole && visit.compacted > 0 && !dir.segments.is_empty() {
         visit.notes.push(
             "the write-ahead log does not reach back to the first entry, so it does not tell which of its writes were compacted; `atrest residue` finds plaintext in it all the same"

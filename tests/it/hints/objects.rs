@@ -78,6 +78,27 @@ fn a_key_that_was_compacted() {
     super::private_at(&config, &text);
     let run = |words: &str| with(words, &config).arg("--snapshot").arg(&db).run();
     let out = dir.path().join("out");
+    says("`history --lost` shows it")
+        .helps(&run("history secrets/default/a07"), |_| run("history secrets/default/a07 --lost"));
+    says("--lost reads what is left of that state in the file; without --revision")
+        .helps(&run("get secrets/default/a07 --revision 9"), |_| {
+            run("get secrets/default/a07 --revision 9 --lost")
+        });
+    says("`atrest history KEY --lost` shows at which revisions").helps(
+        &run("get secrets/default/a07 --lost"),
+        |_| {
+            let rows = run("history secrets/default/a07 --lost -w jsonl").ok().jsonl();
+            run(&format!("get secrets/default/a07 --lost --revision {}", rows[0]["revision"]))
+        },
+    );
+    let recovered = dir.path().join("recovered");
+    says("`atrest residue --recover DIR` writes what was deleted")
+        .helps(&run("export --salvage --resource secrets"), |_| {
+            run(&format!("residue --resource secrets --recover {}", recovered.display()))
+        });
+    let live = bin().words("history x/y --lost --endpoints 127.0.0.1:1").run();
+    says("`etcdctl snapshot save` copies its free pages")
+        .helps(&live, |_| run("history secrets/default/a07 --lost"));
     says("`atrest residue --recover DIR` reads what is left of them in files")
         .helps(&run("history secrets/default/a07"), |_| {
             run(&format!("residue --allow-empty --recover {}", out.display()))

@@ -143,18 +143,32 @@ fn look(
     if active && is_known {
         return Ok(());
     }
-    for (range, revision) in [(&row.value, None), (&row.old_value, Some(row.prev_revision))] {
+    let finding = |revision: Option<i64>, deletion| Finding {
+        place,
+        location: location.clone(),
+        key: Some(row.name.to_vec()),
+        resource: found.resource.clone().into_owned(),
+        revision: revision.filter(|r| *r > 0),
+        written: None,
+        deletion,
+        size: 0,
+        partial: false,
+        encrypted: false,
+    };
+    let of_deletion = row.deleted && targets.wants_deletions();
+    if of_deletion && row.id.is_some() {
+        sink.found(finding(row.id, true), Bytes::new(&[], 0, &[]));
+    }
+    // What a deletion has as its value is that of the row before.
+    let own = (!of_deletion).then_some((&row.value, row.id.filter(|_| !row.deleted)));
+    for (range, revision) in own.into_iter().chain([(&row.old_value, Some(row.prev_revision))]) {
         let Some(bytes) = part(range) else { continue };
         let Some(encrypted) = targets.sees(bytes) else { continue };
         let finding = Finding {
-            place,
-            location: location.clone(),
-            key: Some(row.name.to_vec()),
-            resource: found.resource.clone().into_owned(),
-            revision: revision.filter(|r| *r > 0),
             size: bytes.len() as u64,
             partial: bytes.len() < range.len(),
             encrypted,
+            ..finding(revision, false)
         };
         let all = 0..bytes.len();
         sink.found(finding, Bytes::new(bytes, 0, std::slice::from_ref(&all)));

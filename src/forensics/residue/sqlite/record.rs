@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::envelope::ENCRYPTED_PREFIX;
 use crate::forensics::carve::is_plain_object;
 
 /// A row's record.
@@ -9,6 +10,9 @@ pub(super) struct Row<'a> {
     /// Where its header begins.
     pub(super) at: usize,
     pub(super) name: &'a [u8],
+    /// The row's number, where it still stands before the record.
+    pub(super) id: Option<i64>,
+    pub(super) deleted: bool,
     pub(super) create_revision: i64,
     pub(super) prev_revision: i64,
     pub(super) value: Range<usize>,
@@ -34,14 +38,17 @@ pub(super) fn row(data: &[u8], key_at: usize) -> Option<Row<'_>> {
     let starts = || (SHORTEST..=LONGEST).filter_map(|len| Some((len, key_at.checked_sub(len)?)));
     let whole = |(len, at): (usize, usize)| {
         let sized = usize::from(data[at]) == len && data[at + 1] == 0;
-        sized.then(|| record(data, at, at + 2, key_at)).flatten()
+        let row = sized.then(|| record(data, at, at + 2, key_at)).flatten()?;
+        let id = number_before(data, at, row.old_value.end - at);
+        Some(Row { id, ..row })
     };
     // A freed cell loses its first four bytes: the header's length, and perhaps one more.
     let freed = |(_, at): (usize, usize)| {
         let row = record(data, at, at + 2, key_at)?;
         let text = std::str::from_utf8(row.name).ok()?;
         let plain = data.get(row.value.start..)?;
-        (!text.chars().any(char::is_control) && is_plain_object(plain)).then_some(row)
+        let is_object = is_plain_object(plain) || plain.starts_with(ENCRYPTED_PREFIX);
+        (!text.chars().any(char::is_control) && is_object).then_some(row)
     };
     starts().find_map(whole).or_else(|| starts().find_map(freed))
 }
@@ -80,9 +87,30 @@ fn record(data: &[u8], at: usize, kinds_at: usize, key_at: usize) -> Option<Row<
         let range = take(kind).filter(|_| kind < 10)?;
         *n = number(kind, data.get(range)?);
     }
-    let [_created, _deleted, create_revision, prev_revision, _lease] = read;
+    let [_created, deleted, create_revision, prev_revision, _lease] = read;
     let (value, old_value) = (take(value)?, take(old_value)?);
-    Some(Row { at, name, create_revision, prev_revision, value, old_value })
+    let deleted = deleted != 0;
+    Some(Row { at, name, id: None, deleted, create_revision, prev_revision, value, old_value })
+}
+
+/// The row's number that stands before a record of this length in a cell of a table's leaf page:
+/// the length as a varint, then the number as one.
+fn number_before(data: &[u8], at: usize, length: usize) -> Option<i64> {
+    const LONGEST: usize = 9;
+    let read = |from: usize, to: usize| {
+        let mut rest = data.get(from..to)?;
+        varint(&mut rest).filter(|_| rest.is_empty())
+    };
+    (1..=LONGEST).find_map(|id_len| {
+        let id_at = at.checked_sub(id_len)?;
+        let id = read(id_at, at)?;
+        let is_length = |len: usize| {
+            let from = id_at.checked_sub(len)?;
+            (read(from, id_at)? == length as u64).then_some(())
+        };
+        (1..=LONGEST).find_map(is_length)?;
+        i64::try_from(id).ok().filter(|id| *id > 0)
+    })
 }
 
 /// A signed number of up to eight bytes; 8 and 9 are the numbers 0 and 1 themselves.
@@ -125,6 +153,21 @@ mod tests {
         assert_eq!(number(9, &[]), 1);
         assert_eq!(number(2, &[0x01, 0x00]), 256);
         assert_eq!(number(1, &[0xFF]), -1);
+    }
+
+    #[test]
+    fn a_row_s_number_stands_behind_the_length() {
+        for (before, length, id) in [
+            (&[5, 7][..], 5, Some(7)),
+            (&[0x81, 0x00, 0x83, 0x01], 128, Some(385)),
+            (&[0xFF, 4, 7], 5, None),
+            (&[7], 5, None),
+            (&[5, 0], 5, None),
+            (&[], 5, None),
+        ] {
+            let data = [before, &[9; 5]].concat();
+            assert_eq!(number_before(&data, before.len(), length), id, "{before:?}");
+        }
     }
 
     #[test]

@@ -1,16 +1,24 @@
 //! Every revision that a source still holds of keys, or of all that begin so.
 
+mod beside;
+
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
+use zeroize::Zeroizing;
+
 use super::Observer;
-use crate::entry::EntryRef;
+use super::lost::{Lost, What};
+use crate::entry::{EntryRef, Value};
+use crate::forensics::Written;
 use crate::forensics::changes::{Change, Contents};
+use crate::forensics::residue::Place;
 use crate::objects::{NotShown, Objects};
 use crate::resource::key::is_in;
 use crate::resource::{Location, NamedKey, Scope, merge_ranges};
 use crate::scan::{Causes, Finding, Status};
 use crate::source::{Holder, KeyRange, Query, Record, Source, SourceError, Visit};
+use beside::Beside;
 
 /// Whose history.
 pub struct Options<'o> {
@@ -22,8 +30,45 @@ pub struct Options<'o> {
     pub namespaces: &'o [String],
     /// Up to this revision; `None` is the newest.
     pub revision: Option<i64>,
-    /// The values that changed are kept, and not their sizes alone.
+    /// Values are kept, and not their sizes alone.
     pub reveal: bool,
+    /// What lies outside the key space, in the order of [`super::lost::Found::records`], to be
+    /// told as well. The revision may then be one that was compacted away.
+    pub lost: Option<&'o [Lost]>,
+}
+
+/// What holds a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// What the source reads by itself.
+    By(Holder),
+    /// Bytes of a file that nothing leads to any more.
+    Lost {
+        /// What kind of place they lie in.
+        place: Place,
+        /// Where exactly, in words.
+        location: String,
+    },
+}
+
+impl Held {
+    /// The word in JSON output.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::By(holder) => holder.as_str(),
+            Self::Lost { place, .. } => place.as_str(),
+        }
+    }
+
+    /// Where exactly, of what was lost.
+    #[must_use]
+    pub fn location(&self) -> Option<&str> {
+        match self {
+            Self::By(_) => None,
+            Self::Lost { location, .. } => Some(location),
+        }
+    }
 }
 
 /// One revision of one key.
@@ -35,8 +80,10 @@ pub enum Revision {
         finding: Box<Finding>,
         /// Which data keys differ from the revision before; `None` where that is not known.
         changes: Option<Vec<Change>>,
+        /// The data, where values are kept and it could be read.
+        data: Vec<(String, Zeroizing<Vec<u8>>)>,
         /// What holds it.
-        holder: Holder,
+        held: Held,
     },
     /// A deletion.
     Delete {
@@ -47,25 +94,26 @@ pub enum Revision {
         /// When.
         revision: i64,
         /// What holds it.
-        holder: Holder,
+        held: Held,
     },
 }
 
 impl Revision {
-    /// etcd's number of it.
+    /// etcd's number of it; `None` where what was lost does not say it.
     #[must_use]
-    pub fn number(&self) -> i64 {
-        match self {
+    pub fn number(&self) -> Option<i64> {
+        let number = match self {
             Self::Put { finding, .. } => finding.mod_revision,
             Self::Delete { revision, .. } => *revision,
-        }
+        };
+        (number > 0).then_some(number)
     }
 
     /// What holds it.
     #[must_use]
-    pub fn holder(&self) -> Holder {
+    pub fn held(&self) -> &Held {
         match self {
-            Self::Put { holder, .. } | Self::Delete { holder, .. } => *holder,
+            Self::Put { held, .. } | Self::Delete { held, .. } => held,
         }
     }
 
@@ -125,7 +173,8 @@ pub fn run(
     let mut ranges = Vec::new();
     for key in options.keys {
         // A key that is there is not also the beginning of others.
-        let exact = !key.is_prefix && has(source, &options.query(key.singles()))?;
+        let is_lost = || options.lost().iter().any(|lost| key.keys.contains(&lost.key));
+        let exact = !key.is_prefix && (is_lost() || has(source, &options.query(key.singles()))?);
         if exact {
             ranges.extend(key.singles());
         } else {
@@ -141,26 +190,48 @@ pub fn run(
         no_objects: Causes::default(),
     };
     observer.begin("revisions", &mut || None);
-    let visit = source.held(&options.query(merge_ranges(ranges)), &mut |record, holder| {
+    let query = options.query(merge_ranges(ranges));
+    let mut beside = Beside::new(options, &query);
+    let visit = source.held(&query, &mut |record, holder| {
         let key = match &record {
             Record::Put(entry) => entry.key,
             Record::Delete { key, .. } => key,
         };
         let location = options.scope.locate_named(key);
-        if is_in(&location, options.namespaces) {
+        if is_in(&location, options.namespaces) && options.reaches(&record) {
             observer.advance(1);
-            reader.record(record, location, holder);
+            for lost in beside.before(&record) {
+                reader.lost(lost, options.scope.locate_named(&lost.key));
+            }
+            reader.record(record, location, Held::By(holder));
         }
         ControlFlow::Continue(())
     })?;
+    for lost in beside.rest() {
+        reader.lost(lost, options.scope.locate_named(&lost.key));
+    }
     observer.end();
     let Reading { revisions, unread, no_objects, .. } = reader;
     Ok(Outcome { visit, revisions, unread, no_objects })
 }
 
-impl Options<'_> {
+impl<'o> Options<'o> {
     fn query(&self, ranges: Vec<KeyRange>) -> Query {
-        Query { ranges, revision: self.revision, ordered: true }
+        // A source refuses what was compacted away.
+        let revision = self.revision.filter(|_| self.lost.is_none());
+        Query { ranges, revision, ordered: true }
+    }
+
+    fn reaches(&self, record: &Record<'_>) -> bool {
+        let revision = match record {
+            Record::Put(entry) => entry.mod_revision,
+            Record::Delete { revision, .. } => *revision,
+        };
+        self.revision.is_none_or(|limit| revision <= limit)
+    }
+
+    fn lost(&self) -> &'o [Lost] {
+        self.lost.unwrap_or_default()
     }
 }
 
@@ -191,33 +262,71 @@ struct Reading<'a> {
     objects: &'a Objects,
     reveal: bool,
     revisions: Vec<Revision>,
-    /// The data of the newest revision of each key so far.
-    before: HashMap<Vec<u8>, Contents>,
+    /// The newest revision of each key so far.
+    before: HashMap<Vec<u8>, Before>,
     unread: u64,
     no_objects: Causes,
 }
 
+/// A revision that the next one is compared with.
+struct Before {
+    data: Contents,
+    written: Option<Written>,
+    lost: bool,
+}
+
+impl Before {
+    /// Whether no revision came between it and another: where records are lost, more may be.
+    fn precedes(&self, next: &Self) -> bool {
+        match (self.written, next.written) {
+            _ if !self.lost && !next.lost => true,
+            (Some(old), Some(new)) => {
+                old.create_revision == new.create_revision && old.version + 1 == new.version
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Reading<'_> {
-    fn record(&mut self, record: Record<'_>, location: Location<'_>, holder: Holder) {
+    /// As [`Reading::record`], of a record that lies outside the key space.
+    fn lost(&mut self, lost: &Lost, location: Location<'_>) {
+        let held = Held::Lost { place: lost.place, location: lost.location.clone() };
+        let revision = lost.revision.unwrap_or_default();
+        let record = match &lost.what {
+            What::Put { value, written } => Record::Put(EntryRef {
+                key: &lost.key,
+                value: Value(value),
+                create_revision: written.map_or(0, |w| w.create_revision),
+                mod_revision: revision,
+                version: written.map_or(0, |w| w.version),
+                lease: 0,
+            }),
+            What::Delete => Record::Delete { key: &lost.key, revision },
+        };
+        self.record(record, location, held);
+    }
+
+    fn record(&mut self, record: Record<'_>, location: Location<'_>, held: Held) {
         let revision = match record {
-            Record::Put(entry) => self.put(entry, &location, holder),
+            Record::Put(entry) => self.put(entry, &location, held),
             Record::Delete { key, revision } => {
                 self.before.remove(key);
                 Revision::Delete {
                     key: key.to_vec(),
                     location: location.into_owned(),
                     revision,
-                    holder,
+                    held,
                 }
             }
         };
         self.revisions.push(revision);
     }
 
-    fn put(&mut self, entry: EntryRef<'_>, location: &Location<'_>, holder: Holder) -> Revision {
+    fn put(&mut self, entry: EntryRef<'_>, location: &Location<'_>, held: Held) -> Revision {
         let judged = self.objects.judge(&location.resource, entry);
         let mut finding = Box::new(Finding::new(entry, location, judged));
-        let mut changes = None;
+        let (mut changes, mut data) = (None, Vec::new());
         if location.internal {
             // Never an object of the API.
         } else if !matches!(&*location.resource, "secrets" | "configmaps") {
@@ -232,11 +341,20 @@ impl Reading<'_> {
                 self.not_shown(entry, &mut finding, not);
             }
             let now = now.ok().and_then(|shown| Contents::of(&shown.json, self.reveal));
-            let old = self.before.remove(entry.key);
-            changes = now.as_ref().zip(old).map(|(now, old)| now.since(&old));
-            self.before.extend(now.map(|now| (entry.key.to_vec(), now)));
+            data = now.as_ref().map(Contents::values).unwrap_or_default();
+            // What has no revision is before or after nothing.
+            if entry.mod_revision > 0 {
+                let EntryRef { create_revision, version, .. } = entry;
+                let written = (version > 0).then_some(Written { create_revision, version });
+                let lost = held.location().is_some();
+                let now = now.map(|data| Before { data, written, lost });
+                let old = self.before.remove(entry.key);
+                let pair = now.as_ref().zip(old).filter(|(now, old)| old.precedes(now));
+                changes = pair.map(|(now, old)| now.data.since(&old.data));
+                self.before.extend(now.map(|now| (entry.key.to_vec(), now)));
+            }
         }
-        Revision::Put { finding, changes, holder }
+        Revision::Put { finding, changes, data, held }
     }
 
     fn not_shown(&mut self, entry: EntryRef<'_>, finding: &mut Finding, not: &NotShown) {
