@@ -151,6 +151,8 @@ mod reading {
         match kind {
             Kind::Postgres => "PGPASSWORD",
             Kind::MySql => "MYSQL_PWD",
+            // nats-io/natscli `cli/cli.go`.
+            Kind::Nats => "NATS_PASSWORD",
         }
     }
 

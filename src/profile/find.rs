@@ -242,7 +242,7 @@ impl Host {
                 [found.cacert, found.cert, found.key] = TLS_FILES.map(file);
                 Datastore::Endpoints(text.split(',').map(|e| e.trim().to_owned()).collect())
             }
-            ("postgres" | "postgresql" | "mysql", Some(url)) => {
+            ("postgres" | "postgresql" | "mysql" | "nats", Some(url)) => {
                 [found.cacert, found.cert, found.key] = TLS_FILES.map(file);
                 Datastore::Server(url)
             }

@@ -115,10 +115,16 @@ fn k3s_s_own_configuration_moves_the_places() {
     assert_eq!(value(&found.cert), Some(server.join("c.pem")));
     assert!(!format!("{found:?}").contains("hunter2"));
 
-    let (_dir, mut host) = machine(&[(config, "datastore-endpoint: nats://u:hunter2@h\n")]);
+    let (_dir, host) = machine(&[(config, "datastore-endpoint: nats://u:hunter2@h\n")]);
+    let found = find(&host, D::K3s, None).unwrap();
+    let Some(Datastore::Server(url)) = found.source.as_ref().map(|s| &s.value) else { panic!() };
+    assert_eq!(url.shown(), "nats://h:4222?bucket=kine");
+    assert!(!format!("{found:?}").contains("hunter2"));
+
+    let (_dir, mut host) = machine(&[(config, "datastore-endpoint: jetstream://u:hunter2@h\n")]);
     let failure = find(&host, D::K3s, None).unwrap_err();
     let shown = format!("{failure:?}");
-    assert!(shown.contains("nats") && !shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("jetstream") && !shown.contains("hunter2"), "{shown}");
     // With a source of one's own that is no obstacle.
     host.source = false;
     assert!(find(&host, D::K3s, None).unwrap().source.is_none());

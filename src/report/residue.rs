@@ -47,6 +47,12 @@ impl Unexamined {
             Self::BinaryLogs => {
                 "binary, redo and undo logs: PURGE BINARY LOGS removes old binary logs, redo and undo logs are overwritten in time"
             }
+            Self::StreamFiles => {
+                "messages that JetStream removed and has not overwritten in its block files: it rewrites a block in time; a new bucket, with the old one's files destroyed, is sure"
+            }
+            Self::StreamCopies => {
+                "replicas and mirrors of the stream, and backups of it: delete those from before, and make them anew"
+            }
             Self::Copies => {
                 "replicas, dumps and backups of the database: delete those from before, and make them anew"
             }

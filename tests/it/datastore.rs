@@ -27,10 +27,10 @@ fn with_password(server: &Server) -> Bin {
 }
 
 /// Waits that do not end on a loaded machine.
-const PATIENT: &str = "--dial-timeout 60s --command-timeout 60s";
+pub const PATIENT: &str = "--dial-timeout 60s --command-timeout 60s";
 
 /// What a command prints, without what differs between any two sources.
-fn answer(run: Bin, words: &str, source: &[OsString]) -> (Vec<Value>, Option<i32>) {
+pub fn answer(run: Bin, words: &str, source: &[OsString]) -> (Vec<Value>, Option<i32>) {
     let done = run.words(words).args(source).run();
     assert!(!done.stderr.contains(PASSWORD), "the password is shown");
     let mut all = if done.stdout.is_empty() {
@@ -187,7 +187,7 @@ fn scan(server: &Server, url: &str) -> Bin {
 }
 
 /// Fails, says what, names a way out, and shows no password.
-fn refused(run: Bin, what: &str) -> Done {
+pub fn refused(run: Bin, what: &str) -> Done {
     let done = run.run().fails_with_hint(1);
     assert!(done.stderr.contains(what), "not {what:?}: {done}");
     assert!(!done.stderr.contains("hunter2") && !done.stderr.contains(PASSWORD), "{done}");
@@ -330,7 +330,6 @@ fn nobody_there() {
         refused(bin().words("scan --kine").arg(&url).words(PATIENT), "cannot connect to");
     }
     for (url, what) in [
-        ("nats://u:hunter2@h:4222", "kine's table in nats is not read"),
         ("https://u:hunter2@h:2379", "kine's table in https is not read"),
         ("postgres://u:hunter2@h:x/d", "the port is no number"),
         ("postgres://u:hunter2@h/d?sslpassword=hunter2", "`sslpassword`"),

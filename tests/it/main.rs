@@ -35,6 +35,7 @@ mod kms;
 mod live;
 mod lost;
 mod migrate;
+mod nats;
 mod nothing;
 mod numbers;
 mod options;

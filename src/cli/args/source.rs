@@ -25,7 +25,7 @@ pub struct Source {
     /// Read a k3s/kine database: an SQLite file, or a server's address
     ///
     /// Addresses are written as in k3s's datastore-endpoint:
-    /// postgres://USER@HOST:PORT/DATABASE?sslmode=…, mysql://USER@tcp(HOST:PORT)/DATABASE?tls=….
+    /// postgres://USER@HOST:PORT/DATABASE?sslmode=…, mysql://USER@tcp(HOST:PORT)/DATABASE?tls=…, nats://HOST:PORT?bucket=….
     #[arg(long, value_name = "FILE|URL", help_heading = "Source")]
     kine: Option<Kine>,
 

@@ -8,9 +8,12 @@ use crate::source::DatastoreError;
 const BESIDE: &str = "`kine --endpoint URL` serves it as an etcd, which is read with --endpoints";
 
 pub(super) fn datastore(e: &DatastoreError) -> Option<String> {
+    if let Some(hint) = nats(e) {
+        return Some(hint.to_owned());
+    }
     let hint = match e {
         DatastoreError::Address { .. } => {
-            "write postgres://USER@HOST:PORT/DATABASE or mysql://USER@tcp(HOST:PORT)/DATABASE, as k3s's datastore-endpoint does"
+            "write postgres://USER@HOST:PORT/DATABASE or mysql://USER@tcp(HOST:PORT)/DATABASE or nats://HOST:PORT, as k3s's datastore-endpoint does"
         }
         DatastoreError::Scheme { scheme } if matches!(scheme.as_str(), "http" | "https") => {
             "this is an etcd: read it with --endpoints"
@@ -18,7 +21,6 @@ pub(super) fn datastore(e: &DatastoreError) -> Option<String> {
         DatastoreError::Scheme { .. } => BESIDE,
         DatastoreError::Parameter { .. } => "leave it out: it says nothing about what is stored",
         DatastoreError::TlsFile(e) => return etcd::tls_file(e).map(str::to_owned),
-        DatastoreError::Runtime(_) => return None,
         DatastoreError::Unreachable { .. } => {
             "check host and port, and that the server listens there"
         }
@@ -53,9 +55,50 @@ pub(super) fn datastore(e: &DatastoreError) -> Option<String> {
             "name the database of k3s at the end of the address, and a user that may read it"
         }
         DatastoreError::NoColumn { .. } => "name the database of k3s at the end of the address",
+        DatastoreError::Runtime(_)
+        | DatastoreError::Embedded
+        | DatastoreError::CredentialsFile { .. }
+        | DatastoreError::NoJetStream { .. }
+        | DatastoreError::Stranger { .. }
+        | DatastoreError::Forbidden { .. } => return None,
         DatastoreError::Failed { .. } => "run it again; the server's own log may say more",
     };
     Some(hint.to_owned())
+}
+
+/// What holds of NATS alone.
+fn nats(e: &DatastoreError) -> Option<&'static str> {
+    Some(match e {
+        DatastoreError::Embedded => {
+            "give kine a server that others reach (without dontListen), and name that: nats://HOST:PORT?noEmbed"
+        }
+        DatastoreError::CredentialsFile { .. } => {
+            "name a file that may be read: credsFile= one of `nsc generate creds`, contextFile= one of the nats program"
+        }
+        DatastoreError::NoJetStream { .. } => {
+            "name the server of kine, and a user of the account that has its bucket with --user"
+        }
+        DatastoreError::Stranger { .. } => {
+            "give the user's password with --password-file FILE or NATS_PASSWORD, another user with --user, or credsFile=FILE in the address"
+        }
+        DatastoreError::Forbidden { .. } => {
+            "give the user of kine, or one that may publish to $JS.API.> and subscribe to _INBOX.>, with --user"
+        }
+        DatastoreError::Unreachable { at, .. } if is_nats(at) => {
+            "check host and port; a server inside kine listens where its serverConfig says, else on a port of its choice: name that, nats://HOST:PORT?noEmbed"
+        }
+        DatastoreError::TlsNotOffered { at } if is_nats(at) => {
+            "give no certificates: then TLS is used where the server asks for it"
+        }
+        DatastoreError::NoDatabase { at } if is_nats(at) => {
+            "bucket=NAME in the address names the bucket of kine; without it, it is kine"
+        }
+        _ => return None,
+    })
+}
+
+fn is_nats(at: &str) -> bool {
+    at.starts_with("nats:")
 }
 
 fn is_postgres(at: &str) -> bool {

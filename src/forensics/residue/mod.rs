@@ -206,7 +206,13 @@ pub enum Server {
     Postgres,
     /// `MySQL` or `MariaDB`.
     MySql,
+    /// NATS `JetStream`, which keeps some messages of each key whatever kine compacts.
+    Nats,
 }
+
+/// kine's compaction removes no message (k3s-io/kine `pkg/drivers/nats/backend.go`: `Compact`); a
+/// lower limit does, where a deletion's copy of the value goes before the bucket's own mark.
+const NATS: &str = "lower the number of messages that the stream keeps of each subject to 1 (nats stream edit KV_BUCKET --max-msgs-per-subject=1), then set it back to what it was before kine starts again: kine's compaction removes none";
 
 /// What removes the plaintext, in the order in which it must be done. Empty when there is none.
 #[must_use]
@@ -221,10 +227,11 @@ pub fn remedy(head: u64, totals: &Totals, revision: i64, examined: Examined) -> 
         return steps;
     }
     if examined.kine {
-        if totals.get(Place::SupersededRevision) > 0 {
+        let compacts = examined.server != Some(Server::Nats);
+        if compacts && totals.get(Place::SupersededRevision) > 0 {
             steps.push(format!("let kine compact to revision {revision} (it does so by itself)"));
         }
-        if totals.get(Place::KineOldValue) > 0 {
+        if compacts && totals.get(Place::KineOldValue) > 0 {
             steps.push(
                 "write the objects once more: kine keeps the value before the last write beside the live one"
                     .into(),
@@ -238,6 +245,7 @@ pub fn remedy(head: u64, totals: &Totals, revision: i64, examined: Examined) -> 
                 Some(Server::Postgres) => {
                     "run VACUUM FULL kine, then wait for the server's write-ahead log to rotate, or force it (pg_switch_wal, CHECKPOINT)"
                 }
+                Some(Server::Nats) => NATS,
                 Some(Server::MySql) => {
                     "run OPTIMIZE TABLE kine, then rotate and purge the binary logs (FLUSH BINARY LOGS, PURGE BINARY LOGS)"
                 }

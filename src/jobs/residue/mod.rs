@@ -145,6 +145,10 @@ pub enum Unexamined {
     DeletedRows,
     /// The binary, redo and undo logs of `MySQL` and `MariaDB`.
     BinaryLogs,
+    /// Messages that `JetStream` removed and did not overwrite.
+    StreamFiles,
+    /// Replicas and mirrors of the stream, and backups of it.
+    StreamCopies,
     /// Replicas of the database, and dumps and backups of it.
     Copies,
 }

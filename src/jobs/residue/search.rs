@@ -307,6 +307,7 @@ fn datastore(
         Kind::MySql => {
             (Server::MySql, &[Unexamined::DeletedRows, Unexamined::BinaryLogs, Unexamined::Copies])
         }
+        Kind::Nats => (Server::Nats, &[Unexamined::StreamFiles, Unexamined::StreamCopies]),
     };
     Ok(Searched {
         info: Source::info(source.as_ref()),

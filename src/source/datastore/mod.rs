@@ -2,6 +2,7 @@
 //! `pkg/endpoint/endpoint.go`: what stands before `://` names the driver).
 
 mod mysql;
+mod nats;
 mod postgres;
 
 use std::fmt;
@@ -41,6 +42,7 @@ impl Url {
         match scheme {
             "postgres" | "postgresql" => postgres::parse(rest),
             "mysql" => mysql::parse(rest),
+            "nats" => nats::parse(rest),
             _ => Err(DatastoreError::Scheme { scheme: scheme.to_owned() }),
         }
     }
@@ -83,6 +85,8 @@ pub enum Kind {
     Postgres,
     /// `MySQL` or `MariaDB`.
     MySql,
+    /// NATS `JetStream`.
+    Nats,
 }
 
 /// Where a server listens.
@@ -117,11 +121,11 @@ pub struct Address {
     pub kind: Kind,
     /// Where the server listens.
     pub place: Place,
-    /// The database.
+    /// The database; of NATS the bucket.
     pub database: String,
     /// The user.
     pub user: Option<String>,
-    /// The user's password.
+    /// The user's password; of NATS, where no user is named, a token.
     pub password: Option<Zeroizing<String>>,
     /// What it says of TLS; `None` leaves it to the driver's default and to the files given.
     pub security: Option<Security>,
@@ -133,6 +137,19 @@ pub struct Address {
     pub key: Option<PathBuf>,
     /// `PostgreSQL`: the schemas that the table is looked for in.
     pub search_path: Option<String>,
+    /// What is NATS's alone.
+    pub nats: Nats,
+}
+
+/// What an address of NATS says beside.
+#[derive(Clone, Default)]
+pub struct Nats {
+    /// Servers of the same cluster beside the first.
+    pub others: Vec<(String, u16)>,
+    /// File with a user's token and key.
+    pub creds: Option<PathBuf>,
+    /// File of the `nats` program that says how to connect, in place of a host.
+    pub context: Option<PathBuf>,
 }
 
 impl Address {
@@ -148,6 +165,7 @@ impl Address {
             cert: None,
             key: None,
             search_path: None,
+            nats: Nats::default(),
         }
     }
 
@@ -172,16 +190,40 @@ impl Address {
         let scheme = match self.kind {
             Kind::Postgres => "postgres",
             Kind::MySql => "mysql",
+            Kind::Nats => return self.shown_bucket(),
         };
         let place = match (&self.place, self.kind) {
-            (Place::Tcp(host, port), Kind::Postgres) => authority(host, *port),
+            (Place::Tcp(host, port), Kind::Postgres | Kind::Nats) => authority(host, *port),
             (Place::Tcp(host, port), Kind::MySql) => format!("tcp({})", authority(host, *port)),
             (Place::Unix(dir, port), Kind::Postgres) => {
                 dir.join(format!(".s.PGSQL.{port}")).display().to_string()
             }
-            (Place::Unix(path, _), Kind::MySql) => format!("unix({})", path.display()),
+            (Place::Unix(path, _), _) => format!("unix({})", path.display()),
         };
         format!("{scheme}://{place}/{}", self.database)
+    }
+
+    fn shown_bucket(&self) -> String {
+        if let Some(context) = &self.nats.context {
+            return format!("nats://?contextFile={}&bucket={}", context.display(), self.database);
+        }
+        let servers =
+            self.servers().map(|(host, port)| format!("nats://{}", authority(host, port)));
+        let mut shown: Vec<String> = servers.collect();
+        if let Some(first) = shown.first_mut() {
+            first.push_str("?bucket=");
+            first.push_str(&self.database);
+        }
+        shown.join(",")
+    }
+
+    /// Every server that it names.
+    pub fn servers(&self) -> impl Iterator<Item = (&str, u16)> {
+        let first = match &self.place {
+            Place::Tcp(host, port) => Some((host.as_str(), *port)),
+            Place::Unix(..) => None,
+        };
+        first.into_iter().chain(self.nats.others.iter().map(|(host, port)| (host.as_str(), *port)))
     }
 }
 

@@ -35,6 +35,18 @@ fn addresses_as_k3s_writes_them() {
         ("mysql://u:p%40@db:3306/d", "u", "p@", "mysql://tcp(db:3306)/d"),
         ("mysql://", "", "", "mysql://tcp(127.0.0.1:3306)/kubernetes"),
         ("mysql://tcp([fe80::1]:1)/d", "", "", "mysql://tcp([fe80::1]:1)/d"),
+        ("nats://", "", "", "nats://localhost:4222?bucket=kine"),
+        ("nats://?noEmbed", "", "", "nats://localhost:4222?bucket=kine"),
+        // As kine sends it.
+        ("nats://k3s:p%40s!@db/?bucket=b&replicas=3", "k3s", "p%40s%21", "nats://db:4222?bucket=b"),
+        ("nats://token@[::1]:1?revHistory=5", "", "token", "nats://[::1]:1?bucket=kine"),
+        (
+            "nats://u:p@a?bucket=b,nats://x:y@c:1,nats://d",
+            "u",
+            "p",
+            "nats://a:4222?bucket=b,nats://c:1,nats://d:4222",
+        ),
+        ("nats://?contextFile=/c.json", "", "", "nats://?contextFile=/c.json&bucket=kine"),
     ] {
         let address = parsed(text);
         assert_eq!(who(&address), (user, password), "{text}");
@@ -56,12 +68,18 @@ fn addresses_as_k3s_writes_them() {
 #[test]
 fn what_is_not_honoured_is_refused_without_a_secret() {
     for text in [
-        "nats://u:hunter2@h",
+        "etcd3://u:hunter2@h",
         "postgres://u:hunter2@h:x/d",
         "postgres://u:hunter2@a,b/d",
         "postgres://u:hunter2@h/d?sslmode=hunter2",
         "postgres://u:hunter2@h/d?sslpassword=hunter2",
         "postgres://u:hunter2%4@h/d",
+        "nats://u:hunter2@h:x",
+        "nats://u:hunter2@h,hunter2@x",
+        "nats://u:hunter2@h?tls=hunter2",
+        "nats://u:hunter2@h?bucket=hunter2.x",
+        "nats://u:hunter2@h?contextFile=/hunter2",
+        "nats://u:hunter2@h?dontListen",
         "mysql://u:hunter2@tcp(h/d",
         "mysql://u:hunter2@pipe(h)/d",
         "mysql://u:hunter2@tcp(h)/d?tls=hunter2",

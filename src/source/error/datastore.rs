@@ -2,6 +2,7 @@
 //! password: servers are named without, and their own words have none.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Cause, TlsFileError};
@@ -19,6 +20,19 @@ pub enum DatastoreError {
     /// The address asks for something that is not honoured.
     #[error("the parameter `{name}` of the database's address is not honoured")]
     Parameter { name: String },
+    /// The server is kine's own, and nobody else reaches it.
+    #[error("the server of this address is a part of kine, and listens nowhere (dontListen)")]
+    Embedded,
+    /// A file that says who connects cannot be used.
+    #[error("cannot use {path}", path = path.display())]
+    CredentialsFile {
+        path: PathBuf,
+        #[source]
+        cause: Cause,
+    },
+    /// The server has no `JetStream`.
+    #[error("the server of {at} has no JetStream for this user")]
+    NoJetStream { at: String },
     /// The certificates and keys that were given cannot be used.
     #[error(transparent)]
     TlsFile(#[from] TlsFileError),
@@ -57,6 +71,20 @@ pub enum DatastoreError {
     Refused {
         at: String,
         user: String,
+        #[source]
+        cause: Cause,
+    },
+    /// Who connects to NATS is none that it knows.
+    #[error("{at} refuses the user, token or credentials that were given")]
+    Stranger {
+        at: String,
+        #[source]
+        cause: Cause,
+    },
+    /// Who connects to NATS may not read the bucket.
+    #[error("the bucket of {at} may not be read by this user")]
+    Forbidden {
+        at: String,
         #[source]
         cause: Cause,
     },

@@ -22,7 +22,7 @@ fn what_is_read_as_an_etcd() {
         |_: &str| bin().words("scan --allow-empty --endpoints").arg(etcd.endpoint()).run();
     says("this is an etcd: read it with --endpoints").helps(&scan(&etcd.url()).run(), followed);
     says("serves it as an etcd, which is read with --endpoints")
-        .helps(&scan("nats://nats.example.com").run(), followed);
+        .helps(&scan("jetstream://nats.example.com").run(), followed);
 }
 
 #[test]

@@ -154,7 +154,7 @@ fn a_machine_without_its_data() {
         },
     );
     // What another program serves as an etcd is read from there.
-    root.file("etc/rancher/k3s/config.yaml", "datastore-endpoint: 'nats://u:p@db'\n");
+    root.file("etc/rancher/k3s/config.yaml", "datastore-endpoint: 'jetstream://u:p@db'\n");
     says("start one beside it and give its --endpoints")
         .helps(&scan(""), |_| scan(&format!("--endpoints {}", etcd.endpoint())));
 }

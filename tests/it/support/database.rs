@@ -33,7 +33,7 @@ const SCRIPTS: &str = "/usr/share/mysql";
 const TABLES: [&str; 2] = ["mysql_system_tables.sql", "mysql_system_tables_data.sql"];
 
 /// Runs a server until stdin ends, then removes its directory. Only the shell knows both ends.
-const KEEPER: &str = r#"
+pub const KEEPER: &str = r#"
 dir=$1; signal=$2; shift 2
 exec 3<&0
 "$@" >"$dir/log" 2>&1 3<&- & server=$!

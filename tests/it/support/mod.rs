@@ -12,6 +12,7 @@ pub mod database;
 pub mod etcd;
 pub mod fake_etcd;
 pub mod kms_plugin;
+pub mod nats;
 pub mod openapi;
 pub mod pages;
 pub mod plugs;

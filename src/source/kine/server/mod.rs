@@ -1,28 +1,32 @@
-//! kine's table on a server: `PostgreSQL`, `MySQL` and `MariaDB`, read in transactions that can
-//! write nothing.
+//! kine on a server: its table in `PostgreSQL`, `MySQL` and `MariaDB`, read in transactions that
+//! can write nothing, and its bucket in NATS `JetStream`.
 //!
 //! | file | what it knows |
 //! | --- | --- |
+//! | `database` | a server of SQL |
+//! | `jetstream` | NATS |
 //! | `table` | the reads of the table, made of queries |
 //! | `sql` | the queries |
-//! | `postgres`, `mysql` | connections, what a row is, what an error says |
+//! | `connection`, `postgres`, `mysql` | connections, what a row is, what an error says |
 
+mod connection;
+mod database;
+mod jetstream;
 mod mysql;
 mod postgres;
 mod sql;
 mod table;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::Sender;
 use zeroize::Zeroizing;
 
-use self::table::Within;
+use self::database::Sql;
+use self::jetstream::Bucket;
 use super::database::{Body, Database};
-use super::table::COLUMNS;
 use crate::source::datastore::{Address, Kind, Place, Security};
 use crate::source::live::{Credentials, TlsFiles, Verify};
 use crate::source::{Cause, DatastoreError, SourceError, Visit};
@@ -85,6 +89,8 @@ impl Target {
             }
             None => (address.user.clone(), address.password.clone()),
         };
+        // NATS may know nobody by name.
+        let user = user.or_else(|| (address.kind == Kind::Nats).then(String::new));
         let why = "it names no user".to_owned();
         let pair = options.cert.is_some() || options.key.is_some();
         let mut target = Self {
@@ -107,14 +113,16 @@ impl Target {
     /// What kine's drivers make of the address and the files (k3s-io/kine
     /// `pkg/drivers/pgsql/pgsql.go`, `pkg/drivers/mysql/mysql.go`: `prepareDSN`; lib/pq `ssl.go`).
     fn secured(&self, anybody: bool) -> Security {
-        let files = self.cacert.is_some() || self.cert.is_some() || self.key.is_some();
+        let files = self.has_files();
         let said = self.address.security;
         let security = match (self.address.kind, &self.address.place) {
             // Nobody else hears a socket.
             (_, Place::Unix(..)) => Security::Plain,
             // What is given replaces what the address says.
-            (Kind::MySql, _) if files => Security::Full,
+            (Kind::MySql | Kind::Nats, _) if files => Security::Full,
             (Kind::MySql, _) => said.unwrap_or(Security::Plain),
+            // A server that demands TLS says so when it is reached.
+            (Kind::Nats, _) => Security::Preferred,
             (Kind::Postgres, _) => match said {
                 None if files => Security::Full,
                 None => Security::Unverified,
@@ -126,6 +134,19 @@ impl Target {
             Security::Authority | Security::Full if anybody => Security::Unverified,
             security => security,
         }
+    }
+
+    /// Of a server of SQL.
+    fn dialect(&self) -> sql::Dialect {
+        if self.address.kind == Kind::Postgres {
+            sql::Dialect::Postgres
+        } else {
+            sql::Dialect::MySql
+        }
+    }
+
+    fn has_files(&self) -> bool {
+        self.cacert.is_some() || self.cert.is_some() || self.key.is_some()
     }
 
     fn files(&self) -> TlsFiles<'_> {
@@ -212,173 +233,53 @@ impl<'s> Parts<'s> {
     }
 }
 
-/// A connection.
-enum Connection {
-    Postgres(postgres::Connection),
-    MySql(mysql::Connection),
+/// What sends and receives: one worker, while the caller's thread looks at what has arrived.
+fn runtime() -> Result<Runtime, DatastoreError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("atrest-kine")
+        .enable_all()
+        .build()
+        .map_err(DatastoreError::Runtime)
 }
 
-impl Connection {
-    async fn open(target: &Target) -> Result<Self, DatastoreError> {
-        let open = async {
-            Ok(match target.address.kind {
-                Kind::Postgres => Self::Postgres(postgres::Connection::open(target).await?),
-                Kind::MySql => Self::MySql(mysql::Connection::open(target).await?),
-            })
-        };
-        tokio::time::timeout(target.dial_timeout, open).await.unwrap_or_else(|_| {
-            Err(DatastoreError::Silent { at: target.at.clone(), within: target.dial_timeout })
-        })
-    }
-
-    /// Begins a transaction that sees one moment and can write nothing.
-    async fn begin(&mut self, target: &Target) -> Result<(), DatastoreError> {
-        match self {
-            Self::Postgres(c) => c.begin().await.map_err(|e| postgres::told(target, &e)),
-            Self::MySql(c) => c.begin().await.map_err(|e| mysql::told(target, &e)),
-        }
-    }
-
-    async fn end(&mut self, target: &Target) -> Result<(), DatastoreError> {
-        match self {
-            Self::Postgres(c) => c.end().await.map_err(|e| postgres::told(target, &e)),
-            Self::MySql(c) => c.end().await.map_err(|e| mysql::told(target, &e)),
-        }
-    }
-
-    async fn close(self) {
-        match self {
-            Self::Postgres(c) => c.close().await,
-            Self::MySql(c) => c.close().await,
-        }
-    }
-
-    /// Sends the rows of a query as they come.
-    async fn stream(
-        &mut self,
-        target: &Target,
-        sql: &str,
-        send: &Sender<Vec<Raw>>,
-    ) -> Result<(), DatastoreError> {
-        let parts = Parts::new(send);
-        match self {
-            Self::Postgres(c) => c.stream(sql, parts).await.map_err(|e| postgres::told(target, &e)),
-            Self::MySql(c) => c.stream(sql, parts).await.map_err(|e| mysql::told(target, &e)),
-        }
-    }
-}
-
-/// A server with kine's table.
+/// A server that has what kine wrote.
 pub struct Server {
-    /// `None` only while dropping.
-    runtime: Option<Runtime>,
-    options: ServerOptions,
-    target: Arc<Target>,
-    /// Between transactions.
-    idle: Option<Connection>,
+    kind: Kind,
+    inner: Box<dyn Database>,
 }
 
 impl Server {
-    /// Connects, and looks whether the table is there.
+    /// Connects, and looks whether the table or bucket is there.
     ///
     /// # Errors
-    /// When the server cannot be reached, refuses the user, or has no such table.
+    /// When the server cannot be reached, refuses the user, or has no such thing.
     pub fn connect(options: &ServerOptions) -> Result<Self, SourceError> {
-        let target = Arc::new(Target::new(options)?);
-        // One worker receives while the caller's thread looks at what has arrived.
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("atrest-kine")
-            .enable_all()
-            .build()
-            .map_err(DatastoreError::Runtime)?;
-        let mut server =
-            Self { runtime: Some(runtime), options: options.clone(), target, idle: None };
-        server.within(&mut |table| check(table))?;
-        Ok(server)
+        let kind = options.address.kind;
+        let inner: Box<dyn Database> = match kind {
+            Kind::Postgres | Kind::MySql => Box::new(Sql::connect(options)?),
+            Kind::Nats => Box::new(Bucket::connect(options)?),
+        };
+        Ok(Self { kind, inner })
     }
 
     /// The server's protocol.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        self.target.address.kind
-    }
-
-    /// Runs `body` in one transaction.
-    fn within(
-        &mut self,
-        body: &mut dyn FnMut(&mut Within<'_>) -> Result<(), SourceError>,
-    ) -> Result<(), SourceError> {
-        let target = &self.target;
-        let runtime = self.runtime.as_ref().ok_or_else(|| target.lost())?;
-        let idle = self.idle.take();
-        let begun: Result<Connection, DatastoreError> = runtime.block_on(async {
-            if let Some(mut connection) = idle
-                && connection.begin(target).await.is_ok()
-            {
-                return Ok(connection);
-            }
-            let mut connection = Connection::open(target).await?;
-            connection.begin(target).await?;
-            Ok(connection)
-        });
-        let mut table = Within { runtime, target, connection: Some(begun?) };
-        body(&mut table)?;
-        // Whoever had enough before the end has left the connection in the middle of an answer.
-        if let Some(mut connection) = table.connection
-            && runtime.block_on(connection.end(target)).is_ok()
-        {
-            self.idle = Some(connection);
-        }
-        Ok(())
-    }
-}
-
-/// Refuses a database without kine's table.
-fn check(table: &mut Within<'_>) -> Result<(), SourceError> {
-    let at = table.target.at.clone();
-    let mut columns = Vec::new();
-    table.run(sql::columns(table.target.address.kind).to_owned(), &mut |row| {
-        columns.push(row.name.clone().unwrap_or_default());
-        std::ops::ControlFlow::Continue(())
-    })?;
-    if columns.is_empty() {
-        return Err(DatastoreError::NoTable { at }.into());
-    }
-    let missing = |c: &&&str| !columns.iter().any(|have| have.eq_ignore_ascii_case(c.as_bytes()));
-    match COLUMNS.iter().find(missing) {
-        Some(column) => Err(DatastoreError::NoColumn { at, column }.into()),
-        None => Ok(()),
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // Inside another runtime nobody can wait.
-            let outside = tokio::runtime::Handle::try_current().is_err();
-            if let Some(idle) = self.idle.take().filter(|_| outside) {
-                let _ =
-                    runtime.block_on(async { tokio::time::timeout(GOODBYE, idle.close()).await });
-            }
-            // Rows may be in flight that nobody wants any more.
-            runtime.shutdown_background();
-        }
+        self.kind
     }
 }
 
 impl Database for Server {
     fn name(&self) -> PathBuf {
-        PathBuf::from(&self.target.at)
+        self.inner.name()
     }
 
     fn transaction(&mut self, body: &mut Body<'_>) -> Result<Visit, SourceError> {
-        let mut visit = Visit::default();
-        self.within(&mut |table| body(table, &mut visit))?;
-        Ok(visit)
+        self.inner.transaction(body)
     }
 
     fn again(&self) -> Result<Box<dyn Database>, SourceError> {
-        Ok(Box::new(Self::connect(&self.options)?))
+        self.inner.again()
     }
 }

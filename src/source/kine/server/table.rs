@@ -7,8 +7,9 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+use super::connection::Connection;
 use super::sql::{self, Values};
-use super::{AHEAD, Connection, Raw, Target};
+use super::{AHEAD, Raw, Target};
 use crate::entry::Value;
 use crate::source::kine::held::AT_ONCE;
 use crate::source::kine::table::{Folded, Table, created_at, is_own, nameless};
@@ -76,8 +77,8 @@ impl Within<'_> {
         Ok(found)
     }
 
-    fn kind(&self) -> crate::source::datastore::Kind {
-        self.target.address.kind
+    fn kind(&self) -> sql::Dialect {
+        self.target.dialect()
     }
 }
 
