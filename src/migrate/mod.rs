@@ -2,6 +2,8 @@
 
 #[cfg(feature = "live")]
 pub mod apply;
+#[cfg(feature = "live")]
+pub mod followed;
 pub mod plan;
 pub mod rewrite;
 pub mod servers;

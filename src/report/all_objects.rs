@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::migrate::Migration;
 use super::{Format, table, wire};
 use crate::jobs::migrate::whole::{Outcome, Share};
 
@@ -17,6 +18,8 @@ pub struct Report<'a> {
     pub config: Option<wire::Config>,
     /// It was not only planned.
     pub applied: bool,
+    /// The cluster's own controller does it, which counts nothing.
+    pub by_cluster: bool,
     /// What would have it written, as the user says it.
     pub apply: &'a str,
     /// Objects a second, at most.
@@ -32,11 +35,11 @@ struct Document<'a> {
     interrupted: bool,
     all_objects: bool,
     planned: u64,
-    written: u64,
+    written: Option<u64>,
     verified: u64,
     conflicts: u64,
     deleted: u64,
-    already_current: u64,
+    already_current: Option<u64>,
     before: u64,
     /// Nobody knows.
     remaining: Option<u64>,
@@ -44,6 +47,8 @@ struct Document<'a> {
     not_examined: Vec<Unexamined<'a>>,
     groups: Vec<Row<'a>>,
     estimated_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    storage_version_migrations: Vec<Migration<'a>>,
 }
 
 #[derive(Serialize)]
@@ -116,17 +121,18 @@ impl Report<'_> {
             interrupted: matches!(o.stop, Some(crate::migrate::apply::Stop::Interrupted)),
             all_objects: true,
             planned: o.planned(),
-            written: o.written(),
+            written: (!self.by_cluster).then(|| o.written()),
             verified: 0,
             conflicts: o.conflicts,
             deleted: o.deleted,
-            already_current: o.current(),
+            already_current: (!self.by_cluster).then(|| o.current()),
             before: o.before(),
             remaining: None,
             failed: failed.collect(),
             not_examined: silent.collect(),
             groups: o.shares.iter().map(Row::from).collect(),
             estimated_seconds: self.seconds(),
+            storage_version_migrations: o.migrations.iter().map(Migration::from).collect(),
         }
     }
 
@@ -145,13 +151,14 @@ impl Report<'_> {
         let o = self.outcome;
         if !o.shares.is_empty() {
             let mut heads = vec!["RESOURCE", ">OBJECTS"];
-            if self.applied {
+            let counted = self.applied && !self.by_cluster;
+            if counted {
                 heads.extend([">STORED ANEW", ">AS BEFORE"]);
             }
             let mut rows = table::Builder::new(color, &heads);
             for share in &o.shares {
                 let mut row = vec![share.resource.clone(), table::count(share.objects)];
-                if self.applied {
+                if counted {
                     row.extend([table::count(share.written), table::count(share.current)]);
                 }
                 rows.row(row, table::Mark::Plain);
@@ -162,7 +169,10 @@ impl Report<'_> {
         if o.before() > 0 {
             writeln!(out, "{} dealt with by an earlier run", table::count(o.before()))?;
         }
-        if self.applied {
+        for migration in &o.migrations {
+            writeln!(out, "{}", Migration::from(migration).line())?;
+        }
+        if self.applied && !self.by_cluster {
             writeln!(
                 out,
                 "of {objects} the API server stored {} anew; {} were current to it",
@@ -177,7 +187,7 @@ impl Report<'_> {
             for (n, what) in others.into_iter().filter(|(n, _)| *n > 0) {
                 writeln!(out, "{} {what}", table::count(n))?;
             }
-        } else {
+        } else if !self.applied {
             writeln!(out, "{objects} to store anew: without etcd nobody knows which need it")?;
             if let Some(seconds) = self.seconds() {
                 writeln!(out, "at the given rate this takes about {seconds} s")?;

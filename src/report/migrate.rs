@@ -11,6 +11,7 @@ use crate::envelope::StoredUnder;
 use crate::jobs::confirm::{Answered, Loaded};
 use crate::jobs::migrate as job;
 use crate::jobs::migrate::servers::Known;
+use crate::migrate::followed::{Ended, Followed};
 use crate::migrate::plan::{Failed, Share};
 use crate::scan::GroupKey;
 use crate::transform::KeyUse;
@@ -84,6 +85,41 @@ struct Document<'a> {
     backup: Option<String>,
     estimated_seconds: Option<u64>,
     apiservers: Servers<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    storage_version_migrations: Vec<Migration<'a>>,
+}
+
+/// A migration of the cluster's own.
+#[derive(Serialize)]
+pub(super) struct Migration<'a> {
+    resource: &'a str,
+    name: &'a str,
+    made_before: Option<&'a str>,
+    state: &'static str,
+    reason: Option<&'a str>,
+}
+
+impl<'a> From<&'a Followed> for Migration<'a> {
+    fn from(f: &'a Followed) -> Self {
+        let (state, reason) = match &f.ended {
+            Ended::Succeeded => ("succeeded", None),
+            Ended::Failed(why) => ("failed", Some(&**why)),
+            Ended::Running => ("running", None),
+        };
+        let made_before = f.made_before.as_deref();
+        Self { resource: &f.resource, name: &f.name, made_before, state, reason }
+    }
+}
+
+impl Migration<'_> {
+    /// A line of it.
+    pub(super) fn line(&self) -> String {
+        let name = table::visible(self.name);
+        let before = self.made_before.map_or(String::new(), |time| {
+            format!(", which was under way already, made at {}", table::visible(time))
+        });
+        format!("StorageVersionMigration {name} of {}{before}: {}", self.resource, self.state)
+    }
 }
 
 #[derive(Serialize)]
@@ -211,6 +247,7 @@ impl Report<'_> {
             backup: self.backup(),
             estimated_seconds: self.seconds(),
             apiservers: self.servers.into(),
+            storage_version_migrations: done.migrations.iter().map(Migration::from).collect(),
         }
     }
 
@@ -315,6 +352,9 @@ impl Report<'_> {
                 if seen == 1 { "" } else { "s" },
                 self.servers.confirmed
             )?;
+        }
+        for migration in &o.migrations {
+            writeln!(out, "{}", Migration::from(migration).line())?;
         }
         if let Some(backup) = self.backup() {
             writeln!(out, "backup: {backup}")?;

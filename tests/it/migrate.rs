@@ -4,6 +4,7 @@ pub mod all_objects;
 pub mod confirm;
 mod no_object;
 pub mod servers;
+mod storage_version;
 mod trouble;
 mod via_api;
 

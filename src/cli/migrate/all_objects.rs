@@ -65,10 +65,15 @@ pub fn run(ctx: &Ctx, args: &Args, client: &Client) -> Result<Exit, Failure> {
         qps: args.writing.qps,
         stop: &stop,
     };
+    let by_cluster = args.storage_version_migration;
+    let migrator = by_cluster.then(|| job::migrator(client, &stop)).transpose();
+    let migrator = migrator.map_err(super::words::refused)?;
     let (path, mut told) = (args.progress.as_deref(), Told::new(&ctx.ui));
     let plan = job::plan(&options, &progress, &mut told).map_err(|e| refused(&e, path))?;
     found(ctx, &selection, &plan.outcome)?;
-    let outcome = if args.apply {
+    let outcome = if let Some(migrator) = migrator.filter(|_| args.apply) {
+        job::by_cluster(&options, &migrator, plan, &mut told)
+    } else if args.apply {
         let mut note = |progress: &Progress| match path {
             Some(path) => temporary::write(path, &progress.write()?, true),
             None => Ok(()),
@@ -89,6 +94,7 @@ pub fn run(ctx: &Ctx, args: &Args, client: &Client) -> Result<Exit, Failure> {
         server: client.server(),
         config: configs.as_ref().map(open::config_wire),
         applied: args.apply,
+        by_cluster,
         apply: "--apply",
         qps: args.writing.qps,
     };
@@ -205,7 +211,13 @@ fn conclude(ctx: &Ctx, args: &Args, outcome: &Outcome) -> Exit {
         let all = if line.contains(" more") { "; -w json names them all" } else { "" };
         ctx.ui.warn(&format!("{line}{all}"));
     }
-    let again = if args.progress.is_some() { AGAIN } else { "run again, it begins anew" };
+    let again = if args.storage_version_migration {
+        "what was begun goes on; run it again to follow it"
+    } else if args.progress.is_some() {
+        AGAIN
+    } else {
+        "run again, it begins anew"
+    };
     match &outcome.stop {
         Some(Stop::Interrupted) => {
             ctx.ui.note(&format!("interrupted; {again}"));

@@ -80,9 +80,14 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["no_apiserver", "batch"])]
     pub via_api: bool,
 
-    /// With --via-api, where etcd is out of reach: have every object of the resources stored anew,
-    /// as nobody knows which need it
-    #[arg(long, requires = "via_api")]
+    /// Have the cluster migrate by itself: make a `StorageVersionMigration` for each resource of
+    /// which objects are stale, follow it, and look in etcd afterwards
+    #[arg(long, conflicts_with_all = ["via_api", "no_apiserver", "batch", "qps", "concurrency", "namespace", "progress"])]
+    pub storage_version_migration: bool,
+
+    /// Where etcd is out of reach: have every object of the resources stored anew through the API
+    /// server, as nobody knows which need it
+    #[arg(long)]
     pub all_objects: bool,
 
     /// With --all-objects: note here how far it has come, and go on from there
@@ -162,6 +167,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         backup: args.writing.place(),
         quota: args.writing.quota_backend_bytes,
         writer: match &client {
+            Some(client) if args.storage_version_migration => Writer::Cluster(client),
             Some(client) => Writer::Api(client),
             None => Writer::Etcd { batch: usize::try_from(args.batch).unwrap_or(1) },
         },
@@ -199,7 +205,12 @@ fn writer(args: &Args) -> Result<Option<Client>, Failure> {
         .hint("leave --batch out; or stop every API server and say --no-apiserver"));
     }
     // Said before anything is looked at.
-    args.via_api.then(|| apiserver::client(&args.apiserver)).transpose()
+    let is_writer = args.via_api || args.storage_version_migration;
+    if args.all_objects && !is_writer {
+        return Err(Failure::usage("--all-objects is for writing through an API server")
+            .hint("say --via-api or --storage-version-migration, too"));
+    }
+    is_writer.then(|| apiserver::client(&args.apiserver)).transpose()
 }
 
 /// Whether the other API servers have the same configuration.

@@ -82,11 +82,16 @@ fn every_api_server(known: &Known, keys: &str) -> String {
 /// Why nothing was written.
 pub fn refused(error: Error) -> Failure {
     let hint = match &error {
-        Error::Source(_) | Error::Provider(_) | Error::Interrupted | Error::Backup(..) => None,
+        Error::Source(_)
+        | Error::Provider(_)
+        | Error::Interrupted
+        | Error::Backup(..)
+        | Error::Api(_) => None,
         Error::Alarm(_) => Some("repair it first; `etcdctl alarm list` names the member"),
         Error::NoSpace => return no_space(),
         Error::Quota { .. } => Some(SMALLER),
         Error::QuotaUnknown { .. } => Some(SAY_QUOTA),
+        Error::NoMigrator(_) => return no_migrator(&error),
         Error::Exists(_) => Some(
             "choose another name; or --no-backup, if it is the backup from before an earlier run",
         ),
@@ -101,6 +106,13 @@ pub fn refused(error: Error) -> Failure {
         error => Failure::new(error.to_string()).because(&error),
     };
     Failure { hint: hint.map(str::to_owned), ..failure }
+}
+
+/// The cluster cannot migrate by itself.
+pub fn no_migrator(error: &Error) -> Failure {
+    Failure::new(error.to_string()).hint(
+        "--via-api has the same written without it; Kubernetes serves it from 1.30 on, where its feature gate and API version are switched on",
+    )
 }
 
 /// Nothing can be written.

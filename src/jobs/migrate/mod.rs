@@ -70,6 +70,8 @@ pub enum Writer<'o> {
     },
     /// An API server, object by object; etcd is only read.
     Api(&'o Client),
+    /// The cluster's own controller, resource by resource; etcd is only read.
+    Cluster(&'o Client),
 }
 
 /// Why nothing was written, or no more than is said in passing.
@@ -104,6 +106,12 @@ pub enum Error {
         /// What it would have, bytes.
         after: u64,
     },
+    /// The cluster cannot migrate by itself, with the reason.
+    #[error("the cluster's own migration cannot be used: {0}")]
+    NoMigrator(String),
+    /// The API server.
+    #[error("the API server cannot be asked")]
+    Api(#[source] apply::Stop),
     /// There is a file where the backup belongs.
     #[error("{} exists already", .0.display())]
     Exists(PathBuf),
@@ -198,6 +206,9 @@ pub fn run(
     observer: &mut dyn Observer,
     remark: &mut dyn FnMut(&Remark<'_>),
 ) -> Result<Outcome, Error> {
+    if let Writer::Cluster(client) = options.writer {
+        whole::migrator(client, options.stop)?;
+    }
     let look = look::Look::of(options);
     let (plan, seen) = look.plan(live, &HashSet::new(), observer)?;
     if seen.elsewhere > 0 {

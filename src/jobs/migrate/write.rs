@@ -8,7 +8,7 @@ use super::{Error, Options, Writer};
 use crate::jobs::Observer;
 use crate::migrate::apply::{Outcome, Pace, apply};
 use crate::migrate::plan::Plan;
-use crate::migrate::via_api;
+use crate::migrate::via_api::{self, cluster};
 use crate::source::live::{Kv, Live};
 
 /// Passes over the resources: entries that others write meanwhile with an old configuration come
@@ -62,7 +62,7 @@ pub(super) fn all(
 fn one(kv: &Kv, options: &Options<'_>, plan: &Plan, observer: &mut dyn Observer) -> Outcome {
     let Options { qps, stop, .. } = *options;
     let concurrency = options.concurrency.unwrap_or(match options.writer {
-        Writer::Api(_) => REQUESTS,
+        Writer::Api(_) | Writer::Cluster(_) => REQUESTS,
         Writer::Etcd { batch } if batch > 1 => TOGETHER,
         Writer::Etcd { .. } => ALONE,
     });
@@ -71,6 +71,9 @@ fn one(kv: &Kv, options: &Options<'_>, plan: &Plan, observer: &mut dyn Observer)
         Writer::Api(client) => {
             let pace = via_api::Pace { concurrency, qps };
             via_api::run(kv, client, plan, &options.selection.scope, pace, stop, advance)
+        }
+        Writer::Cluster(client) => {
+            cluster::run(kv, client, plan, &options.selection.scope, stop, advance)
         }
     };
     observer.begin("entries", &mut || Some(plan.items.len() as u64));

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::followed::Followed;
 use super::plan::{Failed, Item, Plan};
 use super::throttle::{Entrance, Throttle};
 use crate::apiserver::ApiError;
@@ -144,6 +145,8 @@ pub struct Outcome {
     pub failed: Vec<Failed>,
     /// How often etcd said that it had too many requests.
     pub busy: u64,
+    /// Migrations of the cluster's own that were followed.
+    pub migrations: Vec<Followed>,
     /// Why the run ended early.
     pub stop: Option<Stop>,
 }
@@ -158,6 +161,7 @@ impl Outcome {
         self.already += other.already;
         self.failed.extend(other.failed);
         self.busy += other.busy;
+        self.migrations.extend(other.migrations);
         self.stop = self.stop.take().or(other.stop);
     }
 }

@@ -7,8 +7,10 @@
 //! API server stores the object again because what it read was stale (kubernetes/apiserver
 //! `pkg/storage/etcd3/store.go`: `GuaranteedUpdate`). No data of the object is ever sent.
 //!
-//! [`whole`] does so with every object of a resource, where nothing is known of etcd.
+//! [`whole`] does so with every object of a resource, where nothing is known of etcd; [`cluster`]
+//! has the cluster's own controller do it.
 
+pub mod cluster;
 mod send;
 pub mod whole;
 

@@ -80,6 +80,16 @@ impl<'a> Api<'a> {
         Self(Sender::new(client, pace, interrupted), pace.concurrency.max(1))
     }
 
+    /// A connection, for one thread.
+    pub(super) fn line(&self) -> Result<Line<'_>, Stop> {
+        self.0.line()
+    }
+
+    /// Whether it is over.
+    pub(super) fn stopped(&self) -> bool {
+        self.0.stopped()
+    }
+
     /// Which resources there are of those that are wanted.
     ///
     /// # Errors

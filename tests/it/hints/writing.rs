@@ -271,6 +271,18 @@ fn every_object_through_the_api_server() {
     let memory = Memory::with([(all_objects::secret("s"), true)]);
     let (_files, _server, kubeconfig) = all_objects::served(&memory);
     let run = |words: &str| all_objects::run(&kubeconfig, words).run();
+    says("--via-api has the same written without it").helps(
+        &bin()
+            .words("migrate --storage-version-migration --all-objects --resource secrets")
+            .arg("--kubeconfig")
+            .arg(&kubeconfig)
+            .run(),
+        |_| run("--resource secrets"),
+    );
+    says("say --via-api or --storage-version-migration, too")
+        .helps(&bin().words("migrate --all-objects --resource secrets").run(), |_| {
+            run("--resource secrets")
+        });
     says("leave it out; or leave --all-objects out, and etcd says which objects are stale")
         .helps(&run("--resource secrets --prefix /x"), |_| run("--resource secrets"));
     let dir = tempfile::tempdir().unwrap();

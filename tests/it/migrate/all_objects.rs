@@ -74,7 +74,7 @@ impl Memory {
             assert_eq!(request.method, "GET");
             return Response::new(200, document.to_string());
         }
-        if path.starts_with("/apis/gone.example.com") {
+        if path.starts_with("/apis/gone.example.com") || path == "/apis/storagemigration.k8s.io" {
             return Response::new(404, "404 page not found\n");
         }
         assert!(request.headers["accept"].starts_with(ACCEPT), "data was asked for");
@@ -144,7 +144,7 @@ fn missing(path: &str) -> Response {
     Response::status(404, "NotFound", &format!("{} \"{}\" not found", words[1], words[0]))
 }
 
-fn discovery(path: &str) -> Option<Value> {
+pub fn discovery(path: &str) -> Option<Value> {
     let resource = |name: &str, kind: &str, namespaced: bool, verbs: &[&str]| {
         let hash = if kind == "Event" { "events=" } else { "" };
         json!({"name": name, "kind": kind, "namespaced": namespaced, "verbs": verbs,

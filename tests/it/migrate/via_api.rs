@@ -25,12 +25,12 @@ fn object(api_version: &str, kind: &str, name: &str, uid: &str) -> String {
     .to_string()
 }
 
-fn secret(name: &str) -> String {
+pub fn secret(name: &str) -> String {
     object("v1", "Secret", name, &format!("uid-{name}"))
 }
 
 /// What kube-apiserver does with a server-side apply that says nothing but which object is meant.
-struct Storage {
+pub struct Storage {
     /// Keeps the connection.
     _live: Live,
     kv: Kv,
@@ -40,7 +40,7 @@ struct Storage {
 }
 
 impl Storage {
-    fn new(etcd: &Etcd, loaded: &Path) -> Arc<Self> {
+    pub fn new(etcd: &Etcd, loaded: &Path) -> Arc<Self> {
         let time = Duration::from_secs(10);
         let live = Live::connect(&LiveOptions {
             endpoints: vec![etcd.endpoint()],
@@ -59,6 +59,18 @@ impl Storage {
         .unwrap();
         let (kv, transformers) = (live.kv().unwrap(), transformers(&[loaded]));
         Arc::new(Self { _live: live, kv, transformers, seen: Mutex::default() })
+    }
+
+    /// Stores what lies at a key anew.
+    pub fn anew(&self, key: &str) {
+        let entry = self.kv.read(&[&[key.as_bytes()]], None).unwrap().remove(0).unwrap();
+        let location = Scope::new(DEFAULT_PREFIX).locate(key.as_bytes()).resource.into_owned();
+        let t = self.transformers.for_resource(&location);
+        let opened = t.read(key.as_bytes(), &entry.value).unwrap();
+        let value = t.write(key.as_bytes(), &opened.plaintext).unwrap();
+        let mod_revision = entry.mod_revision;
+        let put = Put { key: key.as_bytes(), mod_revision, value: &value };
+        assert!(matches!(self.kv.commit(&[put]).unwrap(), Commit::Done(_)));
     }
 
     fn names(&self) -> BTreeSet<String> {

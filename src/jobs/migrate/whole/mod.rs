@@ -12,8 +12,10 @@ use crate::apiserver::Client;
 use crate::apiserver::objects::{Object, Served};
 use crate::jobs::Observer;
 use crate::migrate::apply::Stop;
+use crate::migrate::followed::{Ended, Followed};
 use crate::migrate::plan::Failed;
 use crate::migrate::via_api::Pace;
+use crate::migrate::via_api::cluster::{Migrator, Unmade};
 use crate::migrate::via_api::whole::{Api, Outcome as Done, Unlisted};
 use crate::resource::Selector;
 
@@ -85,6 +87,8 @@ pub struct Outcome {
     pub deleted: u64,
     /// Objects that were not dealt with.
     pub failed: Vec<Failed>,
+    /// Migrations of the cluster's own that were followed.
+    pub migrations: Vec<Followed>,
     /// Why the writing ended early.
     pub stop: Option<Stop>,
 }
@@ -167,6 +171,62 @@ pub fn apply(
     }
     observer.end();
     Ok(outcome)
+}
+
+/// Whether the cluster can migrate by itself.
+///
+/// # Errors
+/// When it cannot, or the server does not answer.
+pub fn migrator(client: &Client, stop: &AtomicBool) -> Result<Migrator, super::Error> {
+    let api = Api::new(client, Pace { concurrency: 1, qps: None }, stop);
+    match api.migrator() {
+        Ok(Ok(migrator)) => Ok(migrator),
+        Ok(Err(reason)) => Err(super::Error::NoMigrator(reason)),
+        Err(Stop::Interrupted) => Err(super::Error::Interrupted),
+        Err(stop) => Err(super::Error::Api(stop)),
+    }
+}
+
+/// Has the cluster migrate the planned resources by itself, one after the other.
+pub fn by_cluster(
+    options: &Options<'_>,
+    migrator: &Migrator,
+    plan: Plan,
+    observer: &mut dyn Observer,
+) -> Outcome {
+    let api = Api::new(options.client, pace(options, None), options.stop);
+    let Plan { mut outcome, todo } = plan;
+    observer.begin("resources", &mut || Some(todo.len() as u64));
+    for (served, _) in &todo {
+        let resource = served.resource();
+        let reason = match api.migrate(migrator, served) {
+            Ok((followed, stop)) => {
+                let failed = match &followed.ended {
+                    Ended::Failed(why) => {
+                        Some(format!("the migration {} failed: {why}", followed.name))
+                    }
+                    _ => None,
+                };
+                outcome.migrations.push(followed);
+                outcome.stop = stop;
+                failed
+            }
+            Err(Unmade::Refused(reason)) => Some(reason),
+            Err(Unmade::Stop(stop)) => {
+                outcome.stop = Some(stop);
+                None
+            }
+        };
+        if let Some(reason) = reason {
+            outcome.failed.push(Failed { key: b"*".to_vec(), resource, reason });
+        }
+        if outcome.stop.is_some() {
+            break;
+        }
+        observer.advance(1);
+    }
+    observer.end();
+    outcome
 }
 
 fn pace(options: &Options<'_>, qps: Option<f64>) -> Pace {
