@@ -77,6 +77,24 @@ pub fn check(
     Err(prefix(ctx, selection, &missing.holdings))
 }
 
+/// What to tell where no entry at all is under the prefix, if there are some under others.
+///
+/// # Errors
+/// When the source cannot be read.
+pub fn elsewhere(
+    ctx: &Ctx,
+    source: &mut dyn Source,
+    selection: &Selection,
+) -> Result<Option<Failure>, Failure> {
+    if is_anything_below(ctx, source, selection)? {
+        return Ok(None);
+    }
+    // Whoever may not read everything is told less.
+    let mut held = Holdings::of(source, &selection.scope, ctx.global.revision).unwrap_or_default();
+    held.bases.retain(|base| !selection.scope.bases().contains(base));
+    Ok((!held.bases.is_empty()).then(|| prefix(ctx, selection, &held)))
+}
+
 /// What is there of what was not seen among the selected entries: a resource that has no objects
 /// in the namespaces that were asked for is none that does not exist.
 struct Missing<'a> {

@@ -175,8 +175,13 @@ fn tell_unread(ctx: &Ctx, written: &Recovered, with_keys: bool) -> bool {
 fn is_there(ctx: &Ctx, selection: &Selection, outcome: &Outcome) -> Result<(), Failure> {
     let (mut seen, mut or_lost) = (outcome.seen.clone(), outcome.seen_or_lost.clone());
     let recovered = outcome.recovered.is_some();
-    let complete = seen.is_complete() || recovered && or_lost.is_complete();
-    if ctx.global.allow_empty || complete || !outcome.visit.damage.is_empty() {
+    if ctx.global.allow_empty || !outcome.visit.damage.is_empty() {
+        return Ok(());
+    }
+    if !outcome.live {
+        elsewhere(ctx, selection, outcome)?;
+    }
+    if seen.is_complete() || recovered && or_lost.is_complete() {
         return Ok(());
     }
     // What a configuration does not encrypt may be selected, and was not looked for.
@@ -195,6 +200,27 @@ fn is_there(ctx: &Ctx, selection: &Selection, outcome: &Outcome) -> Result<(), F
         ));
     }
     nothing::check(ctx, source.as_mut(), selection, &or_lost)
+}
+
+/// Where nothing lives under the prefix and other prefixes have entries, a verdict about the
+/// prefix is not what was asked for, whatever lies there from before.
+///
+/// # Errors
+/// When nothing else is to be told.
+fn elsewhere(ctx: &Ctx, selection: &Selection, outcome: &Outcome) -> Result<(), Failure> {
+    let mut source = open::source(ctx)?;
+    let Some(failure) = nothing::elsewhere(ctx, source.as_mut(), selection)? else {
+        return Ok(());
+    };
+    if outcome.all.sum() == 0 && outcome.recovered.is_none() {
+        return Err(failure);
+    }
+    ctx.ui.warn(&format!(
+        "nothing is live under {}; {}, which was not searched: name it with --prefix",
+        selection.scope.base(),
+        failure.causes.join(", ")
+    ));
+    Ok(())
 }
 
 /// What is looked for, and in words what is listed: without `--resource`, what the configuration

@@ -134,3 +134,40 @@ fn nothing_in_a_namespace_that_exists_is_a_note() {
     on("scan -n kube-system --fail-on plaintext").run().code(1).says("was examined");
     on("scan -n kube-system --fail-on plaintext --allow-empty").run().ok();
 }
+
+/// Where only history lies under the prefix, what other prefixes hold is told as where nothing
+/// does: no verdict is about them.
+#[test]
+fn residue_of_a_prefix_under_which_nothing_lives_names_the_others() {
+    let plain = br#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"b"}}"#;
+    for (value, code) in [(&plain[..], 0), (b"k8s:enc:secretbox:v1:key1:abcdef", 1)] {
+        let etcd = Etcd::plain(Version::V35);
+        etcd.put("/registry/secrets/a/b", value);
+        etcd.ctl(&["del", "/registry/secrets/a/b"]);
+        etcd.put("/cluster1/registry/namespaces/a", b"k8s\0 namespace");
+        etcd.put("/cluster1/registry/secrets/a/b", plain);
+        let dir = tempfile::tempdir().unwrap();
+        let snapshot = dir.path().join("s.db");
+        etcd.snapshot(&snapshot);
+        let of_file = |words: &str| bin().words(words).arg("--snapshot").arg(&snapshot).run();
+        let told = "the source holds entries under /cluster1/registry/";
+        let done = of_file("residue").code(code).says(told);
+        if code == 0 {
+            let live = bin().words("residue").args(etcd.args()).run().ok();
+            for done in [done, live] {
+                let done = done.says("warning: nothing is live under /registry/; the source holds");
+                assert!(done.text().contains("verdict: residue"), "{done}");
+            }
+        } else {
+            done.fails_with_hint(1);
+            let out = dir.path().join("out");
+            let recovering = format!("residue --recover {}", out.display());
+            of_file(&recovering).code(4).says("warning: nothing is live under /registry/");
+        }
+        // What is empty may be, and what lives under its prefix is all that is asked about.
+        let empty = of_file("residue --allow-empty").ok();
+        assert!(!empty.stderr.contains("cluster1"), "{empty}");
+        let other = of_file("residue --prefix /cluster1/registry").ok();
+        assert!(!other.stderr.contains("nothing is live"), "{other}");
+    }
+}

@@ -115,6 +115,9 @@ pub struct Outcome {
     pub totals: Totals,
     /// Counts of all there is, asked for or not.
     pub all: Totals,
+    /// An entry of what is looked for is live. A source without files is asked for encrypted ones
+    /// only to recover them.
+    pub live: bool,
     /// What was asked for and seen: live, or as plaintext.
     pub seen: Sought,
     /// The same with encrypted records that are not live.
@@ -207,12 +210,13 @@ pub fn run(
         totals: Totals::default(),
         all: Totals::default(),
         lost: 0,
+        live: false,
         seen_or_lost: sought.clone(),
         seen: sought,
         recovery,
     };
     let searched = search::search(opened, salvage, &targets, &mut found)?;
-    let Found { findings, totals, all, lost, seen, seen_or_lost, recovery, .. } = found;
+    let Found { findings, totals, all, lost, live, seen, seen_or_lost, recovery, .. } = found;
     let recovered = recovery.map(Recovery::finish).transpose()?;
     let search::Searched { info, visit, head, examined, not_examined, leftovers, .. } = searched;
     Ok(Outcome {
@@ -225,6 +229,7 @@ pub fn run(
         findings,
         totals,
         all,
+        live,
         seen,
         seen_or_lost,
         lost,
@@ -243,6 +248,8 @@ struct Found<'o> {
     all: Totals,
     /// Encrypted records of what was asked for, which are no residue.
     lost: u64,
+    /// An entry is live.
+    live: bool,
     seen: Sought,
     seen_or_lost: Sought,
     recovery: Option<Recovery>,
@@ -289,6 +296,7 @@ impl Sink for Found<'_> {
     }
 
     fn live(&mut self, key: &[u8], value: &[u8]) {
+        self.live = true;
         self.saw(key, false);
         if let Some(recovery) = &mut self.recovery {
             recovery.live(key, value);
@@ -299,6 +307,7 @@ impl Sink for Found<'_> {
 impl search::Hunt for Found<'_> {
     #[cfg(feature = "kine")]
     fn lives(&mut self, key: &[u8]) {
+        self.live = true;
         self.saw(key, false);
     }
 

@@ -255,6 +255,9 @@ fn in_use(what: &Key, entries: &BTreeMap<String, u64>) -> Failure {
     let noun = if total == 1 { "entry is" } else { "entries are" };
     let mut failure = Failure::new(format!("{total} {noun} still stored under {what}"));
     failure.causes = entries.iter().map(|(resource, n)| format!("{resource}: {n}")).collect();
-    let verb = if what.provider == Provider::Identity { "encrypt" } else { "rewrite" };
-    failure.hint(format!("{verb} them first: atrest migrate --apply with this configuration"))
+    failure.hint(if what.provider == Provider::Identity {
+        "encrypt them first: atrest migrate --apply with this configuration"
+    } else {
+        "rewrite them first: atrest migrate --apply with this configuration"
+    })
 }
