@@ -8,6 +8,7 @@ mod escrow;
 mod etcd;
 mod files;
 mod machines;
+mod nats;
 mod objects;
 mod remote;
 mod rights;

@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
@@ -335,7 +336,7 @@ fn start(tls: &str) -> Option<Server> {
     fs::write(&file, config.replace("DIR", dir.to_str().unwrap())).unwrap();
     let mut keeper = Command::new("sh");
     keeper.args(["-c", KEEPER, "sh"]).arg(&dir).arg("KILL").arg(&program).arg("-c").arg(&file);
-    keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::inherit());
+    keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut keeper = keeper.current_dir(&dir).spawn().unwrap();
     let stdin = keeper.stdin.take().unwrap();
     let start = Instant::now();
@@ -343,7 +344,11 @@ fn start(tls: &str) -> Option<Server> {
         if let Some(port) = listening(&dir) {
             break port;
         }
-        assert!(keeper.try_wait().unwrap().is_none(), "nats-server ended");
+        if keeper.try_wait().unwrap().is_some() {
+            let mut log = String::new();
+            keeper.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+            panic!("nats-server ended: {log}");
+        }
         assert!(start.elapsed() < READY, "nats-server does not listen within {READY:?}");
         thread::sleep(Duration::from_millis(20));
     };

@@ -44,7 +44,12 @@ impl Link {
         let servers = servers(target)?;
         let connecting = tokio::time::timeout(target.dial_timeout, options.connect(servers));
         let client = match connecting.await {
-            Ok(connected) => connected.map_err(|e| unreached(target, &e))?,
+            Ok(Ok(client)) => client,
+            // A server that speaks no TLS may be gone before it has said so.
+            Ok(Err(_)) if target.has_files() && !offers_tls(target).await => {
+                return Err(DatastoreError::TlsNotOffered { at: target.at.clone() });
+            }
+            Ok(Err(e)) => return Err(unreached(target, &e)),
             Err(_) => return Err(silent(target)),
         };
         let bucket = &target.address.database;
@@ -220,6 +225,8 @@ fn options(
     Ok(options)
 }
 
+/// Most bytes of what a server says of itself.
+const GREETING: u64 = 64 << 10;
 /// How often a lost connection is made again.
 const RETRIES: usize = 2;
 
@@ -247,6 +254,23 @@ fn servers(target: &Target) -> Result<Vec<ServerAddr>, DatastoreError> {
     target.address.servers().map(at).collect()
 }
 
+/// Whether a server may speak TLS: what it says before anybody is known (nats-io/nats-server
+/// `server/server.go`: `Info`). One that says nothing of the kind may.
+async fn offers_tls(target: &Target) -> bool {
+    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+    let Some((host, port)) = target.address.servers().next() else { return true };
+    let asked = async {
+        let stream = tokio::net::TcpStream::connect((host, port)).await.ok()?;
+        let mut line = String::new();
+        BufReader::new(stream.take(GREETING)).read_line(&mut line).await.ok()?;
+        serde_json::from_str::<serde_json::Value>(line.strip_prefix("INFO ")?).ok()
+    };
+    let Ok(Some(info)) = tokio::time::timeout(target.dial_timeout, asked).await else {
+        return true;
+    };
+    ["tls_required", "tls_available", "tls_verify"].iter().any(|name| info[*name] == true)
+}
+
 fn silent(target: &Target) -> DatastoreError {
     DatastoreError::Silent { at: target.at.clone(), within: target.dial_timeout }
 }
@@ -264,15 +288,7 @@ fn unreached(target: &Target, e: &async_nats::ConnectError) -> DatastoreError {
         }
         ConnectErrorKind::TimedOut => silent(target),
         ConnectErrorKind::Tls => DatastoreError::Tls { at, cause: words(e) },
-        _ if is_tls(e) => {
-            // What answers a TLS greeting with words of its own speaks none.
-            let plain = words(e).to_string().contains("InvalidContentType");
-            if plain {
-                DatastoreError::TlsNotOffered { at }
-            } else {
-                DatastoreError::Tls { at, cause: words(e) }
-            }
-        }
+        _ if is_tls(e) => DatastoreError::Tls { at, cause: words(e) },
         ConnectErrorKind::Io | ConnectErrorKind::Dns | ConnectErrorKind::MaxReconnects => {
             DatastoreError::Unreachable { at, cause: words(e) }
         }
