@@ -52,7 +52,7 @@ fn a_peer_that_hangs_up_half_way_is_not_asked_for_tls() {
     for etcd in [plain, secure] {
         let etcd = fill(etcd, 200);
         let proxy = Proxy::new(&etcd.endpoint());
-        // The second page is under way.
+        // Pages after the first are under way.
         proxy.hold_after(4 << 20);
         let scan = bin().words("scan --command-timeout 60s --endpoints").arg(&proxy.endpoint);
         let child = scan.args(etcd.args().split_off(2)).spawn();
@@ -62,9 +62,12 @@ fn a_peer_that_hangs_up_half_way_is_not_asked_for_tls() {
         let stderr = String::from_utf8_lossy(&done.stderr);
         assert_eq!(done.status.code(), Some(1), "{stderr}");
         assert!(done.stdout.is_empty(), "a partial result");
-        let broke_off = "reading broke off after 100 entries, at key \"/registry/secrets/a/s099\"";
+        let told = stderr.split("reading broke off after ").nth(1).unwrap_or_default();
+        let read = told.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        assert!((100..200).contains(&read), "{stderr}");
+        let place = format!("at key \"/registry/secrets/a/s{:03}\"", read - 1);
         assert!(stderr.starts_with("error: etcd at http"), "{stderr}");
-        assert!(stderr.contains(broke_off), "{stderr}");
+        assert!(stderr.contains(&place), "{stderr}");
         assert!(stderr.contains("\nhint: check that the member is healthy"), "{stderr}");
         assert!(!stderr.contains("try http"), "{stderr}");
     }

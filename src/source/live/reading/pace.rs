@@ -15,9 +15,12 @@ const FIRST_LIMIT: i64 = 100;
 /// Most entries of a page: bounds what a server gathers when sizes jump. The API server asks for
 /// up to 10,000 at once (kubernetes/apiserver `storageWatchListPageSize`).
 const MAX_LIMIT: i64 = 4_000;
-/// What a page should weigh, bytes. One of twice as many entries is still taken.
-const TARGET: usize = 3 << 19;
-/// The same where others come first: while a member gathers a page, others wait.
+/// What a page should weigh, bytes, where nobody else matters. One of twice as many entries is
+/// still taken.
+const FAST_TARGET: usize = 3 << 19;
+/// The same where others do: while a member gathers a page, they wait.
+const TARGET: usize = 1 << 18;
+/// The same where they come first.
 const GENTLE_TARGET: usize = 1 << 17;
 /// A page should come within this part of the time limit: those in flight share the link.
 const SHARE: u32 = 4;
@@ -27,8 +30,10 @@ const GROWTH: i64 = 8;
 const SHRINK: i64 = 4;
 /// How often a single entry that does not arrive in time is asked for.
 const TRIES: u32 = 2;
-/// Pages in flight: enough that a server never waits for the client.
-const IN_FLIGHT: f64 = 3.0;
+/// Pages in flight where nobody else matters: enough that a server never waits for the client.
+const FAST_IN_FLIGHT: f64 = 3.0;
+/// The same where others do: one that is gathered while one is on its way.
+const IN_FLIGHT: f64 = 2.0;
 /// Answers that come faster than this are never a reason to slow down.
 const FAST: Duration = Duration::from_millis(10);
 /// How many times the usual time for each byte is a sign of too much work.
@@ -69,7 +74,11 @@ impl Pace {
             share: timeout / SHARE,
             late: false,
             alone: 0,
-            allowed: if tempo.manner == Manner::Gentle { 1.0 } else { IN_FLIGHT },
+            allowed: match tempo.manner {
+                Manner::Fast => FAST_IN_FLIGHT,
+                Manner::Usual => IN_FLIGHT,
+                Manner::Gentle => 1.0,
+            },
             usual: None,
             due: Instant::now(),
         };
@@ -115,8 +124,11 @@ impl Pace {
         if entries == 0 {
             return;
         }
-        let gentle = self.tempo.manner == Manner::Gentle;
-        let target = if gentle { GENTLE_TARGET } else { TARGET };
+        let target = match self.tempo.manner {
+            Manner::Fast => FAST_TARGET,
+            Manner::Usual => TARGET,
+            Manner::Gentle => GENTLE_TARGET,
+        };
         let average = bytes.checked_div(entries).unwrap_or_default().max(1);
         let fitting = i64::try_from(2 * target / average).unwrap_or(MAX_LIMIT);
         // Sizes differ from place to place: grow step by step, shrink at once.
@@ -231,7 +243,8 @@ mod tests {
             pace.came(1000, 1000, 1 << 20, Duration::from_millis(millis));
         };
         answered(&mut pace, 20);
-        assert_eq!((pace.in_flight(), pace.rest()), (3, Duration::ZERO));
+        assert_eq!((pace.in_flight(), pace.rest()), (2, Duration::ZERO));
+        assert_eq!(pace.limit(), 500, "two times a quarter of a megabyte");
         let mut pages = 0;
         while pace.in_flight() > 1 {
             answered(&mut pace, 200);
@@ -243,13 +256,13 @@ mod tests {
         for _ in 0..40 {
             answered(&mut pace, 20);
         }
-        assert_eq!(pace.in_flight(), 3, "until it is well again");
+        assert_eq!(pace.in_flight(), 2, "until it is well again");
         // What is fast enough for anybody is none of that.
         let mut quick = self::pace(Manner::Usual);
         for millis in [1, 1, 1, 9, 9, 9] {
             answered(&mut quick, millis);
         }
-        assert_eq!(quick.in_flight(), 3);
+        assert_eq!(quick.in_flight(), 2);
     }
 
     #[test]
@@ -261,7 +274,7 @@ mod tests {
         for _ in 0..400 {
             pace.came(1000, 1000, 1 << 20, Duration::from_millis(100));
         }
-        assert_eq!(pace.in_flight(), 3);
+        assert_eq!(pace.in_flight(), 2);
     }
 
     #[test]
