@@ -27,6 +27,10 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Identity, Self::Secretbox, Self::AesCbc, Self::AesGcm, Self::Kms, Self::Unknown];
+
     /// The word used in configuration files and reports.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -103,6 +103,27 @@ impl Address {
         path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
     }
 
+    /// The address of what is called so below this one.
+    #[must_use]
+    pub fn below(&self, name: &str) -> Self {
+        if self.key.is_empty() {
+            self.with_key(name)
+        } else {
+            self.with_key(&format!("{}/{name}", self.key))
+        }
+    }
+
+    /// Whether objects can be written there.
+    ///
+    /// # Errors
+    /// When it is a single file of a server.
+    pub fn writable(&self) -> Result<(), RemoteError> {
+        if self.scheme == Scheme::Https {
+            return Err(RemoteError::ReadOnly { at: self.shown.clone() });
+        }
+        Ok(())
+    }
+
     pub(super) fn is_directory(&self) -> bool {
         let path = self.shown.split('?').next().unwrap_or_default();
         path.ends_with('/') || path.matches('/').count() < 3

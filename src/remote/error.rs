@@ -47,6 +47,12 @@ pub enum RemoteError {
     /// A server of single files.
     #[error("{at} names no file, and HTTPS has no listings")]
     NoListing { at: String },
+    /// It cannot be written.
+    #[error("cannot write {at}: {said}")]
+    Unwritten { at: String, service: &'static str, said: String },
+    /// Nothing is written there.
+    #[error("nothing is written to {at}: it is no object store")]
+    ReadOnly { at: String },
     /// What all need is missing.
     #[error("cannot use HTTPS: {what}")]
     Setup { what: String },
@@ -95,6 +101,16 @@ impl Scrubber {
                 RemoteError::Denied { at, service, said }
             }
             _ => RemoteError::Failed { at, service, said },
+        }
+    }
+
+    /// An error of a store that is written to.
+    pub(super) fn put(&self, place: StoreName<'_>, error: &object_store::Error) -> RemoteError {
+        match self.store(place, error) {
+            RemoteError::Failed { at, service, said } => {
+                RemoteError::Unwritten { at, service, said }
+            }
+            other => other,
         }
     }
 

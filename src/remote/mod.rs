@@ -56,6 +56,8 @@ pub struct Object {
     pub size: u64,
     /// When it was last written, seconds since 1970.
     pub modified: i64,
+    /// What the store calls this version of its content, if it does.
+    pub tag: Option<String>,
 }
 
 /// What came of an address.
@@ -132,7 +134,7 @@ impl Remote {
             if address.is_directory() {
                 return Err(RemoteError::NoListing { at: address.shown().to_owned() });
             }
-            return Ok(vec![Object { address: address.clone(), size: 0, modified: 0 }]);
+            return Ok(vec![Object { address: address.clone(), size: 0, modified: 0, tag: None }]);
         }
         self.runtime.block_on(async {
             let (store, key) = self.store(address)?;
@@ -148,18 +150,34 @@ impl Remote {
                     address: address.with_key(meta.location.as_ref()),
                     size: meta.size,
                     modified: meta.last_modified.timestamp(),
+                    tag: meta.e_tag,
                 });
             }
             if found.is_empty() && !key.as_ref().is_empty() {
                 // The address of a single object is no prefix of others.
                 let meta =
                     store.head(&key).await.map_err(|e| self.scrubber.store(address.place(), &e))?;
-                let modified = meta.last_modified.timestamp();
-                found.push(Object { address: address.clone(), size: meta.size, modified });
+                found.push(Object {
+                    address: address.clone(),
+                    size: meta.size,
+                    modified: meta.last_modified.timestamp(),
+                    tag: meta.e_tag,
+                });
             }
             found.sort_by(|a, b| a.address.key.cmp(&b.address.key));
             Ok(found)
         })
+    }
+
+    /// Writes an object, whole or not at all, in place of one that is there.
+    ///
+    /// # Errors
+    /// When the address is a single file's, or it cannot be written.
+    pub fn put(&self, address: &Address, bytes: Vec<u8>) -> Result<(), RemoteError> {
+        address.writable()?;
+        let (store, key) = self.store(address)?;
+        let put = self.runtime.block_on(store.put(&key, bytes.into()));
+        put.map(|_| ()).map_err(|e| self.scrubber.put(address.place(), &e))
     }
 
     fn store(&self, address: &Address) -> Result<(Arc<dyn ObjectStore>, Key), RemoteError> {

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::support::bin::Bin;
+use crate::support::bucket::{Bucket, Shelf};
 use crate::support::{bin, corpus};
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -68,4 +70,159 @@ fn nothing_found_is_an_error() {
     std::fs::write(dir.path().join("notes.txt"), "no backup").unwrap();
     bin().arg("backups").arg(dir.path()).run().fails_with_hint(1).says("no backup among 1 file");
     bin().arg("backups").arg(dir.path().join("none")).run().fails_with_hint(1);
+}
+
+/// Forty of a fleet: whole and cut, under several keys, packed in five ways, and three of no kind.
+fn fleet(put: &mut dyn FnMut(&str, Vec<u8>)) {
+    let phases = ["p1-secretbox", "p1b-partial-migration", "p2-aescbc", "p3-aesgcm", "p5-kmsv2"];
+    let phases: Vec<_> = phases.iter().map(|p| std::fs::read(corpus::db(p)).unwrap()).collect();
+    for n in 0..37 {
+        let bytes = phases[n % phases.len()].clone();
+        let (end, bytes) = match n % 6 {
+            0 => ("", bytes),
+            1 => (".gz", gzip(&bytes)),
+            2 => (".zst", zstd::encode_all(&bytes[..], 1).unwrap()),
+            3 => (".tar", tarred(&bytes)),
+            4 => (".tgz", gzip(&tarred(&bytes))),
+            _ => (".cut", bytes[..bytes.len() - 8192].to_vec()),
+        };
+        put(&format!("node{n:02}-{}{end}", 1_767_225_600 + n), bytes);
+    }
+    put("notes.txt", b"no backup".to_vec());
+    put("empty", Vec::new());
+    put("picture.png", b"\x89PNG\r\n\x1a\n".to_vec());
+}
+
+fn tarred(bytes: &[u8]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o600);
+    tar.append_data(&mut header, "snapshot.db", bytes).unwrap();
+    tar.into_inner().unwrap()
+}
+
+#[test]
+fn three_shards_of_a_bucket_add_up_to_one_run() {
+    let mut objects = std::collections::BTreeMap::new();
+    fleet(&mut |name, bytes| {
+        objects.insert(format!("box/etcd/{name}"), bytes);
+    });
+    let bucket = Bucket::start(Shelf { objects, ..Shelf::default() });
+    let s3 = || {
+        bin()
+            .env("AWS_ENDPOINT_URL", &bucket.url)
+            .env("AWS_ALLOW_HTTP", "true")
+            .env("AWS_REGION", "eu-test-1")
+            .env("AWS_SKIP_SIGNATURE", "true")
+    };
+    let config = corpus::private_config("p1-secretbox");
+    let judging = || s3().words("backups -w json s3://box/etcd --encryption-config").arg(&config);
+    let whole = judging().run().code(4).json();
+    assert_eq!(whole["backups"].as_array().unwrap().len(), 40);
+    assert!(whole["keys"].as_array().unwrap().len() >= 2, "{}", whole["keys"]);
+    let into = "--results s3://box/results";
+    let mut parts = Vec::new();
+    for index in 0..2 {
+        let done = judging().words(into).arg("--shard").arg(format!("{index}/3")).run().code(4);
+        parts.extend(done.json()["backups"].as_array().unwrap().clone());
+        done.says("of 40 files");
+    }
+    let summary = || s3().words("backups -w json --summarize s3://box/results");
+    // A pod that is still to come.
+    let early = summary().run().code(4).says("shard 2/3 is missing");
+    assert_eq!(early.json()["backups"].as_array().unwrap().len(), parts.len());
+    let pod = judging().words(into).env("JOB_COMPLETION_INDEX", "2").env("JOB_COMPLETIONS", "3");
+    parts.extend(pod.run().code(4).json()["backups"].as_array().unwrap().clone());
+    parts.sort_by_key(|b| b["location"].as_str().unwrap().to_owned());
+    assert_eq!(Value::from(parts), whole["backups"]);
+    let summed = summary().run().code(4).json();
+    assert_eq!((&summed["backups"], &summed["keys"]), (&whole["backups"], &whole["keys"]));
+    let page = s3().words("backups -w html --summarize s3://box/results").run().code(4);
+    assert!(page.text().contains("37 backups; 6 could not be read"), "{page}");
+    // A part is of all that there is, or of nothing.
+    let wrong = judging().words("--shard 3/3").run().code(2);
+    wrong.says("of 3 parts the last is 2");
+    let other = judging().env("JOB_COMPLETION_INDEX", "2").env("JOB_COMPLETIONS", "2").run();
+    other.fails_with_hint(2).says("JOB_COMPLETIONS");
+    let no_store = judging().words("--results https://127.0.0.1/x").run();
+    let no_store = no_store.fails_with_hint(2).says("is no object store");
+    assert!(no_store.stdout.is_empty(), "{no_store}");
+}
+
+#[test]
+fn reports_that_are_not_of_one_run_are_not_added_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = corpus::db("p1b-partial-migration");
+    let report = |name: &str, words: &str| {
+        let done = bin().words("backups -w json").words(words).arg(&snapshot).run();
+        let path = dir.path().join(name);
+        std::fs::write(&path, &done.stdout).unwrap();
+        path
+    };
+    let add =
+        |paths: &[&Path]| paths.iter().fold(bin().words("backups --summarize"), Bin::arg).run();
+    let (one, half) = (report("one.json", ""), report("half.json", "--shard 0/2"));
+    add(&[&one]).ok();
+    add(&[&one, &one]).fails_with_hint(1).says("is in").says("one.json");
+    add(&[&one, &half]).fails_with_hint(1).says("is a part of 1");
+    add(&[dir.path()]).fails_with_hint(1).says("there is no report to add up");
+    std::fs::write(dir.path().join("x"), "{}").unwrap();
+    add(&[&dir.path().join("x")]).fails_with_hint(1).says("cannot be used");
+    let with = bin().words("backups --resource configmaps --summarize").arg(&one).run();
+    with.fails_with_hint(2).says("--resource changes nothing that was judged before");
+}
+
+#[test]
+fn what_did_not_change_is_not_judged_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, state) = (dir.path().join("files"), dir.path().join("state.json"));
+    std::fs::create_dir(&files).unwrap();
+    fill(&files);
+    let run = |config: &str, code: i32| {
+        let judging = bin().words("backups -w json --encryption-config");
+        let judging = judging.arg(corpus::private_config(config)).arg("--state").arg(&state);
+        judging.arg(&files).run().code(code)
+    };
+    let first = run("p1-secretbox", 4);
+    assert_eq!(first.json()["skipped"], 0);
+    let again = run("p1-secretbox", 4).says("4 files had been judged before and did not change");
+    let (first, again) = (first.json(), again.json());
+    assert_eq!((&again["backups"], &again["keys"]), (&first["backups"], &first["keys"]));
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&state).unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+    // The one that was cut is whole now, and another one is gone.
+    std::fs::copy(corpus::db("p2-aescbc"), files.join("cut.db")).unwrap();
+    std::fs::remove_file(files.join("notes.txt")).unwrap();
+    let changed = run("p1-secretbox", 4).json();
+    assert_eq!((&changed["skipped"], &at(&changed, "cut.db")["error"]), (&3.into(), &Value::Null));
+    std::fs::copy(corpus::db("p1b-partial-migration"), files.join("cut.db")).unwrap();
+    let changed = run("p1-secretbox", 4).json();
+    assert_eq!(at(&changed, "cut.db")["totals"], at(&first, "node-1767225600")["totals"]);
+    // Other keys read other things.
+    let other = run("p2-aescbc", 0).says("every backup is judged anew").json();
+    assert_eq!(other["skipped"], 0);
+    assert_eq!(at(&other, "cbc.db.zst")["totals"]["unreadable"], 0);
+    std::fs::write(&state, "{}").unwrap();
+    let foreign = bin().words("backups --state").arg(&state).arg(&files).run();
+    foreign.fails_with_hint(1).says("cannot be used");
+}
+
+#[test]
+fn the_table_has_forms_for_sheets_and_for_people() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    std::fs::write(dir.path().join("=cmd()<b>.db"), "no backup").unwrap();
+    let form = |form: &str| bin().words("backups -w").arg(form).arg(dir.path()).run().code(4);
+    let csv = form("csv");
+    let mut rows = csv::Reader::from_reader(&csv.stdout[..]);
+    let rows: Vec<_> = rows.records().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 6);
+    let whole = rows.iter().find(|r| r[0].ends_with("node-1767225600")).unwrap();
+    let entries = corpus::entries("p1b-partial-migration");
+    assert_eq!((&whole[1], &whole[3]), ("snapshot", &*entries.revision.to_string()));
+    assert!(whole[13].contains("secretbox secret-key-1"), "{whole:?}");
+    let page = String::from_utf8(form("html").stdout).unwrap();
+    assert!(page.contains("1 could not be read") && page.contains("with plaintext"), "{page}");
+    assert!(page.contains("=cmd()&lt;b&gt;.db") && !page.contains("<b>"), "{page}");
 }

@@ -34,4 +34,11 @@ fn the_manifests_are_what_an_api_server_takes() {
     }
     assert_eq!(judged, objects.len(), "the schema has no definition of one of {kinds:?}");
     assert_eq!(built("monitoring").len(), objects.len() + 2);
+    let [job] = &built("backups")[..] else { panic!("one Job") };
+    assert!(api.knows(job), "{job}");
+    assert_eq!(api.faults(job), [""; 0]);
+    let completions = job["spec"]["completions"].to_string();
+    let variables = &job["spec"]["template"]["spec"]["containers"][0]["env"];
+    let told = variables.as_array().unwrap().iter().find(|v| v["name"] == "JOB_COMPLETIONS");
+    assert_eq!(told.unwrap()["value"], completions, "each pod must know how many there are");
 }

@@ -1,6 +1,7 @@
 //! Hints are commands that work: each is printed by the situation that it is for, and followed
 //! there as a user would, and that helps.
 
+mod backups;
 mod complete;
 mod config;
 mod datastore;

@@ -173,6 +173,12 @@ impl Given {
         self.0.iter().any(|given| given == name)
     }
 
+    /// The first option or argument that is not one of `honoured`.
+    #[must_use]
+    pub fn first_but(&self, honoured: &[&str]) -> Option<&str> {
+        self.0.iter().map(String::as_str).find(|name| !honoured.contains(name))
+    }
+
     /// The first option of how to connect that is not one of `honoured`.
     #[must_use]
     pub fn connection_but(&self, honoured: &[&str]) -> Option<&'static str> {

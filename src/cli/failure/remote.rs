@@ -6,9 +6,9 @@ use crate::remote::RemoteError;
 impl From<&RemoteError> for Failure {
     fn from(e: &RemoteError) -> Self {
         let failure = match e {
-            RemoteError::Address { .. } | RemoteError::NoListing { .. } => {
-                Self::usage(e.to_string())
-            }
+            RemoteError::Address { .. }
+            | RemoteError::NoListing { .. }
+            | RemoteError::ReadOnly { .. } => Self::usage(e.to_string()),
             _ => Self::new(e.to_string()),
         };
         let failure = match std::error::Error::source(e) {
@@ -25,6 +25,7 @@ fn hint(e: &RemoteError) -> &'static str {
             "write s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY or https://HOST/PATH"
         }
         RemoteError::NoListing { .. } => "name each file, or copy them into one directory",
+        RemoteError::ReadOnly { .. } => "give a directory, s3://, gs:// or az://",
         RemoteError::NotFound { .. } => "check the spelling, and the account or endpoint",
         RemoteError::TooMany { .. } => "name a longer prefix",
         RemoteError::TooLarge { .. } => "give the etcd snapshot itself",
@@ -32,7 +33,9 @@ fn hint(e: &RemoteError) -> &'static str {
         RemoteError::NoRoom { .. } => "point TMPDIR to a directory with room for it",
         RemoteError::Setup { .. } => "check SSL_CERT_FILE and AWS_CA_BUNDLE",
         RemoteError::Denied { service, .. } => credentials(service),
-        RemoteError::Failed { service, .. } => reaching(service),
+        RemoteError::Failed { service, .. } | RemoteError::Unwritten { service, .. } => {
+            reaching(service)
+        }
     }
 }
 

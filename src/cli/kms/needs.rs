@@ -110,7 +110,7 @@ fn judged(
     }
     // Keys are counted over everything; nothing else is asked for.
     let selection = Selection { resources: Vec::new(), ..selection.clone() };
-    let outcome = crate::cli::backups::judged(&args.backups, selection, None, told)?;
+    let outcome = crate::cli::backups::judged(&args.backups, selection, told)?;
     let is_one = |b: &backups::Backup| b.kind != backups::Kind::NotABackup || b.error.is_some();
     let found: Vec<_> = outcome.backups.into_iter().filter(is_one).collect();
     if found.is_empty() {

@@ -1,12 +1,12 @@
 //! A server that speaks enough of the protocols of object stores: objects in memory, listed two a
-//! page and read whole or in part. The first part of a path is the bucket.
+//! page, read whole or in part, and written. The first part of a path is the bucket.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 /// Objects of one listed page.
 const PAGE: usize = 2;
@@ -50,7 +50,7 @@ impl Bucket {
         let address = listener.local_addr().unwrap();
         let (sent, end) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let shelf = Arc::new(shelf);
+        let shelf = Arc::new(RwLock::new(shelf));
         let (count, over, all) = (Arc::clone(&sent), Arc::clone(&end), Arc::clone(&asked));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -78,7 +78,7 @@ impl Drop for Bucket {
 
 fn serve(
     stream: TcpStream,
-    shelf: &Shelf,
+    shelf: &RwLock<Shelf>,
     sent: &AtomicUsize,
     asked: &Mutex<Vec<String>>,
 ) -> io::Result<()> {
@@ -105,7 +105,15 @@ fn serve(
             request.headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
         }
     }
-    answer(stream, &request, shelf, sent)
+    if request.method == "PUT" {
+        let len = request.headers["content-length"].parse().unwrap();
+        let mut body = vec![0; len];
+        reader.read_exact(&mut body)?;
+        shelf.write().unwrap().objects.insert(request.path, body);
+        let mut stream = stream;
+        return plain(&mut stream, "201 Created", &[("ETag", "\"written\"".to_owned())], b"");
+    }
+    answer(stream, &request, &shelf.read().unwrap(), sent)
 }
 
 fn decoded(text: &str) -> String {

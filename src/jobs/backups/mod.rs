@@ -1,9 +1,13 @@
 //! Every backup below some directories: what it is, whether it can be read, which keys it needs.
 
+mod listing;
+pub mod saved;
+mod shard;
+pub mod summary;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use rayon::prelude::*;
 
@@ -24,8 +28,9 @@ use crate::source::snapshot::{Snapshot, SnapshotOptions};
 use crate::source::{FileError, Foreign, KineError, Query, Source, SourceError};
 use crate::transform::Transformers;
 
-/// Deepest directory that is looked into, so that a loop of links ends.
-const DEEPEST: usize = 32;
+pub use self::shard::Shard;
+
+use self::listing::Listed;
 
 /// What to do.
 pub struct Options<'a> {
@@ -38,7 +43,14 @@ pub struct Options<'a> {
     pub selection: Selection,
     /// Decrypt every value with these, and say what is readable.
     pub transformers: Option<&'a Transformers>,
+    /// The part of what is listed that is judged; `None` for all of it.
+    pub shard: Option<Shard>,
+    /// What was judged before, by location.
+    pub earlier: Option<&'a Earlier>,
 }
+
+/// Judgements of earlier runs, by location: each holds as long as its backup has this identity.
+pub type Earlier = BTreeMap<String, Backup>;
 
 /// What a file or directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +72,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Snapshot,
+        Self::DataDir,
+        Self::Kine,
+        Self::Velero,
+        Self::Rancher,
+        Self::Gardener,
+        Self::NotABackup,
+    ];
+
     /// The word in reports.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -97,14 +120,19 @@ pub struct Backup {
     pub revision: Option<i64>,
     /// Of what was selected; `None` where it could not be read.
     pub totals: Option<Totals>,
+    /// Values were decrypted.
+    pub verified: bool,
     /// Encrypted entries by key, those that were not selected included.
     pub keys: BTreeMap<Key, u64>,
-    /// Of those that KMS encrypted, by the plugin's own key.
+    /// Of those that KMS encrypted, by the plugin's own key. Not in what was saved.
     pub kms: BTreeMap<KeyName, u64>,
     /// Places with plaintext outside the live state; `None` where nobody looked.
     pub residue: Option<u64>,
     /// Why it, or a part of it, could not be read.
     pub error: Option<String>,
+    /// What tells it from another one at the same place; `None` where nobody asked, or nothing
+    /// does.
+    pub identity: Option<String>,
 }
 
 /// Which backups a key is needed for.
@@ -127,6 +155,12 @@ pub struct Outcome {
     pub backups: Vec<Backup>,
     /// In the order of their names.
     pub keys: Vec<Needed>,
+    /// The part of a listing that these are; `None` for all of it.
+    pub shard: Option<Shard>,
+    /// How many files and directories were listed, those of other parts included.
+    pub listed: u64,
+    /// How many of `backups` had been judged before.
+    pub skipped: u64,
 }
 
 /// Why there is no outcome.
@@ -148,39 +182,60 @@ pub enum Error {
 }
 
 /// Finds and judges them: those of this machine several at once, those elsewhere one after the
-/// other, since each is put into a temporary file.
+/// other, since each is put into a temporary file. `judged` sees each one as soon as it is.
 ///
 /// # Errors
 /// When a location cannot be listed.
-pub fn run(options: &Options<'_>, observer: &mut dyn Observer) -> Result<Outcome, Error> {
-    let mut found = Vec::new();
-    for location in &options.locations {
-        find(location, 0, &mut found)
-            .map_err(|cause| Error::List { path: location.clone(), cause })?;
-    }
-    found.sort();
-    found.dedup();
-    #[cfg(feature = "remote")]
-    let listed = listed(options)?;
-    observer.begin("backups", &mut || Some(found.len() as u64));
-    let mut backups = Vec::with_capacity(found.len());
+pub fn run(
+    options: &Options<'_>,
+    judged: &mut dyn FnMut(&Backup),
+    observer: &mut dyn Observer,
+) -> Result<Outcome, Error> {
+    let mut listed = listing::list(options)?;
+    let all = listed.len() as u64;
+    listed.retain(|one| options.shard.is_none_or(|shard| shard.takes(&one.path)));
+    let mut outcome = Outcome { shard: options.shard, listed: all, ..Outcome::default() };
+    observer.begin("backups", &mut || Some(listed.len() as u64));
+    let (here, there): (Vec<_>, Vec<_>) = listed.iter().partition(|one| one.is_here());
     // A part at a time, so that somebody can be told.
-    for part in found.chunks(2 * rayon::current_num_threads()) {
-        backups.par_extend(part.par_iter().map(|path| judge(path, options)));
+    let parts = here.chunks(2 * rayon::current_num_threads()).chain(there.chunks(1));
+    for part in parts {
+        let one = |listed: &&Listed| judge_unless_known(listed, options);
+        let done: Vec<_> = if part.iter().all(|one| one.is_here()) {
+            part.par_iter().map(one).collect()
+        } else {
+            part.iter().map(one).collect()
+        };
+        for (backup, known) in done {
+            judged(&backup);
+            outcome.skipped += u64::from(known);
+            outcome.backups.push(backup);
+        }
         observer.advance(part.len() as u64);
     }
     observer.end();
-    #[cfg(feature = "remote")]
-    if let Some((remote, _)) = &options.elsewhere {
-        observer.begin("backups", &mut || Some(listed.len() as u64));
-        for object in &listed {
-            backups.push(judge_object(remote, object, options));
-            observer.advance(1);
-        }
-        observer.end();
+    outcome.keys = needed(&outcome.backups);
+    Ok(outcome)
+}
+
+/// Judges one, unless that was done before; and whether it was.
+fn judge_unless_known(listed: &Listed, options: &Options<'_>) -> (Backup, bool) {
+    let identity = options.earlier.and_then(|_| listed.identity());
+    let before = options.earlier.and_then(|all| all.get(listed.path.to_str()?));
+    if let Some(before) = before.filter(|b| b.identity.is_some() && b.identity == identity) {
+        return (before.clone(), true);
     }
+    #[cfg(feature = "remote")]
+    if let (Some((remote, _)), Some(object)) = (&options.elsewhere, &listed.object) {
+        return (Backup { identity, ..judge_object(remote, object, options) }, false);
+    }
+    (Backup { identity, ..judge(&listed.path, options) }, false)
+}
+
+/// Which backups each key is needed for, in the order of the keys' names.
+fn needed(backups: &[Backup]) -> Vec<Needed> {
     let mut needed: BTreeMap<Key, Needed> = BTreeMap::new();
-    for backup in &backups {
+    for backup in backups {
         for key in backup.keys.keys() {
             let entry = needed.entry(key.clone()).or_insert_with(|| Needed {
                 key: key.clone(),
@@ -193,44 +248,7 @@ pub fn run(options: &Options<'_>, observer: &mut dyn Observer) -> Result<Outcome
             entry.newest = entry.newest.max(backup.taken);
         }
     }
-    Ok(Outcome { backups, keys: needed.into_values().collect() })
-}
-
-/// Files and data directories below `path`.
-fn find(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    if !std::fs::metadata(path)?.is_dir() || path.join("member/snap/db").is_file() {
-        found.push(path.to_owned());
-        return Ok(());
-    }
-    if depth >= DEEPEST {
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(path)? {
-        let path = entry?.path();
-        let name = path.to_string_lossy();
-        // SQLite's own files beside a database are part of it.
-        let of_database = ["-wal", "-shm", "-journal"].iter().any(|end| {
-            name.strip_suffix(end).is_some_and(|database| Path::new(database).is_file())
-        });
-        // What is neither file nor directory, and links that lead nowhere, are no backups.
-        if !of_database && std::fs::metadata(&path).is_ok_and(|m| m.is_file() || m.is_dir()) {
-            find(&path, depth + 1, found)?;
-        }
-    }
-    Ok(())
-}
-
-/// What lies elsewhere, each once.
-#[cfg(feature = "remote")]
-fn listed(options: &Options<'_>) -> Result<Vec<crate::remote::Object>, RemoteError> {
-    let mut all = Vec::new();
-    let Some((remote, addresses)) = &options.elsewhere else { return Ok(all) };
-    for address in addresses {
-        all.extend(remote.list(address)?);
-    }
-    all.sort_by(|a, b| a.address.cmp(&b.address));
-    all.dedup_by(|a, b| a.address == b.address);
-    Ok(all)
+    needed.into_values().collect()
 }
 
 /// Fetches an object, unless its first bytes say that it is none, and judges it.
@@ -266,17 +284,19 @@ impl Backup {
             taken,
             revision: None,
             totals: None,
+            verified: false,
             keys: BTreeMap::new(),
             kms: BTreeMap::new(),
             residue: None,
             error: None,
+            identity: None,
         }
     }
 }
 
 fn judge(path: &Path, options: &Options<'_>) -> Backup {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut backup = Backup::new(path, time_in(&name).or_else(|| modified(path)));
+    let mut backup = Backup::new(path, time_in(&name).or_else(|| listing::modified(path)));
     if path.is_dir() {
         backup.kind = Kind::DataDir;
         match DataDir::open(path, &SnapshotOptions::default()) {
@@ -387,6 +407,7 @@ fn count(source: &mut dyn Source, options: &Options<'_>, backup: &mut Backup) {
         Ok(visit) => {
             backup.revision = Some(visit.revision);
             backup.totals = Some(counts.totals());
+            backup.verified = options.transformers.is_some();
             backup.keys = keys;
             backup.kms = kms;
             if let Some(damage) = visit.damage.first() {
@@ -415,10 +436,4 @@ fn remains(file: &Snapshot, options: &Options<'_>) -> Option<u64> {
 fn time_in(name: &str) -> Option<jiff::Timestamp> {
     let digits = name.split(|c: char| !c.is_ascii_digit()).rfind(|part| part.len() == 10)?;
     jiff::Timestamp::from_second(digits.parse().ok()?).ok()
-}
-
-fn modified(path: &Path) -> Option<jiff::Timestamp> {
-    let since = std::fs::metadata(path).ok()?.modified().ok()?;
-    let since = since.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    jiff::Timestamp::from_second(i64::try_from(since.as_secs()).ok()?).ok()
 }
