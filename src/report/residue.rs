@@ -25,7 +25,7 @@ pub struct Report<'a> {
 
 impl Unexamined {
     /// What was not searched, and how it is.
-    fn words(self) -> &'static str {
+    pub(super) fn words(self) -> &'static str {
         match self {
             Self::Logs => "the write-ahead logs of the members: search the data directory of each",
             Self::Members => "the other members: search each of them",

@@ -67,7 +67,7 @@ impl Args {
 pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let configs = inside::configs(ctx)?;
     let selection = super::everything(ctx);
-    let mut source = open::source(ctx)?;
+    let opened = open::files(ctx)?;
     let mut told = Told::new(&ctx.ui);
     let backups = judged(ctx, args, &selection, &mut told)?;
     let kms = open::kms(ctx);
@@ -79,12 +79,17 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         },
         kms: kms.as_ref(),
         backups: &backups,
+        salvage: ctx.global.salvage,
     };
-    let mut outcome = job::run(source.as_mut(), &options, &mut told)?;
+    let mut outcome = job::run(opened, &options, &mut told)?;
+    let opened = outcome.opened.take();
     let judged = selection.judged(configs.as_ref().map(crate::config::ConfigSet::resources));
     outcome.reading.visit.damage.extend(open::unexamined(ctx, &judged));
     ending::end(ctx, [&outcome.reading.visit], || {
-        super::is_there(ctx, source.as_mut(), &selection, &outcome.reading)?;
+        if !outcome.reading.any {
+            let source = opened.map_or_else(|| open::source(ctx), |o| Ok(o.into_source()));
+            super::is_there(ctx, source?.as_mut(), &selection, &outcome.reading)?;
+        }
         let report = Report {
             outcome: &outcome,
             config: configs.as_ref().map(open::config_wire),
@@ -122,6 +127,11 @@ fn judged(
 /// What must be known beside the tables.
 fn tell(ctx: &Ctx, outcome: &Outcome, backups: &[backups::Backup]) -> Exit {
     let mut partial = false;
+    if ctx.global.revision.is_some() {
+        ctx.ui.note(
+            "what files still hold of older values was not counted: without --revision it is",
+        );
+    }
     for plugin in &outcome.plugins {
         let name = &plugin.name.name;
         if let Some(Err(why)) = &plugin.now {

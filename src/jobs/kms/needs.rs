@@ -1,17 +1,19 @@
 //! What depends on KMS plugins, their keys and the data keys that these wrap: live entries,
-//! superseded revisions and backups, by count and resource, and so what breaks when one is
-//! destroyed.
+//! superseded revisions, what is left of others in files, and backups, by count and resource, and
+//! so what breaks when one is destroyed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
+use super::left::{self, Left};
 use super::uses::{self, ByResource, Extent, PluginName, Reading, Tally, Uses, Wrapped, sum};
 use crate::config::Kms;
 use crate::envelope::{Provider, Version};
 use crate::forensics::keys::KeyName;
+use crate::jobs::residue::{Error, Opened};
 use crate::jobs::{Observer, backups};
 use crate::kms::Unwrap;
-use crate::source::{Source, SourceError, SourceInfo};
+use crate::source::SourceInfo;
 
 /// Resources that a sentence names.
 const NAMED: usize = 4;
@@ -24,17 +26,22 @@ pub struct Options<'a> {
     pub kms: &'a dyn Unwrap,
     /// Backups that were judged: their live entries count.
     pub backups: &'a [backups::Backup],
+    /// What is left of a damaged file is searched.
+    pub salvage: bool,
 }
 
 /// What was found.
-#[derive(Debug)]
 pub struct Outcome {
     /// What was read.
     pub source: SourceInfo,
     /// What the reading says of itself.
     pub reading: Reading,
+    /// What is said of values that the source no longer serves.
+    pub left: Left,
     /// By name and version.
     pub plugins: Vec<Plugin>,
+    /// What was read, where it can be read on.
+    pub opened: Option<Opened>,
 }
 
 /// A KMS provider, and what depends on it.
@@ -83,15 +90,29 @@ pub struct InBackup {
 /// Counts what depends on what.
 ///
 /// # Errors
-/// When the source cannot be read.
+/// When the source cannot be read or searched.
 pub fn run(
-    source: &mut dyn Source,
+    mut opened: Opened,
     options: &Options<'_>,
     observer: &mut dyn Observer,
-) -> Result<Outcome, SourceError> {
+) -> Result<Outcome, Error> {
     let configs = options.place.configs;
     let mut uses = Uses::new(configs);
-    let reading = uses::read(source, options.place, true, &mut uses, observer)?;
+    let mut served = HashSet::new();
+    let source = opened.source();
+    let info = source.info();
+    let mut note = |value: uses::Value<'_>| {
+        served.insert(value.digest());
+    };
+    let place = (options.place, true);
+    let mut reading = uses::read_each(source, place, &mut uses, &mut note, observer)?;
+    let (mut left, opened) =
+        left::read(opened, (options.place, options.salvage), &served, &mut uses)?;
+    for part in left.damage.drain(..) {
+        if !reading.visit.damage.contains(&part) {
+            reading.visit.damage.push(part);
+        }
+    }
     let mut plugins: BTreeMap<PluginName, Plugin> = BTreeMap::new();
     for (name, used) in uses.plugins {
         plugins.insert(name.clone(), Plugin::of(name, used, configs.is_some()));
@@ -118,7 +139,7 @@ pub fn run(
         }
     }
     let plugins = plugins.into_values().collect();
-    Ok(Outcome { source: source.info(), reading, plugins })
+    Ok(Outcome { source: info, reading, left, plugins, opened })
 }
 
 fn plugin_name(name: &KeyName) -> Option<PluginName> {
@@ -186,6 +207,13 @@ impl Key {
         sum(&self.resources)
     }
 
+    /// Nothing that is served or backed up depends on it, but something that is left of what was.
+    #[must_use]
+    pub fn only_left(&self) -> bool {
+        let tally = self.tally();
+        tally.residue > 0 && Tally { residue: 0, ..tally }.is_empty() && self.backups.is_empty()
+    }
+
     /// What breaks when it is destroyed, as a sentence. `writes` is what its plugin writes.
     #[must_use]
     pub fn breaks(&self, writes: &[String]) -> String {
@@ -204,7 +232,11 @@ impl Key {
         let lost: Vec<String> = [
             live,
             counted(tally.history, "superseded revision", "superseded revisions"),
-            counted(tally.residue, "record that is only left", "records that are only left"),
+            counted(
+                tally.residue,
+                "record that only lies in files still",
+                "records that only lie in files still",
+            ),
             backups,
         ]
         .into_iter()
@@ -213,7 +245,8 @@ impl Key {
         let written = (self.current == Some(true) && !writes.is_empty())
             .then(|| format!("{} can no longer be written", writes.join(", ")));
         let read = (!lost.is_empty()).then(|| format!("nobody reads {} any more", and(&lost)));
-        let parts: Vec<String> = read.into_iter().chain(written).collect();
+        let left = self.only_left().then(|| "only residue needs it".to_owned());
+        let parts: Vec<String> = left.into_iter().chain(read).chain(written).collect();
         if parts.is_empty() { "nothing here depends on it".to_owned() } else { parts.join("; ") }
     }
 
@@ -263,7 +296,14 @@ mod tests {
             "nobody reads 4 live entries (3 secrets, 1 configmaps) and 3 superseded revisions any more"
         );
         key.resources.clear();
+        key.resources = [("secrets".to_owned(), Tally { residue: 2, ..Tally::default() })].into();
+        assert_eq!(
+            key.breaks(&[]),
+            "only residue needs it; nobody reads 2 records that only lie in files still any more"
+        );
         key.backups = vec![InBackup { location: "b".into(), taken: None, entries: 5 }];
+        assert!(!key.only_left());
+        key.resources.clear();
         assert_eq!(key.breaks(&[]), "nobody reads 1 backup any more");
     }
 }

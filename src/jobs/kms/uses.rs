@@ -126,6 +126,32 @@ impl Uses {
         self.add_each(resource, value, state, &mut |_, _, _| ())
     }
 
+    /// Counts a value that its source no longer serves, if KMS encrypted it, it is not damaged and
+    /// `new` says of its bytes without their prefix that it was not met before.
+    #[cfg(feature = "cli")]
+    pub(super) fn add_left(
+        &mut self,
+        resource: &str,
+        value: &[u8],
+        new: &mut dyn FnMut(&[u8]) -> bool,
+    ) {
+        let Some((name, payload)) = self.named(value) else { return };
+        if wrapped(name.version, payload).is_ok() && new(payload) {
+            self.add(resource, value, State::Left);
+        }
+    }
+
+    /// The plugin that a value names, and what follows its prefix.
+    fn named<'v>(&self, value: &'v [u8]) -> Option<(PluginName, &'v [u8])> {
+        let envelope = Envelope::of(value);
+        let (Provider::Kms, Some(version)) = (envelope.provider, envelope.version) else {
+            return None;
+        };
+        let known = self.known.iter().filter(|k| k.version == version).map(|k| k.name.as_str());
+        let (name, payload) = envelope.split(known).unwrap_or_default();
+        Some((PluginName { name: String::from_utf8_lossy(name).into_owned(), version }, payload))
+    }
+
     /// As [`Uses::add`]; `each` gets a value that is not damaged, without its prefix.
     fn add_each(
         &mut self,
@@ -134,14 +160,8 @@ impl Uses {
         state: State,
         each: &mut dyn FnMut(&PluginName, &Wrapped, &[u8]),
     ) -> bool {
-        let envelope = Envelope::of(value);
-        let (Provider::Kms, Some(version)) = (envelope.provider, envelope.version) else {
-            return false;
-        };
-        let known = self.known.iter().filter(|k| k.version == version).map(|k| k.name.as_str());
-        let (name, payload) = envelope.split(known).unwrap_or_default();
-        let name = PluginName { name: String::from_utf8_lossy(name).into_owned(), version };
-        let wrapped = wrapped(version, payload);
+        let Some((name, payload)) = self.named(value) else { return false };
+        let wrapped = wrapped(name.version, payload);
         if let Ok(wrapped) = &wrapped {
             each(&name, wrapped, payload);
         }
@@ -283,6 +303,14 @@ pub struct Value<'a> {
     pub etcd_key: &'a [u8],
     /// What follows its prefix.
     pub payload: &'a [u8],
+}
+
+#[cfg(feature = "cli")]
+impl Value<'_> {
+    /// By which a value is known again wherever it lies.
+    pub(super) fn digest(&self) -> crate::jobs::residue::recover::Digest {
+        crate::jobs::residue::recover::digest(self.etcd_key, self.payload)
+    }
 }
 
 /// Counts the live entries of a source, and superseded revisions if `history` asks for them and

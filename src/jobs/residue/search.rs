@@ -23,6 +23,10 @@ use crate::source::snapshot::Snapshot;
 use crate::source::{Damage, Record, Source, SourceInfo, Visit};
 use crate::wal::Segment;
 
+/// What a source without files does not have.
+pub(in crate::jobs) const SERVED: &[Unexamined] =
+    &[Unexamined::Pages, Unexamined::LogsAndLeftovers];
+
 /// Receives what a search brings.
 pub(in crate::jobs) trait Hunt: Sink {
     /// Is told of a key that is live, where its value is not at hand.
@@ -432,7 +436,7 @@ fn served(
         visit,
         head,
         examined: Examined::default(),
-        not_examined: &[Unexamined::Pages, Unexamined::LogsAndLeftovers],
+        not_examined: SERVED,
         leftovers: Vec::new(),
         opened: None,
     })

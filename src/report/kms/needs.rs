@@ -36,6 +36,9 @@ struct Document<'a> {
     providers: Vec<Provider<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backups: Option<Vec<Judged<'a>>>,
+    /// Records of which parts were overwritten.
+    broken_residue: Option<u64>,
+    not_examined: Vec<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     damage: Vec<wire::Damage>,
 }
@@ -56,6 +59,7 @@ struct Provider<'a> {
 struct Counts {
     entries: u64,
     history_entries: Option<u64>,
+    residue_entries: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -71,6 +75,7 @@ struct Wire<'a> {
     sources: Vec<DataKey<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backups: Option<Vec<InBackup>>,
+    only_residue: bool,
     if_destroyed: String,
 }
 
@@ -130,13 +135,15 @@ impl Report<'_> {
         if format != Format::Json {
             return self.table(color, out);
         }
-        let Outcome { source, reading, plugins } = self.outcome;
+        let Outcome { source, reading, plugins, left, .. } = self.outcome;
         let document = Document {
             schema: "atrest.kms-needs/v1",
             source: wire::Source::new(source, &reading.visit),
             config: &self.config,
             providers: plugins.iter().map(|p| self.provider(p)).collect(),
             backups: self.backups.map(|all| all.iter().map(Judged::from).collect()),
+            broken_residue: left.searched.then_some(left.broken),
+            not_examined: self.not_examined(),
             damage: reading.visit.damage.iter().map(Into::into).collect(),
         };
         wire::document(&document, out)
@@ -146,7 +153,12 @@ impl Report<'_> {
         Counts {
             entries: tally.entries,
             history_entries: self.outcome.reading.with_history.then_some(tally.history),
+            residue_entries: self.outcome.left.searched.then_some(tally.residue),
         }
+    }
+
+    fn not_examined(&self) -> Vec<&'static str> {
+        self.outcome.left.not_examined.iter().map(|part| part.words()).collect()
     }
 
     fn provider<'a>(&self, p: &'a Plugin) -> Provider<'a> {
@@ -186,6 +198,7 @@ impl Report<'_> {
             data_keys: key.data_keys.len(),
             sources: key.data_keys.iter().filter(|(w, _)| w.kind.is_some()).map(source).collect(),
             backups: self.backups.map(|_| key.backups.iter().map(of_backup).collect()),
+            only_residue: key.only_left(),
             if_destroyed: key.breaks(&p.writes),
         }
     }
@@ -199,14 +212,30 @@ impl Report<'_> {
     }
 
     fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
-        let Outcome { source, reading, plugins } = self.outcome;
+        let Outcome { source, reading, plugins, left, .. } = self.outcome;
         table::heading(source, &reading.visit, self.config.as_ref(), out)?;
         writeln!(out)?;
         if plugins.is_empty() {
-            return writeln!(out, "nothing here depends on a KMS plugin");
+            writeln!(out, "nothing here depends on a KMS plugin")?;
+        } else {
+            self.plugins(color, out)?;
         }
+        if left.broken > 0 {
+            let records = table::counted(left.broken, "record", "records");
+            let what = "overwritten in part: whose key they needed cannot be told, and no key brings them back";
+            writeln!(out, "\nalso left: {records}, {what}")?;
+        }
+        for (i, part) in self.not_examined().iter().enumerate() {
+            let gap = if i == 0 { "\n" } else { "" };
+            writeln!(out, "{gap}not examined: {part}")?;
+        }
+        Ok(())
+    }
+
+    fn plugins(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
         let mut columns =
             vec!["PROVIDER", "VERSION", "KEY ID", "CURRENT", ">DATA KEYS", ">ENTRIES", ">HISTORY"];
+        columns.push(">RESIDUE");
         columns.extend(self.backups.map(|_| ">BACKUPS"));
         columns.push("RESOURCES");
         let mut rows = Builder::new(color, &columns);
@@ -233,6 +262,11 @@ impl Report<'_> {
         if told { table::count(tally.history) } else { "?".to_owned() }
     }
 
+    fn residue(&self, tally: Tally) -> String {
+        let told = self.outcome.left.searched;
+        if told { table::count(tally.residue) } else { "?".to_owned() }
+    }
+
     fn row(&self, plugin: &Plugin, key: &Key) -> Vec<String> {
         let tally = key.tally();
         let mut row = vec![
@@ -250,6 +284,7 @@ impl Report<'_> {
             table::count(key.data_keys.len() as u64),
             table::count(tally.entries),
             self.past(tally),
+            self.residue(tally),
         ];
         row.extend(self.backups.map(|_| table::count(key.backups.len() as u64)));
         let names: Vec<&str> = key.resources.keys().map(String::as_str).collect();
@@ -286,6 +321,7 @@ impl Report<'_> {
             "ANNOTATIONS",
             ">ENTRIES",
             ">HISTORY",
+            ">RESIDUE",
         ];
         let mut rows = Builder::new(color, &columns);
         let shown = if self.list { all.len() } else { SHOWN };
@@ -300,6 +336,7 @@ impl Report<'_> {
                 if names.is_empty() { "-".to_owned() } else { names },
                 table::count(tally.entries),
                 self.past(*tally),
+                self.residue(*tally),
             ];
             rows.row(cells, Mark::Plain);
         }

@@ -166,7 +166,100 @@ fn damaged_values_are_told_and_nothing_is_no_error() {
     assert_eq!(done.json()["providers"][0]["malformed"]["entries"], 1);
 
     let table = bin().words("kms needs --snapshot").arg(corpus::db("p1-secretbox")).run().ok();
-    assert!(table.text().ends_with("\nnothing here depends on a KMS plugin\n"), "{}", table.text());
+    assert!(table.text().contains("\nnothing here depends on a KMS plugin\n"), "{table}");
+    assert!(table.text().contains("\nnot examined: the write-ahead logs"), "{table}");
     needs(&corpus::db("p1-secretbox")).words("--prefix /nowhere").run().fails_with_hint(1);
     needs(&corpus::db("p1-secretbox")).words("--prefix /nowhere --allow-empty").run().ok();
+}
+
+/// How many records of each key only lie in files still.
+fn left(document: &Value) -> BTreeMap<(String, String, Option<String>), u64> {
+    let left = |key: &Value| key["residue_entries"].as_u64().unwrap();
+    keys(document).into_iter().map(|(name, key)| (name, left(&key))).collect()
+}
+
+/// What was compacted away lies in free pages and in the log, and still needs its keys.
+#[test]
+fn records_that_were_compacted_away_count() {
+    let before = needs(&corpus::db("p7-migrated-uncompacted")).run().ok().json();
+    assert!(left(&before).values().all(|n| *n == 0), "history has them: {before}");
+    let path = corpus::db("p8-compacted-not-defragged");
+    let document = needs(&path).run().ok().json();
+    let left_now = left(&document);
+    assert_eq!(left_now.len(), 3, "v1, and two keys of v2");
+    for (name, n) in &left_now {
+        let history = keys(&before)[name]["history_entries"].as_u64().unwrap();
+        assert!((1..=history).contains(n), "{name:?}: {n} of {history}");
+        let key = &keys(&document)[name];
+        assert_eq!(key["only_residue"], false, "config maps are still under it");
+        let words = key["if_destroyed"].as_str().unwrap();
+        assert!(words.contains(&format!("and {n} record")), "{words}");
+    }
+    // Each counts once, and has its bytes in the file.
+    let bytes = std::fs::read(&path).unwrap();
+    let prefixes = memchr::memmem::find_iter(&bytes, b"k8s:enc:kms:v2:vault-v2:").count() as u64;
+    let plugin = named(&document, "vault-v2");
+    let counted: u64 = ["entries", "history_entries", "residue_entries"]
+        .iter()
+        .map(|name| plugin[name].as_u64().unwrap())
+        .sum();
+    assert!(counted <= prefixes, "{counted} of {prefixes}");
+    assert_eq!(document["broken_residue"], 0);
+    assert_eq!(document["not_examined"].as_array().unwrap().len(), 1, "its members' logs");
+    // The log of the member has every one that history had.
+    let dir = corpus::data_dir();
+    let member = bin().words("kms needs -w json --data-dir").arg(dir.path()).run().ok().json();
+    for (name, n) in left(&member) {
+        let history = keys(&before)[&name]["history_entries"].as_u64().unwrap();
+        assert!(n >= history && n >= left_now[&name], "{name:?}: {n} of {history}");
+    }
+    // Defragmented, nothing of them is in the file; a past revision says nothing of files.
+    let clean = needs(&corpus::db("p9-defragged")).run().ok().json();
+    assert!(left(&clean).values().all(|n| *n == 0), "{clean}");
+    let now = document["source"]["revision"].to_string();
+    let past = needs(&path).words("--revision").arg(&now).run().ok();
+    let past = past.says("what files still hold of older values was not counted").json();
+    assert_eq!(past["broken_residue"], Value::Null);
+    let table = bin().words("kms needs --snapshot").arg(&path).run().ok();
+    assert!(table.text().contains("RESIDUE"), "{}", table.text());
+}
+
+/// Nothing of KMS is served any more.
+#[test]
+fn a_key_that_only_residue_needs_is_told() {
+    let etcd = crate::support::Etcd::builder(crate::support::Version::V35)
+        .restore(corpus::db("p8-compacted-not-defragged"))
+        .start();
+    for prefix in ["/registry/configmaps/", "/registry/example.com/"] {
+        etcd.ctl(&["del", "--prefix", prefix]);
+    }
+    let status = etcd.ctl(&["get", "x", "-w", "json"]);
+    let status: Value = serde_json::from_slice(&status).unwrap();
+    etcd.ctl(&["compact", "--physical", &status["header"]["revision"].to_string()]);
+    let dir = etcd.stop();
+    let member = dir.path().join("etcd");
+    let document = bin().words("kms needs -w json --data-dir").arg(member).run().ok().json();
+    for (name, key) in keys(&document) {
+        let n = key["residue_entries"].as_u64().unwrap();
+        assert!(n > 0 && key["only_residue"] == true, "{name:?}: {key}");
+        let words = key["if_destroyed"].as_str().unwrap();
+        assert!(words.starts_with("only residue needs it; nobody reads "), "{words}");
+    }
+    assert_eq!(keys(&document).len(), 3);
+}
+
+fn named<'v>(document: &'v Value, name: &str) -> &'v Value {
+    document["providers"].as_array().unwrap().iter().find(|p| p["name"] == name).unwrap()
+}
+
+/// A served key space has no files, and that is told.
+#[test]
+fn what_a_live_etcd_does_not_show_is_told() {
+    let etcd = crate::support::Etcd::builder(crate::support::Version::V35)
+        .restore(corpus::db("p8-compacted-not-defragged"))
+        .start();
+    let done = bin().words("kms needs -w json").args(etcd.args()).run().ok();
+    let document = done.json();
+    assert_eq!(document["not_examined"].as_array().unwrap().len(), 2, "{document}");
+    assert_eq!(document["broken_residue"], Value::Null);
 }
