@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     source.visit(&query, &mut |entry| {
         let resource = Scope::new("/registry").locate(entry.key).resource;
         // The etcd key is authenticated with the value: under another one it does not decrypt.
-        found = Some(transformers.for_resource(&resource).read(entry.key, entry.stored()));
+        found = Some(transformers.for_resource(&resource).read(entry, entry.stored()));
         ControlFlow::Break(())
     })?;
     let opened = found.ok_or("there is no such key")??;

@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut source = Snapshot::open(Path::new(&snapshot), &SnapshotOptions::default())?;
     let visit = source.visit(&query, &mut |entry| {
         let resource = scope.locate(entry.key).resource;
-        let judged = judge.judge(&resource, entry.key, entry.stored());
+        let judged = judge.judge(&resource, entry);
         counts.add(&resource, &judged, entry.stored().len() as u64);
         ControlFlow::Continue(())
     })?;

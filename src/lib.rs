@@ -52,6 +52,7 @@
 #[cfg(feature = "live")]
 #[doc(hidden)]
 pub mod apiserver;
+pub mod archive;
 #[doc(hidden)]
 pub mod bolt;
 #[doc(hidden)]

@@ -117,10 +117,9 @@ impl Objects {
     /// How an entry of `resource` is stored, by its prefix.
     #[must_use]
     pub fn judge(&self, resource: &str, entry: EntryRef<'_>) -> Judged<'static> {
-        let value = entry.stored();
         match &self.keys {
-            Ok(keys) => ByPrefix(keys).judge(resource, entry.key, value).into_owned(),
-            Err(_) => Prefixes.judge(resource, entry.key, value).into_owned(),
+            Ok(keys) => ByPrefix(keys).judge(resource, entry).into_owned(),
+            Err(_) => Prefixes.judge(resource, entry).into_owned(),
         }
     }
 
@@ -231,7 +230,7 @@ impl Objects {
         // API server would do, but whatever key opens it may be used.
         let placeless = resource.is_empty();
         let mut judged = if placeless {
-            Prefixes.judge(resource, entry.key, value).into_owned()
+            Prefixes.judge(resource, entry).into_owned()
         } else {
             self.judge(resource, entry)
         };
@@ -244,7 +243,7 @@ impl Objects {
             Err(why) => return Err(NotShown::new(judged, why)),
         };
         if placeless {
-            return match keys.for_any_resource().read(entry.key, value) {
+            return match keys.for_any_resource().read(entry, value) {
                 Ok(opened) => {
                     judged.key_name = opened.used.key.map(|name| name.to_string().into());
                     Ok((opened.plaintext, judged))
@@ -252,7 +251,7 @@ impl Objects {
                 Err(e) => Err(NotShown::new(judged, &e)),
             };
         }
-        match keys.for_resource(resource).read(entry.key, value) {
+        match keys.for_resource(resource).read(entry, value) {
             Ok(opened) => {
                 judged.status = Some(opened.status());
                 judged.reason = opened.reason.map(Into::into);

@@ -97,7 +97,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         if let Some(failure) = level(ctx, source.as_mut(), &missing)? {
             return Err(failure);
         }
-        let failure = not_there(ctx, &missing, visit.revision);
+        let archive = source.info().kind.is_archive();
+        let failure = not_there(ctx, &missing, (!archive).then_some(visit.revision));
         let near = |failure, key: &NamedKey| nothing::near(ctx, source.as_mut(), key, failure);
         Err(missing.into_iter().fold(failure, near))
     })
@@ -195,7 +196,7 @@ fn owned(location: &Location<'_>) -> (String, Option<String>) {
     (location.resource.to_string(), location.namespace.as_deref().map(str::to_owned))
 }
 
-fn not_there(ctx: &Ctx, missing: &[&NamedKey], revision: i64) -> Failure {
+fn not_there(ctx: &Ctx, missing: &[&NamedKey], revision: Option<i64>) -> Failure {
     let name = |key: &NamedKey| {
         let keys = key.keys.iter().map(|k| table::visible(&String::from_utf8_lossy(k)));
         keys.collect::<Vec<_>>().join(" or ")
@@ -205,8 +206,8 @@ fn not_there(ctx: &Ctx, missing: &[&NamedKey], revision: i64) -> Failure {
         [] => String::new(),
         names => format!(" in namespace {}", names.join(", ")),
     };
-    let failure =
-        Failure::new(format!("no entry {}{namespaces} at revision {revision}", names.join(", ")));
+    let at = revision.map_or_else(String::new, |revision| format!(" at revision {revision}"));
+    let failure = Failure::new(format!("no entry {}{namespaces}{at}", names.join(", ")));
     let scope = open::scope(ctx);
     let short = |key: &&NamedKey| {
         let location = scope.locate_named(&key.keys[0]);
@@ -216,6 +217,8 @@ fn not_there(ctx: &Ctx, missing: &[&NamedKey], revision: i64) -> Failure {
         failure.hint(
             "a KEY is /registry/secrets/NAMESPACE/NAME, secrets/NAMESPACE/NAME, or secrets/NAME with -n NAMESPACE; `atrest scan --list` shows them all",
         )
+    } else if revision.is_none() {
+        failure.hint("`atrest scan --list --all-resources` shows all that the archive has")
     } else if ctx.global.revision.is_none() {
         failure
             .hint("`atrest history KEY` shows whether it existed; --revision reads an older state")

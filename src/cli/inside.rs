@@ -180,7 +180,7 @@ fn decrypted(ctx: &Ctx, entry: &Entry, before: &[Loaded]) -> Result<Zeroizing<Ve
     let location = open::scope(ctx).locate(&entry.key);
     let opened = transformers
         .for_resource(&location.resource)
-        .read(&entry.key, &entry.value)
+        .read(entry, &entry.value)
         .map_err(|e| Failure::new(format!("cannot decrypt {name}")).because(&e))?;
     Ok(Zeroizing::new(opened.plaintext.expose().to_vec()))
 }

@@ -101,6 +101,8 @@ struct Missing<'a> {
     resources: Vec<&'a Selector>,
     namespaces: Vec<&'a str>,
     holdings: Holdings,
+    /// The source is an archive of objects.
+    archive: bool,
 }
 
 impl<'a> Missing<'a> {
@@ -133,7 +135,8 @@ impl<'a> Missing<'a> {
         // Whoever may not read everything is told less.
         let holdings = Holdings::of(source, scope, ctx.global.revision).unwrap_or_default();
         namespaces.retain(|name| !holdings.namespaces.contains(*name));
-        Ok(Self { resources, namespaces, holdings })
+        let archive = source.info().kind.is_archive();
+        Ok(Self { resources, namespaces, holdings, archive })
     }
 
     /// Names what is not there, and what is.
@@ -163,7 +166,8 @@ impl<'a> Missing<'a> {
             causes.push(format!("the source holds entries under {}", list(bases.iter())));
         }
         failure.causes = causes;
-        if hints.is_empty() && ctx.global.takes_lost && ctx.global.is_file() {
+        let has_pages = ctx.global.is_file() && !self.archive;
+        if hints.is_empty() && ctx.global.takes_lost && has_pages {
             hints.push(
                 "`atrest residue --recover DIR` writes what was deleted and still lies in the file"
                     .to_owned(),

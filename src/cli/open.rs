@@ -35,7 +35,10 @@ pub fn files(ctx: &Ctx) -> Result<Opened, Failure> {
     let g = &ctx.global;
     let options = SnapshotOptions { skip_hash_check: g.skip_hash_check, salvage: g.salvage };
     Ok(if let Some(path) = &g.snapshot {
-        Opened::Snapshot(snapshot(ctx, path, &options)?)
+        match remote::fetch(ctx, path)? {
+            Some((name, file)) => Opened::of_file(&name, file, &options)?,
+            None => Opened::file(path, &options)?,
+        }
     } else if let Some(dir) = &g.data_dir {
         Opened::DataDir(DataDir::open(dir, &options)?)
     } else if let Some(path) = g.kine.as_ref().and_then(|kine| kine.file()) {

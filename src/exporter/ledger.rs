@@ -98,13 +98,14 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::EntryRef;
     use crate::scan::{Judge, Prefixes};
 
     #[test]
     fn writes_replace_deletions_take_out_and_the_oldest_is_the_scans() {
         let mut ledger = Ledger::new(2);
         let sealed: &[u8] = b"k8s:enc:secretbox:v1:k:xx";
-        let judge = |value| Prefixes.judge("secrets", b"", value);
+        let judge = |value| Prefixes.judge("secrets", EntryRef::new(b"", value));
         ledger.scanned(b"/a", "secrets", &judge(b"k8s\0"), 9);
         ledger.scanned(b"/b", "secrets", &judge(b"k8s\0"), 7);
         ledger.put(b"/b", "secrets", &judge(sealed));

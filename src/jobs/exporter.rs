@@ -71,7 +71,7 @@ impl Counted for Job<'_> {
             ledger.counts_mut().internal += 1;
             return;
         }
-        let judged = self.options.judge.judge(&location.resource, entry.key, entry.stored());
+        let judged = self.options.judge.judge(&location.resource, entry);
         ledger.scanned(entry.key, &location.resource, &judged, entry.mod_revision);
     }
 
@@ -93,8 +93,7 @@ impl Counted for Job<'_> {
         let revision = match record {
             Record::Put(entry) => {
                 if let Some(location) = (self.options.locate)(entry.key).filter(|l| !l.internal) {
-                    let value = entry.stored();
-                    let judged = self.options.judge.judge(&location.resource, entry.key, value);
+                    let judged = self.options.judge.judge(&location.resource, entry);
                     self.ledger.put(entry.key, &location.resource, &judged);
                 }
                 entry.mod_revision

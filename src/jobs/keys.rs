@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use super::Observer;
 use crate::config::{ConfigSet, ProviderConfiguration};
-use crate::entry::EntryRef;
+use crate::entry::{Entry, EntryRef};
 use crate::envelope::{Provider, Version};
 use crate::forensics::keys::{KeyName, KeyRow, KeyUses, PluginKeys};
 use crate::kms::Unwrap;
@@ -120,6 +120,13 @@ pub fn run(
     // What the configuration does not serve is nobody's to read by it; without one, anything may
     // need a key.
     let complete = visit.damage.is_empty() && served_read && (all_read || configs.is_some());
+    let archive = source.info().kind.is_archive();
+    if archive {
+        observer.note(
+            "an archive of objects need not hold all that the cluster has: no key is called safe to remove",
+        );
+    }
+    let complete = complete && !archive;
     let mut keys = count.uses.rows(configs, &plugins, with_history, complete);
     let missing = count.missing(&keys);
     for row in &mut keys {
@@ -142,8 +149,8 @@ fn keep_what_reads(row: &mut KeyRow, missing: &[Missing]) {
     }
 }
 
-/// One live entry: resource, key and value.
-type Sample = (String, Vec<u8>, Vec<u8>);
+/// One live entry, and its resource.
+type Sample = (String, Entry);
 
 struct Count<'o> {
     options: &'o Options<'o>,
@@ -190,7 +197,10 @@ impl Count<'_> {
                 add(&mut visit.notes, past.notes);
                 Ok((visit, true))
             }
-            Err(e) if source.info().kind == SourceKind::Etcd && !e.is_untrue() => {
+            Err(e)
+                if e.is_no_history()
+                    || source.info().kind == SourceKind::Etcd && !e.is_untrue() =>
+            {
                 observer.note(&format!("superseded revisions were not counted: {e}"));
                 Ok((visit, false))
             }
@@ -210,8 +220,8 @@ impl Count<'_> {
                 && !self.samples.contains_key(&name)
             {
                 let location = self.options.selection.scope.locate(entry.key);
-                let (key, value) = (entry.key.to_vec(), entry.stored().to_vec());
-                self.samples.insert(name.clone(), (location.resource.into_owned(), key, value));
+                let sample = (location.resource.into_owned(), entry.to_entry());
+                self.samples.insert(name.clone(), sample);
             }
             self.uses.live(name, asked_for);
         }
@@ -223,11 +233,11 @@ impl Count<'_> {
         let mut all: Vec<Missing> = Vec::new();
         for row in keys.iter().filter(|row| row.configured == Some(false)) {
             let name = row.name.configured();
-            let Some((resource, key, value)) = self.samples.get(&row.name) else { continue };
+            let Some((resource, entry)) = self.samples.get(&row.name) else { continue };
             if all.iter().any(|missing| missing.name == name) {
                 continue;
             }
-            let reads = match transformers.for_resource(resource).read(key, value) {
+            let reads = match transformers.for_resource(resource).read(entry, &entry.value) {
                 Err(ReadError::OtherName { words, .. }) => Some(words),
                 _ => None,
             };
@@ -243,7 +253,7 @@ impl Count<'_> {
         if location.internal {
             return None;
         }
-        let judged = judge.judge(&location.resource, entry.key, entry.stored());
+        let judged = judge.judge(&location.resource, entry);
         let asked_for = selection.locate(entry.key).is_some();
         let needs = asked_for
             || judged.provider != Provider::Identity

@@ -8,7 +8,7 @@ use crate::config::{EncryptionConfig, Rotated};
 use crate::entry::EntryRef;
 use crate::envelope::{Envelope, Provider};
 use crate::resource::{Scope, Selection, Selector};
-use crate::source::{Record, Source, SourceError, Visit};
+use crate::source::{Damage, Record, Source, SourceError, Visit};
 
 /// Which key goes.
 pub struct Options<'o> {
@@ -38,12 +38,17 @@ pub fn run(source: &mut dyn Source, options: &Options<'_>) -> Result<Outcome, So
     let selection = everything(&options.scope);
     let mut entries: BTreeMap<String, u64> = BTreeMap::new();
     let mut under = Under::new(options, &selection);
-    let visit = source.visit(&selection.query(None, false), &mut |entry| {
+    let mut visit = source.visit(&selection.query(None, false), &mut |entry| {
         if let Some(resource) = under.resource(entry) {
             *entries.entry(resource.into_owned()).or_default() += 1;
         }
         ControlFlow::Continue(())
     })?;
+    let info = source.info();
+    if info.kind.is_archive() {
+        let what = "an archive of objects need not hold all that the cluster has".to_owned();
+        visit.damage.push(Damage { location: info.location, what });
+    }
     Ok(Outcome { entries, visit })
 }
 

@@ -177,7 +177,7 @@ impl<'a> Folder<'a> {
         let read = |entry: EntryRef<'_>| {
             let location = scope.locate(entry.key);
             let reader = transformers.for_resource(&location.resource);
-            let opened = reader.read(entry.key, entry.stored()).ok()?;
+            let opened = reader.read(entry, entry.stored()).ok()?;
             Some(storage::type_meta(opened.plaintext.expose()).ok()?.into_owned())
         };
         look(source, revision, &mut found, &read)
@@ -189,7 +189,7 @@ impl<'a> Folder<'a> {
         if self.entries.is_some() || !entry.key.starts_with(head) {
             return None;
         }
-        let judged = self.judge.judge(resource, entry.key, entry.stored());
+        let judged = self.judge.judge(resource, entry);
         let plain = matches!(judged.status, None | Some(Status::Current | Status::Stale));
         let plain = plain && !is_doubtful(&judged, entry.stored());
         plain.then(|| self.counts.group(resource, &judged))
@@ -205,7 +205,7 @@ impl<'a> Folder<'a> {
             self.internal(&location);
             return;
         }
-        let judged = self.judge.judge(&location.resource, entry.key, entry.stored());
+        let judged = self.judge.judge(&location.resource, entry);
         self.fold(entry, &location, judged);
         self.remember(entry.key, location);
     }
@@ -232,8 +232,8 @@ impl<'a> Folder<'a> {
             .par_iter()
             .map(|entry| {
                 let location = selection.locate(&entry.key)?;
-                let judged = (!location.internal)
-                    .then(|| judge.judge_at(&location, &entry.key, &entry.value));
+                let judged =
+                    (!location.internal).then(|| judge.judge_at(&location, entry.as_ref()));
                 Some((entry, location, judged))
             })
             .collect();

@@ -127,7 +127,7 @@ fn put(options: &Options<'_>, state: &mut State, entry: EntryRef<'_>, scanned: b
         return;
     }
     let value = entry.stored();
-    let judged = options.judge.judge_at(&location, entry.key, value);
+    let judged = options.judge.judge_at(&location, entry);
     let follower = if is_shown { &mut state.shown } else { &mut state.elsewhere };
     follower.put(entry.key, &location.resource, &judged, value.len());
 }

@@ -176,6 +176,7 @@ mod tests {
             mod_revision: 1,
             version: 1,
             lease,
+            bound_to: crate::entry::BoundTo::Key,
         }
     }
 

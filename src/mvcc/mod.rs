@@ -47,14 +47,7 @@ impl Revision {
 /// When the bytes are no such message.
 #[inline]
 pub fn key_value(record: &[u8]) -> Result<EntryRef<'_>, Malformed> {
-    let mut entry = EntryRef {
-        key: &[],
-        value: Value(&[]),
-        create_revision: 0,
-        mod_revision: 0,
-        version: 0,
-        lease: 0,
-    };
+    let mut entry = EntryRef::new(&[], &[]);
     for field in Fields::new(record) {
         let field = field?;
         let wrong = Malformed { offset: field.offset };

@@ -15,7 +15,7 @@ mod unknown;
 
 use zeroize::Zeroizing;
 
-use crate::entry::Entry;
+use crate::entry::{BoundTo, Entry};
 use crate::envelope::ENCRYPTED_PREFIX;
 
 /// Longest dump that is unfolded, in bytes: etcd's values stay far below.
@@ -111,6 +111,7 @@ impl Pasted {
             mod_revision: self.mod_revision,
             version: self.version,
             lease: 0,
+            bound_to: BoundTo::Key,
         }
     }
 }

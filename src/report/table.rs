@@ -18,7 +18,11 @@ use crate::source::{SourceInfo, Visit};
 /// When `out` cannot be written.
 pub fn source(source: &SourceInfo, visit: &Visit, out: &mut dyn Write) -> io::Result<()> {
     let location = visible(&source.location);
-    write!(out, "{} {location} at revision {}", source.kind.as_str(), visit.revision)
+    write!(out, "{} {location}", source.kind.as_str())?;
+    if source.kind.is_archive() {
+        return Ok(());
+    }
+    write!(out, " at revision {}", visit.revision)
 }
 
 /// The lines above a table: what was read, with which configurations.

@@ -16,14 +16,16 @@ use crate::source::{SourceInfo, Visit};
 pub struct Source {
     kind: &'static str,
     location: String,
-    revision: i64,
+    /// None where there are no revisions.
+    revision: Option<i64>,
 }
 
 impl Source {
     /// From a source and what a visit of it said.
     #[must_use]
     pub fn new(info: &SourceInfo, visit: &Visit) -> Self {
-        Self { kind: info.kind.as_str(), location: info.location.clone(), revision: visit.revision }
+        let revision = (!info.kind.is_archive()).then_some(visit.revision);
+        Self { kind: info.kind.as_str(), location: info.location.clone(), revision }
     }
 }
 

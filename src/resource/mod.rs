@@ -32,7 +32,7 @@ pub use key::NamedKey;
 pub use location::{Location, base_of, locate};
 pub use scope::{DEFAULT_PREFIX, Scope, joined};
 pub use selection::Selection;
-pub use selector::{Selector, group_of};
+pub use selector::{Selector, beginning, group_of};
 pub use sought::Sought;
 
 #[cfg(test)]

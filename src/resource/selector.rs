@@ -101,6 +101,20 @@ impl std::fmt::Display for Selector {
     }
 }
 
+/// What the keys of a resource begin with below `base`, by a name that an API server serves it
+/// under: some are stored under another group's (kubernetes/kubernetes
+/// `pkg/kubeapiserver/default_storage_factory_builder.go`).
+#[must_use]
+pub fn beginning(served: &str, base: &str) -> Vec<u8> {
+    let stored = match served.split_once('.') {
+        Some(("events", "events.k8s.io")) => "events".to_owned(),
+        Some((name, "extensions")) => complete(name),
+        _ => served.to_owned(),
+    };
+    let ranges = Selector::Exact(stored).ranges(base);
+    ranges.into_iter().next().map(|range| range.start).unwrap_or_default()
+}
+
 /// The group of a qualified resource name; empty for the core group.
 #[must_use]
 pub fn group_of(resource: &str) -> &str {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::place::misplaced;
 use super::{Judge, Judged, Prefixes, Reads, Status};
+use crate::entry::EntryRef;
 use crate::envelope::Provider;
 use crate::resource::Location;
 use crate::storage;
@@ -15,8 +16,8 @@ use crate::transform::{KeyUse, Transformers, Verdict};
 pub struct ByPrefix<'t>(pub &'t Transformers);
 
 impl Judge for ByPrefix<'_> {
-    fn judge<'a>(&self, resource: &str, _etcd_key: &[u8], value: &'a [u8]) -> Judged<'a> {
-        judged(&self.0.for_resource(resource).classify(value), value)
+    fn judge<'a>(&self, resource: &str, entry: EntryRef<'a>) -> Judged<'a> {
+        judged(&self.0.for_resource(resource).classify(entry.stored()), entry.stored())
     }
 }
 
@@ -38,13 +39,13 @@ impl ByReading<'_> {
     fn read<'a>(
         &self,
         resource: &str,
-        etcd_key: &[u8],
-        value: &'a [u8],
+        entry: EntryRef<'a>,
         location: Option<&Location<'_>>,
     ) -> Judged<'a> {
+        let value = entry.stored();
         let transformers = self.transformers.for_resource(resource);
         let mut judged = judged(&transformers.classify(value), value);
-        match transformers.read(etcd_key, value) {
+        match transformers.read(entry, value) {
             Ok(opened) => {
                 judged.status = Some(opened.status());
                 match storage::type_meta(opened.plaintext.expose()) {
@@ -54,7 +55,7 @@ impl ByReading<'_> {
                         return judged;
                     }
                     Ok(object) => {
-                        let found = location.and_then(|l| misplaced(l, etcd_key, &object));
+                        let found = location.and_then(|l| misplaced(l, entry.key, &object));
                         judged.misplaced = found.map(Box::new);
                     }
                 }
@@ -75,17 +76,12 @@ impl ByReading<'_> {
 }
 
 impl Judge for ByReading<'_> {
-    fn judge<'a>(&self, resource: &str, etcd_key: &[u8], value: &'a [u8]) -> Judged<'a> {
-        self.read(resource, etcd_key, value, None)
+    fn judge<'a>(&self, resource: &str, entry: EntryRef<'a>) -> Judged<'a> {
+        self.read(resource, entry, None)
     }
 
-    fn judge_at<'a>(
-        &self,
-        location: &Location<'_>,
-        etcd_key: &[u8],
-        value: &'a [u8],
-    ) -> Judged<'a> {
-        self.read(&location.resource, etcd_key, value, Some(location))
+    fn judge_at<'a>(&self, location: &Location<'_>, entry: EntryRef<'a>) -> Judged<'a> {
+        self.read(&location.resource, entry, Some(location))
     }
 
     fn reads(&self) -> Vec<Reads> {

@@ -66,13 +66,15 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::EntryRef;
     use crate::scan::{Judge, Prefixes};
 
     #[test]
     fn writes_replace_and_deletions_take_out() {
         let mut follower = Follower::default();
         let put = |f: &mut Follower, key: &[u8], value: &[u8]| {
-            f.put(key, "secrets", &Prefixes.judge("secrets", key, value), value.len())
+            let judged = Prefixes.judge("secrets", EntryRef::new(key, value));
+            f.put(key, "secrets", &judged, value.len())
         };
         let sealed = b"k8s:enc:secretbox:v1:k:xx";
         assert!(put(&mut follower, b"/a", b"k8s\0"));

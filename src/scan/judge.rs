@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::place::Misplaced;
+use crate::entry::EntryRef;
 use crate::envelope::{Envelope, Provider, StoredUnder, Version};
 use crate::resource::Location;
 use crate::transform::KeyUse;
@@ -101,18 +102,13 @@ pub struct Reads {
 
 /// Decides what a stored value is.
 pub trait Judge: Sync {
-    /// Judges one entry of `resource` (group-qualified) stored at `etcd_key`.
-    fn judge<'a>(&self, resource: &str, etcd_key: &[u8], value: &'a [u8]) -> Judged<'a>;
+    /// Judges one entry of `resource` (group-qualified).
+    fn judge<'a>(&self, resource: &str, entry: EntryRef<'a>) -> Judged<'a>;
 
     /// As [`Judge::judge`], of an entry whose place is known: who reads values also sees whether
     /// they belong there.
-    fn judge_at<'a>(
-        &self,
-        location: &Location<'_>,
-        etcd_key: &[u8],
-        value: &'a [u8],
-    ) -> Judged<'a> {
-        self.judge(&location.resource, etcd_key, value)
+    fn judge_at<'a>(&self, location: &Location<'_>, entry: EntryRef<'a>) -> Judged<'a> {
+        self.judge(&location.resource, entry)
     }
 
     /// Which key read how many entries so far, by configuration, provider and key; of who reads
@@ -127,7 +123,7 @@ pub trait Judge: Sync {
 pub struct Prefixes;
 
 impl Judge for Prefixes {
-    fn judge<'a>(&self, _resource: &str, _etcd_key: &[u8], value: &'a [u8]) -> Judged<'a> {
-        Judged::by_prefix(value, [])
+    fn judge<'a>(&self, _resource: &str, entry: EntryRef<'a>) -> Judged<'a> {
+        Judged::by_prefix(entry.stored(), [])
     }
 }

@@ -298,7 +298,7 @@ mod tests {
         for value in values {
             numbers.push(counts.add(
                 "secrets",
-                &judge.judge("secrets", b"/k", value),
+                &judge.judge("secrets", EntryRef::new(b"/k", value)),
                 value.len() as u64,
             ));
         }

@@ -35,13 +35,16 @@ pub fn may_be_backup(head: &[u8]) -> bool {
     packed::is_known(head) || KNOWN.iter().any(|(magic, _)| head.starts_with(magic))
 }
 
+/// What Gardener's incremental snapshots begin with (gardener/etcd-backup-restore
+/// `pkg/snapshot/snapshotter/snapshotter.go`: `handleDeltaWatchEvents`).
+pub(super) const EVENTS: &[u8] = b"[{\"etcdEvent\":";
+
 /// First bytes of files that are no etcd database.
 const KNOWN: [(&[u8], Foreign); 5] = [
     (b"SQLite format 3\0", Foreign::Sqlite),
     (b"BZh", Foreign::Bzip2),
     (b"age-encryption.org/", Foreign::Age),
-    // gardener/etcd-backup-restore `pkg/snapshot/snapshotter/snapshotter.go`.
-    (b"[{\"etcdEvent\":", Foreign::Incremental),
+    (EVENTS, Foreign::Incremental),
     (b"k8s:enc:", Foreign::Value),
 ];
 
@@ -55,7 +58,7 @@ pub(super) enum InUse {
 }
 
 /// Opens a file for reading without waiting for anybody: opening a pipe waits for its writer.
-pub(super) fn open_file(path: &Path) -> std::io::Result<File> {
+pub(crate) fn open_file(path: &Path) -> std::io::Result<File> {
     use rustix::fs::{Mode, OFlags, open};
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     Ok(File::from(open(path, flags, Mode::empty())?))
@@ -84,7 +87,7 @@ pub(super) fn of(mut file: File, path: &Path, in_use: InUse) -> Result<Bytes, Fi
         return Err(FileError::InUse { path: path.to_owned() });
     }
     if packed::is_packed(&mut file).map_err(cannot)? {
-        return packed::unpack(file, path).map(|mapped| Bytes(Arc::new(mapped)));
+        return packed::unpack(&file, path).map(|mapped| Bytes(Arc::new(mapped)));
     }
     Ok(Bytes(Arc::new(Mapped::new(&file).map_err(cannot)?)))
 }

@@ -11,10 +11,12 @@ pub mod kine;
 #[cfg(feature = "live")]
 pub mod live;
 pub mod map;
+pub mod objects;
 mod packed;
 pub mod pieces;
 pub mod snapshot;
 mod trail;
+pub(crate) mod walk;
 
 use std::ops::ControlFlow;
 
@@ -23,9 +25,10 @@ use crate::entry::EntryRef;
 pub use crate::range::KeyRange;
 pub use error::{
     Cause, DataDirError, DatastoreError, EtcdError, FileError, Foreign, KineError, MemberStory,
-    RevisionError, SourceError, Story, TlsFileError, TlsStory, Trials, Untrue, Wish,
+    NoHistory, RevisionError, SourceError, Story, TlsFileError, TlsStory, Trials, Untrue, Wish,
 };
 pub use file::may_be_backup;
+pub(crate) use file::open_file;
 
 /// What to read.
 #[derive(Clone, Debug)]
@@ -57,6 +60,10 @@ pub enum SourceKind {
     DataDir,
     /// kine's table, in an `SQLite` database or on a server.
     Kine,
+    /// Objects that Velero saved.
+    Velero,
+    /// Objects that rancher-backup saved.
+    Rancher,
 }
 
 impl SourceKind {
@@ -68,7 +75,16 @@ impl SourceKind {
             Self::Snapshot => "snapshot",
             Self::DataDir => "data-dir",
             Self::Kine => "kine",
+            Self::Velero => "velero",
+            Self::Rancher => "rancher",
         }
+    }
+
+    /// Whether it is an archive of objects: without revisions and history, and perhaps without
+    /// some of the objects that the cluster has.
+    #[must_use]
+    pub fn is_archive(self) -> bool {
+        matches!(self, Self::Velero | Self::Rancher)
     }
 }
 
@@ -93,7 +109,8 @@ pub struct Damage {
 /// What a completed visit can say about itself.
 #[derive(Clone, Debug, Default)]
 pub struct Visit {
-    /// The one revision that all entries were read at.
+    /// The one revision that all entries were read at; 0 for an archive of objects, which were
+    /// read one after the other.
     pub revision: i64,
     /// Revisions older than this were compacted away, as far as the source says; 0 for none.
     pub compacted: i64,

@@ -133,7 +133,7 @@ impl Prepared {
     pub(super) fn open(
         &self,
         key: usize,
-        etcd_key: &[u8],
+        authenticated: &[u8],
         payload: &[u8],
         kms: &dyn Unwrap,
     ) -> Result<Opened, AttemptError> {
@@ -154,19 +154,19 @@ impl Prepared {
             }
             Engine::AesGcm(ciphers) => {
                 let cipher = ciphers.get(key).ok_or(missing)?;
-                Ok(Opened::fresh(cipher.open(etcd_key, payload)?))
+                Ok(Opened::fresh(cipher.open(authenticated, payload)?))
             }
             Engine::KmsV1(plugin) => {
                 let payload = kms_v1::Payload::parse(payload)?;
                 let data_key = kms.unwrap_v1(plugin, payload.wrapped)?;
-                let (plaintext, cbc) = payload.open(&data_key, etcd_key)?;
+                let (plaintext, cbc) = payload.open(&data_key, authenticated)?;
                 Ok(Opened { plaintext, stale: cbc.then_some(STALE_CBC), kms_key_id: None })
             }
             Engine::KmsV2(v2) => {
                 let object = Object::parse(payload)?;
                 let cached = v2.data_key(&object, kms)?;
                 Ok(Opened {
-                    plaintext: cached.data_key.open(etcd_key, object.data)?,
+                    plaintext: cached.data_key.open(authenticated, object.data)?,
                     stale: (object.source_type != SourceType::HkdfSeed).then_some(STALE_NO_SEED),
                     kms_key_id: Some(Arc::clone(&cached.key_id)),
                 })
@@ -177,7 +177,7 @@ impl Prepared {
     /// Encrypts with the first key: prefix, name and payload.
     pub(super) fn write(
         &self,
-        etcd_key: &[u8],
+        authenticated: &[u8],
         plaintext: &Plaintext,
         kms: &dyn Unwrap,
     ) -> Result<Vec<u8>, AttemptError> {
@@ -196,16 +196,16 @@ impl Prepared {
             Engine::Identity => out.extend_from_slice(plain),
             Engine::Secretbox(c) => c.first().ok_or(missing)?.seal(plain, &mut out)?,
             Engine::AesCbc(c) => c.first().ok_or(missing)?.seal(plain, &mut out)?,
-            Engine::AesGcm(c) => c.first().ok_or(missing)?.seal(etcd_key, plain, &mut out)?,
+            Engine::AesGcm(c) => c.first().ok_or(missing)?.seal(authenticated, plain, &mut out)?,
             Engine::KmsV1(plugin) => {
                 let data_key = KeyMaterial::random().map_err(CipherError::from)?;
                 let wrapped = kms.wrap_v1(plugin, &data_key)?;
-                kms_v1::seal(&data_key, &wrapped, etcd_key, plain, &mut out)?;
+                kms_v1::seal(&data_key, &wrapped, authenticated, plain, &mut out)?;
             }
             Engine::KmsV2(v2) => {
                 let sealed = kms.seal_v2(&v2.plugin)?;
                 let data_key = DataKey::new(SourceType::HkdfSeed, &sealed.seed)?;
-                let data = data_key.seal(etcd_key, plain)?;
+                let data = data_key.seal(authenticated, plain)?;
                 let mut annotations: kms_v2::Annotations<'_> =
                     sealed.annotations.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
                 annotations.sort_unstable();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::engine::{Engine, Prepared};
 use super::spare::Spares;
 use crate::config::Kms;
+use crate::entry::Place;
 use crate::envelope::{Provider, Version};
 use crate::kms::{KmsError, Unwrap};
 use crate::secret::Plaintext;
@@ -227,9 +228,9 @@ impl ResourceTransformers {
             .collect()
     }
 
-    /// The key as the API server wrote it, which is what it authenticates.
-    pub(super) fn as_written<'k>(&self, etcd_key: &'k [u8]) -> &'k [u8] {
-        etcd_key.strip_prefix(&*self.proxy_namespace).unwrap_or(etcd_key)
+    /// What was authenticated with a value at `place`.
+    pub(super) fn authenticated<'k>(&self, place: Place<'k>) -> Cow<'k, [u8]> {
+        place.authenticated(&self.proxy_namespace)
     }
 }
 

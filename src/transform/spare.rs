@@ -86,7 +86,7 @@ impl Spares {
     /// Reads a value with whatever fits.
     pub(super) fn read(
         &self,
-        etcd_key: &[u8],
+        authenticated: &[u8],
         envelope: &Envelope<'_>,
         kms: &dyn Unwrap,
     ) -> Option<Found> {
@@ -101,8 +101,8 @@ impl Spares {
         let found = ends.iter().find_map(|end| {
             let (name, payload) = (&body[..*end], &body[*end + 1..]);
             match envelope.provider {
-                Provider::Kms => self.plugin(envelope, name, etcd_key, payload, kms),
-                _ => self.secret(envelope.provider, name, etcd_key, payload),
+                Provider::Kms => self.plugin(envelope, name, authenticated, payload, kms),
+                _ => self.secret(envelope.provider, name, authenticated, payload),
             }
         });
         let mut failed = failed();
@@ -119,7 +119,7 @@ impl Spares {
         &self,
         provider: Provider,
         stored: &[u8],
-        etcd_key: &[u8],
+        authenticated: &[u8],
         payload: &[u8],
     ) -> Option<Found> {
         self.secrets.iter().find_map(|secret| {
@@ -128,7 +128,7 @@ impl Spares {
                 Provider::Secretbox => secretbox::Cipher::new(bytes).and_then(|c| c.open(payload)),
                 Provider::AesCbc => aescbc::Cipher::new(bytes).and_then(|c| c.open(payload)),
                 Provider::AesGcm => {
-                    aesgcm::Cipher::new(bytes).and_then(|c| c.open(etcd_key, payload))
+                    aesgcm::Cipher::new(bytes).and_then(|c| c.open(authenticated, payload))
                 }
                 Provider::Identity | Provider::Kms | Provider::Unknown => return None,
             };
@@ -149,7 +149,7 @@ impl Spares {
         &self,
         envelope: &Envelope<'_>,
         stored: &[u8],
-        etcd_key: &[u8],
+        authenticated: &[u8],
         payload: &[u8],
         kms: &dyn Unwrap,
     ) -> Option<Found> {
@@ -160,7 +160,7 @@ impl Spares {
             if static_key || prepared.version != envelope.version || name.as_bytes() == stored {
                 return None;
             }
-            let opened = prepared.open(0, etcd_key, payload, kms).ok()?;
+            let opened = prepared.open(0, authenticated, payload, kms).ok()?;
             storage::is_object(opened.plaintext.expose()).then(|| Found {
                 config: *config,
                 name: Arc::clone(name),

@@ -7,6 +7,7 @@ use super::engine::{Engine, Key, Opened as EngineOpened};
 use super::error::{Attempt, AttemptError, ReadError, WriteError};
 use super::list::{KeyPosition, KeyUse, List, Opened, ResourceTransformers, Status, Verdict};
 use super::{classify, identity};
+use crate::entry::Place;
 use crate::envelope::{Envelope, Provider};
 use crate::secret::Plaintext;
 
@@ -21,18 +22,18 @@ impl ResourceTransformers {
         classify::classify(self, value)
     }
 
-    /// Decrypts a value stored at `etcd_key`, trying the first configuration as the API server
-    /// does, then the others.
+    /// Decrypts a value by its place, an etcd key or an entry, trying the first configuration as
+    /// the API server does, then the others.
     ///
     /// # Errors
     /// When no key of any configuration reads it.
-    pub fn read(&self, etcd_key: &[u8], value: &[u8]) -> Result<Opened, ReadError> {
-        let etcd_key = self.as_written(etcd_key);
+    pub fn read<'k>(&self, place: impl Into<Place<'k>>, value: &[u8]) -> Result<Opened, ReadError> {
+        let authenticated = &*self.authenticated(place.into());
         let envelope = Envelope::of(value);
         let mut attempts = Vec::new();
         for (index, list) in self.lists.iter().enumerate() {
             if let Some((place, opened)) =
-                self.read_list(index, list, etcd_key, &envelope, value, &mut attempts)
+                self.read_list(index, list, authenticated, &envelope, value, &mut attempts)
             {
                 return Ok(self.opened(list, place, opened, &envelope));
             }
@@ -42,18 +43,18 @@ impl ResourceTransformers {
         } else {
             ReadError::of(attempts)
         };
-        self.spare(etcd_key, &envelope, error)
+        self.spare(authenticated, &envelope, error)
     }
 
     /// The last resort: a secret under another name.
     fn spare(
         &self,
-        etcd_key: &[u8],
+        authenticated: &[u8],
         envelope: &Envelope<'_>,
         error: ReadError,
     ) -> Result<Opened, ReadError> {
         let read = !matches!(error, ReadError::Malformed(_) | ReadError::KmsUnreachable(_));
-        let found = read.then(|| self.spares.read(etcd_key, envelope, &*self.kms)).flatten();
+        let found = read.then(|| self.spares.read(authenticated, envelope, &*self.kms)).flatten();
         let Some(found) = found else { return Err(error) };
         if !self.try_keys {
             return Err(ReadError::OtherName { error: Box::new(error), words: found.words });
@@ -79,7 +80,7 @@ impl ResourceTransformers {
         &self,
         index: usize,
         list: &List,
-        etcd_key: &[u8],
+        authenticated: &[u8],
         envelope: &Envelope<'_>,
         value: &[u8],
         attempts: &mut Vec<Attempt>,
@@ -113,7 +114,7 @@ impl ResourceTransformers {
             for (i, key) in prepared.keys.iter().enumerate() {
                 let Some(payload) = key.strip(envelope.body) else { continue };
                 named = true;
-                match prepared.open(i, etcd_key, payload, &*self.kms) {
+                match prepared.open(i, authenticated, payload, &*self.kms) {
                     Ok(opened) => return Some((place(i), opened)),
                     Err(error) => failed(Some(key), error),
                 }
@@ -163,11 +164,11 @@ impl ResourceTransformers {
     /// # Errors
     /// When the plugin does not wrap a key, or the value does not fit.
     pub fn write(&self, etcd_key: &[u8], plaintext: &Plaintext) -> Result<Vec<u8>, WriteError> {
-        let etcd_key = self.as_written(etcd_key);
+        let authenticated = &*self.authenticated(etcd_key.into());
         let Some(prepared) = self.first().providers.first() else {
             return Ok(plaintext.expose().to_vec());
         };
-        prepared.write(etcd_key, plaintext, &*self.kms).map_err(|error| {
+        prepared.write(authenticated, plaintext, &*self.kms).map_err(|error| {
             let by = self.write_key().to_string();
             match error {
                 AttemptError::Kms(error) => WriteError::Kms { by, error },

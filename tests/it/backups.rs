@@ -226,3 +226,48 @@ fn the_table_has_forms_for_sheets_and_for_people() {
     assert!(page.contains("1 could not be read") && page.contains("with plaintext"), "{page}");
     assert!(page.contains("=cmd()&lt;b&gt;.db") && !page.contains("<b>"), "{page}");
 }
+
+/// Archives of objects have neither revisions nor residue, and need keys like the others.
+#[test]
+fn archives_of_objects_are_judged_by_their_objects() {
+    use crate::support::archives::{RIGHT, WRONG, config, gzip, rancher, tar, velero};
+    let dir = tempfile::tempdir().unwrap();
+    let (right, wrong) = (config(&dir, "aesgcm", RIGHT), config(&dir, "aesgcm", WRONG));
+    let at_home = dir.path().join("backups");
+    std::fs::create_dir(&at_home).unwrap();
+    for (name, bytes) in [
+        ("nightly-20260101.tar.gz", gzip(&velero())),
+        ("rancher-1767225600.tar.gz", gzip(&rancher())),
+        ("cut.tar.gz", {
+            let whole = gzip(&velero());
+            whole[..whole.len() - 40].to_vec()
+        }),
+        ("other.tar.gz", gzip(&tar(&[("a/b.json", b"{}".to_vec())]))),
+    ] {
+        std::fs::write(at_home.join(name), bytes).unwrap();
+    }
+    let judged = |config: &Path| {
+        let done = bin().words("backups -w json --encryption-config").arg(config).arg(&at_home);
+        done.run().code(4).json()
+    };
+    let document = judged(&right);
+    let kinds = |name: &str| at(&document, name)["kind"].as_str().unwrap().to_owned();
+    assert_eq!(kinds("other.tar.gz"), "not-a-backup");
+    assert_eq!(kinds("cut.tar.gz"), "velero");
+    assert!(at(&document, "cut.tar.gz")["error"].is_string());
+    let velero = at(&document, "20260101.tar.gz");
+    assert_eq!((&velero["kind"], &velero["error"]), (&"velero".into(), &Value::Null));
+    assert_eq!((&velero["revision"], &velero["residue"]), (&Value::Null, &Value::Null));
+    let totals = &velero["totals"];
+    assert_eq!((&totals["entries"], &totals["plaintext"]), (&2.into(), &2.into()));
+    let rancher = at(&document, "rancher-1767225600.tar.gz");
+    assert_eq!((&rancher["kind"], &rancher["error"]), (&"rancher".into(), &Value::Null));
+    assert_eq!(rancher["taken"], "2026-01-01T00:00:00Z");
+    assert_eq!(
+        (&rancher["totals"]["encrypted"], &rancher["totals"]["unreadable"]),
+        (&2.into(), &0.into())
+    );
+    assert_eq!(document["keys"][0]["key"], "k1");
+    let wrong = judged(&wrong);
+    assert_eq!(at(&wrong, "rancher-1767225600.tar.gz")["totals"]["unreadable"], 2);
+}

@@ -38,6 +38,7 @@ mod migrate;
 mod nats;
 mod nothing;
 mod numbers;
+mod objects;
 mod options;
 mod past;
 mod posture;

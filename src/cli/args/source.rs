@@ -14,7 +14,8 @@ pub struct Source {
     #[command(flatten)]
     endpoints: Endpoints,
 
-    /// Read a snapshot file (`etcdctl snapshot save`) or a copy of `member/snap/db`
+    /// Read a snapshot file (`etcdctl snapshot save`), a copy of `member/snap/db`, or an archive of
+    /// objects by Velero or rancher-backup
     #[arg(long, value_name = "FILE", help_heading = "Source", conflicts_with_all = ["data_dir", "kine"])]
     snapshot: Option<PathBuf>,
 

@@ -26,7 +26,7 @@ pub(super) fn file(e: &FileError) -> Option<String> {
         FileError::Bomb { .. } => "unpack it and give the snapshot file",
         FileError::NoRoom { .. } => "point TMPDIR to a directory with room for it",
         FileError::Objects { .. } => {
-            "pipe one of its files into `atrest decode`, or give the etcd snapshot itself"
+            "`atrest scan --snapshot FILE` and `atrest export --snapshot FILE` read its objects; give the etcd snapshot itself"
         }
         FileError::Foreign { what, .. } => match what {
             Foreign::Sqlite => "a k3s or kine database is opened with --kine",
@@ -134,6 +134,8 @@ pub(super) fn revision(e: &RevisionError) -> String {
         RevisionError::Gone => "run it again".to_owned(),
     }
 }
+
+pub(super) const NO_HISTORY: &str = "`atrest scan` without --revision says how its objects are stored; revisions are in a snapshot of the etcd that they came from";
 
 pub(super) const NOT_REACHED: &str =
     "give a --revision that has been reached, or none for the newest";

@@ -111,6 +111,7 @@ pub fn hint(e: &SourceError) -> Option<String> {
         SourceError::Kine(e) => file::kine(e).map(str::to_owned),
         SourceError::Datastore(e) => datastore::datastore(e),
         SourceError::Revision(e) => Some(file::revision(e)),
+        SourceError::NoHistory(_) => Some(file::NO_HISTORY.to_owned()),
         SourceError::Etcd(e) => etcd::etcd(e),
     }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::Observer;
+use crate::archive::Archive;
 use crate::bolt::Db;
 use crate::chain::chain;
 use crate::envelope::Provider;
@@ -24,6 +25,7 @@ use crate::resource::{Selection, Selector};
 use crate::scan::{Counts, Judge, Prefixes, Totals, judge_with};
 use crate::source::data_dir::DataDir;
 use crate::source::kine::Kine;
+use crate::source::objects::Objects;
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
 use crate::source::{FileError, Foreign, KineError, Query, Source, SourceError};
 use crate::transform::Transformers;
@@ -263,7 +265,9 @@ fn judge_object(remote: &Remote, object: &crate::remote::Object, options: &Optio
             let again = || file.try_clone().map_err(|cause| unreadable(path, cause));
             let opened = |o: &SnapshotOptions| Snapshot::of_file(path, again()?, o);
             let kine = || Kine::of_file(path, again()?);
-            judge_file(object.address.name(), &opened, &kine, options, &mut backup);
+            let archive = || Archive::of_file(path, again()?);
+            let openers = Openers { snapshot: &opened, kine: &kine, archive: &archive };
+            judge_file(object.address.name(), &openers, options, &mut backup);
         }
         Ok(Fetched::Unwanted) => backup.kind = Kind::NotABackup,
         Err(e) => backup.error = Some(chain(&e)),
@@ -306,18 +310,22 @@ fn judge(path: &Path, options: &Options<'_>) -> Backup {
         return backup;
     }
     let snapshot = |o: &SnapshotOptions| Snapshot::open(path, o);
-    judge_file(&name, &snapshot, &|| Kine::open(path), options, &mut backup);
+    let (kine, archive) = (|| Kine::open(path), || Archive::open(path));
+    let openers = Openers { snapshot: &snapshot, kine: &kine, archive: &archive };
+    judge_file(&name, &openers, options, &mut backup);
     backup
 }
 
-/// Judges a file by what it is: opened as a snapshot, or else as kine's.
-fn judge_file(
-    name: &str,
-    snapshot: &dyn Fn(&SnapshotOptions) -> Result<Snapshot, SourceError>,
-    kine: &dyn Fn() -> Result<Kine, SourceError>,
-    options: &Options<'_>,
-    backup: &mut Backup,
-) {
+/// The ways to open one file.
+struct Openers<'f> {
+    snapshot: &'f dyn Fn(&SnapshotOptions) -> Result<Snapshot, SourceError>,
+    kine: &'f dyn Fn() -> Result<Kine, SourceError>,
+    archive: &'f dyn Fn() -> Result<Archive, SourceError>,
+}
+
+/// Judges a file by what it is: opened as a snapshot, or else as what it turns out to be.
+fn judge_file(name: &str, file: &Openers<'_>, options: &Options<'_>, backup: &mut Backup) {
+    let Openers { snapshot, kine, archive } = file;
     match snapshot(&SnapshotOptions::default()) {
         Ok(mut file) => {
             // gardener/etcd-backup-restore `pkg/types/snapstore.go`: `Full-<first>-<last>-<time>`.
@@ -345,6 +353,16 @@ fn judge_file(
                 Err(e) => backup.error = Some(chain(&e)),
             }
         }
+        Err(SourceError::File(FileError::Objects { what, .. })) => {
+            backup.kind = match what {
+                Objects::Velero => Kind::Velero,
+                Objects::Rancher => Kind::Rancher,
+            };
+            match archive() {
+                Ok(mut archive) => count(&mut archive, options, backup),
+                Err(e) => backup.error = Some(chain(&e)),
+            }
+        }
         Err(e) => unread(&e, backup),
     }
 }
@@ -360,11 +378,6 @@ fn unread(error: &SourceError, backup: &mut Backup) {
         | FileError::NotSnapshot { .. }
         | FileError::NotEtcd { .. }
         | FileError::NoDatabase { .. } => backup.kind = Kind::NotABackup,
-        FileError::Objects { what, .. } => {
-            let velero = what.contains("Velero");
-            backup.kind = if velero { Kind::Velero } else { Kind::Rancher };
-            backup.error = Some("objects are not judged, only databases".to_owned());
-        }
         FileError::Foreign { what: Foreign::Incremental, .. } => {
             backup.kind = Kind::Gardener;
             backup.error = Some(chain(error));
@@ -387,9 +400,9 @@ fn count(source: &mut dyn Source, options: &Options<'_>, backup: &mut Backup) {
         let location = selection.scope.locate(entry.key);
         let selected = !location.internal && selection.locate(entry.key).is_some();
         let judged = if selected {
-            judge.judge_at(&location, entry.key, value)
+            judge.judge_at(&location, entry)
         } else {
-            Prefixes.judge(&location.resource, entry.key, value)
+            Prefixes.judge(&location.resource, entry)
         };
         if judged.provider == Provider::Kms {
             *kms.entry(KeyName::of(&judged)).or_default() += 1;
@@ -405,7 +418,7 @@ fn count(source: &mut dyn Source, options: &Options<'_>, backup: &mut Backup) {
     });
     match visit {
         Ok(visit) => {
-            backup.revision = Some(visit.revision);
+            backup.revision = (!source.info().kind.is_archive()).then_some(visit.revision);
             backup.totals = Some(counts.totals());
             backup.verified = options.transformers.is_some();
             backup.keys = keys;

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::Observer;
 use super::lost::{Lost, What};
-use crate::entry::{EntryRef, Value};
+use crate::entry::{BoundTo, EntryRef, Value};
 use crate::forensics::Written;
 use crate::forensics::changes::{Change, Contents};
 use crate::forensics::residue::Place;
@@ -301,6 +301,7 @@ impl Reading<'_> {
                 mod_revision: revision,
                 version: written.map_or(0, |w| w.version),
                 lease: 0,
+                bound_to: BoundTo::Key,
             }),
             What::Delete => Record::Delete { key: &lost.key, revision },
         };

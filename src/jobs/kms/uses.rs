@@ -428,7 +428,7 @@ fn past(
             uses.join(held);
             Ok(())
         }
-        Err(e) if source.info().kind == SourceKind::Etcd => {
+        Err(e) if e.is_no_history() || source.info().kind == SourceKind::Etcd => {
             observer.note(&format!("superseded revisions were not counted: {e}"));
             Ok(())
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::{Found, Lost, What, places};
-use crate::entry::Entry;
+use crate::entry::{BoundTo, Entry};
 use crate::forensics::Written;
 use crate::source::{
     Damage, EntrySink, Holder, KeyRange, Query, Record, RecordSink, Source, SourceError,
@@ -137,6 +137,7 @@ impl Stories {
                         mod_revision: revision,
                         version: written.map_or(0, |w| w.version),
                         lease: 0,
+                        bound_to: BoundTo::Key,
                     })
                 };
                 self.take(&key, revision, written, origin, entry);
@@ -296,7 +297,7 @@ impl Source for State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{EntryRef, Value};
+    use crate::entry::EntryRef;
     use crate::forensics::residue::Place;
     use crate::source::SourceKind;
 
@@ -314,9 +315,8 @@ mod tests {
 
         fn history(&mut self, _: &Query, sink: &mut RecordSink<'_>) -> Result<Visit, SourceError> {
             for (key, create_revision, mod_revision, version) in self.0.iter().copied() {
-                let value = Value(b"held");
-                let entry =
-                    EntryRef { key, value, create_revision, mod_revision, version, lease: 0 };
+                let held = EntryRef::new(key, b"held");
+                let entry = EntryRef { create_revision, mod_revision, version, ..held };
                 let _ = sink(Record::Put(entry));
             }
             Ok(Visit { revision: 90, compacted: 80, ..Visit::default() })

@@ -96,7 +96,7 @@ impl<'o> Look<'o> {
             } else if let Some(wider) = &self.wider
                 && let Some(location) = wider.locate(entry.key).filter(|l| !l.internal)
             {
-                let stored = judge.judge(&location.resource, entry.key, entry.stored());
+                let stored = judge.judge(&location.resource, entry);
                 elsewhere += u64::from(stored.status != Some(Status::Current));
             }
             if batch.len() >= BATCH_ENTRIES || bytes >= BATCH_BYTES {

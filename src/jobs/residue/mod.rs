@@ -5,9 +5,11 @@ pub(in crate::jobs) mod recover;
 pub(in crate::jobs) mod search;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 
 use super::Observer;
+use crate::archive::Archive;
 use crate::bolt::BoltError;
 use crate::export::ExportError;
 use crate::forensics::Targets;
@@ -19,8 +21,8 @@ use crate::source::data_dir::{DataDir, Leftover};
 use crate::source::kine::Kine;
 #[cfg(feature = "datastore")]
 use crate::source::kine::server::Server;
-use crate::source::snapshot::Snapshot;
-use crate::source::{Source, SourceError, SourceInfo, Visit};
+use crate::source::snapshot::{Snapshot, SnapshotOptions};
+use crate::source::{FileError, Source, SourceError, SourceInfo, Visit};
 use crate::transform::Transformers;
 use recover::Recovery;
 
@@ -41,6 +43,40 @@ pub enum Opened {
 }
 
 impl Opened {
+    /// A file that somebody calls a snapshot: a database, or an archive of objects.
+    ///
+    /// # Errors
+    /// When it is neither, or cannot be read.
+    pub fn file(path: &Path, options: &SnapshotOptions) -> Result<Self, SourceError> {
+        Self::database_or(Snapshot::open(path, options), || Archive::open(path))
+    }
+
+    /// As [`Opened::file`], of one that is open already; `name` stands for its path.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of_file(
+        name: &Path,
+        file: File,
+        options: &SnapshotOptions,
+    ) -> Result<Self, SourceError> {
+        let unreadable = |cause| FileError::Unreadable { path: name.to_owned(), cause };
+        let again = file.try_clone().map_err(unreadable)?;
+        Self::database_or(Snapshot::of_file(name, file, options), || Archive::of_file(name, again))
+    }
+
+    fn database_or(
+        database: Result<Snapshot, SourceError>,
+        archive: impl FnOnce() -> Result<Archive, SourceError>,
+    ) -> Result<Self, SourceError> {
+        match database {
+            Err(SourceError::File(FileError::Objects { .. })) => {
+                Ok(Self::Served(Box::new(archive()?)))
+            }
+            database => database.map(Self::Snapshot),
+        }
+    }
+
     /// To read entries from.
     pub fn source(&mut self) -> &mut dyn Source {
         match self {
@@ -331,7 +367,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::entry::{EntryRef, Value};
+    use crate::entry::EntryRef;
     use crate::jobs::Silent;
     use crate::resource::{Scope, Selector};
     use crate::source::{EntrySink, Query, Record, RecordSink, SourceKind};
@@ -355,12 +391,10 @@ mod tests {
             self.1.fetch_add(1, Ordering::Relaxed);
             for (revision, value) in (2..).zip(&self.0) {
                 let entry = EntryRef {
-                    key: KEY,
-                    value: Value(value),
                     create_revision: 2,
                     mod_revision: revision,
                     version: revision - 1,
-                    lease: 0,
+                    ..EntryRef::new(KEY, value)
                 };
                 assert_eq!(sink(Record::Put(entry)), ControlFlow::Continue(()));
             }

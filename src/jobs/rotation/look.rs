@@ -108,7 +108,7 @@ pub fn stored(
         let Some(location) = selection.locate(entry.key).filter(|l| !l.internal) else {
             return ControlFlow::Continue(());
         };
-        let judged = judge.judge(&location.resource, entry.key, entry.stored());
+        let judged = judge.judge(&location.resource, entry);
         match () {
             () if is(&judged, &chain.new) => stored.new += 1,
             () if is(&judged, &chain.old) => stored.old += 1,
@@ -148,7 +148,7 @@ pub fn verify(
         let Some(location) = selection.locate(entry.key).filter(|l| !l.internal) else {
             return ControlFlow::Continue(());
         };
-        let judged = judge.judge(&location.resource, entry.key, entry.stored());
+        let judged = judge.judge(&location.resource, entry);
         if judged.status == Some(Status::Current) {
             verified.read += 1;
             return ControlFlow::Continue(());

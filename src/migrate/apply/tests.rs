@@ -52,6 +52,7 @@ impl Store {
             mod_revision: *revision,
             version: 1,
             lease: 0,
+            bound_to: crate::entry::BoundTo::Key,
         })
     }
 }

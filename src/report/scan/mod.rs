@@ -284,7 +284,10 @@ impl Report<'_> {
                 self.timestamp.to_string(),
             ),
         ] {
-            writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}")?;
+            // An archive of objects has no revision.
+            if name != "atrest_scan_revision" || !self.source.kind.is_archive() {
+                writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}")?;
+            }
         }
         if self.verified {
             let (name, value) = ("atrest_entries_misplaced", self.counts.misplaced);

@@ -21,7 +21,7 @@ use super::{
     DataDirError, EntrySink, FileError, HeldSink, KeyRange, Query, Record, RecordSink, Source,
     SourceError, SourceInfo, SourceKind, Visit,
 };
-use crate::entry::{EntryRef, Value};
+use crate::entry::{BoundTo, EntryRef, Value};
 use crate::mvcc::Store;
 use crate::wal::replay::{Change, Live};
 use crate::wal::{Log, Segment};
@@ -205,6 +205,7 @@ fn entry<'a>(key: &'a [u8], live: &Live<'a>) -> EntryRef<'a> {
         mod_revision: live.mod_revision,
         version: live.version,
         lease: live.lease,
+        bound_to: BoundTo::Key,
     }
 }
 

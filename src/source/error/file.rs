@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::Cause;
+use super::{Cause, Objects};
 use crate::bolt::BoltError;
 
 /// Why a file that etcd wrote cannot be read. Every one names the file.
@@ -51,7 +51,7 @@ pub enum FileError {
     Databases { path: PathBuf, databases: usize },
     /// It is an archive of objects.
     #[error("{} is {what}: it holds objects, not a database", .path.display())]
-    Objects { path: PathBuf, what: &'static str },
+    Objects { path: PathBuf, what: Objects },
     /// It unpacks to more than any snapshot has.
     #[error("{} unpacks to more than {bytes} bytes", .path.display())]
     Bomb { path: PathBuf, bytes: u64 },

@@ -13,6 +13,8 @@ pub use untrue::Untrue;
 
 use std::path::PathBuf;
 
+use super::objects::Objects;
+
 /// An error of a library, whichever it is.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -34,9 +36,22 @@ pub enum SourceError {
     /// The revision that was asked for.
     #[error(transparent)]
     Revision(#[from] RevisionError),
+    /// Revisions of what has none.
+    #[error(transparent)]
+    NoHistory(#[from] NoHistory),
     /// A live etcd.
     #[error(transparent)]
     Etcd(#[from] EtcdError),
+}
+
+/// Revisions were asked for, and there are none.
+#[derive(Debug, thiserror::Error)]
+#[error("not examined: an archive of objects has no history, and {} is {what}", .path.display())]
+pub struct NoHistory {
+    /// The archive.
+    pub path: PathBuf,
+    /// Who made it.
+    pub what: Objects,
 }
 
 impl SourceError {
@@ -44,6 +59,12 @@ impl SourceError {
     #[must_use]
     pub fn is_unreadable_to_user(&self) -> bool {
         matches!(self, Self::Etcd(EtcdError::Denied { wish: Wish::Read(_), .. }))
+    }
+
+    /// Whether revisions were asked for where there are none.
+    #[must_use]
+    pub fn is_no_history(&self) -> bool {
+        matches!(self, Self::NoHistory(_))
     }
 
     /// Whether a server says what cannot be: nothing else that it says is worth more.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 
 use super::table::{State, Table};
-use crate::entry::EntryRef;
+use crate::entry::{BoundTo, EntryRef};
 use crate::source::{HeldSink, Holder, Query, Record, SourceError, Visit};
 
 /// How many rows are asked for at once, where they are not read in their own order. A server's
@@ -80,6 +80,7 @@ fn copied(row: &super::KineRow<'_>, sink: &mut HeldSink<'_>) -> ControlFlow<()> 
         mod_revision: row.prev_revision,
         version: 0,
         lease: 0,
+        bound_to: BoundTo::Key,
     };
     sink(Record::Put(entry), Holder::KineOldValue)
 }

@@ -32,7 +32,7 @@ use self::database::Database;
 use self::open::{Opened, Stamp, beside, unreadable};
 use super::packed;
 use super::{KineError, Record, SourceError, Visit};
-use crate::entry::{EntryRef, Value};
+use crate::entry::{BoundTo, EntryRef, Value};
 
 /// An open kine database.
 #[derive(Debug)]
@@ -96,6 +96,7 @@ impl<'a> KineRow<'a> {
             mod_revision: self.id,
             version,
             lease: self.lease,
+            bound_to: BoundTo::Key,
         }
     }
 }
@@ -122,7 +123,7 @@ impl Kine {
     pub fn of_file(name: &Path, file: File) -> Result<Self, SourceError> {
         let mut again = file.try_clone().map_err(|cause| unread(name, cause))?;
         let is_packed = packed::is_packed(&mut again).map_err(|cause| unread(name, cause))?;
-        let parts = if is_packed { packed::unpack_sqlite(again, name)? } else { vec![] };
+        let parts = if is_packed { packed::unpack_sqlite(&again, name)? } else { vec![] };
         let parts = if parts.is_empty() { vec![("", file)] } else { parts };
         Self::of(name, open::of_parts(name, parts)?)
     }

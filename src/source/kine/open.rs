@@ -272,7 +272,7 @@ pub(super) fn packed(path: &Path) -> Result<Vec<(&'static str, std::fs::File)>, 
     if !regular || !crate::source::packed::is_packed(&mut file).map_err(|e| cannot(path, e))? {
         return Ok(Vec::new());
     }
-    Ok(crate::source::packed::unpack_sqlite(file, path)?)
+    Ok(crate::source::packed::unpack_sqlite(&file, path)?)
 }
 
 /// Copies a file so that only we can read it.

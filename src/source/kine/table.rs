@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use super::{KineRow, RowSink};
-use crate::entry::{EntryRef, Value};
+use crate::entry::{BoundTo, EntryRef, Value};
 use crate::source::{Damage, EntrySink, Query, SourceError};
 
 /// kine's own row: its `prev_revision` is the revision that was last compacted to
@@ -119,6 +119,7 @@ impl Folded {
             mod_revision: self.id,
             version: self.version,
             lease: self.lease,
+            bound_to: BoundTo::Key,
         }
     }
 }

@@ -36,17 +36,6 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     out.finish().unwrap()
 }
 
-fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for (path, content) in members {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(0o600);
-        builder.append_data(&mut header, path, *content).unwrap();
-    }
-    builder.into_inner().unwrap()
-}
-
 #[test]
 fn each_source_has_its_option() {
     let folder = Folder::new();
@@ -161,13 +150,30 @@ fn packed_and_foreign_files() {
         .helps(&no_room(Path::new("/nonexistent")), |_| no_room(folder.0.path()));
 
     let value = b"k8s:enc:secretbox:v1:k:sealed";
-    let bytes =
-        gzip(&tar(&[("secrets.#v1/a/b.json", b"\"azhzOmVuYzpzZWNyZXRib3g6djE6a2V5MTo=\"")]));
-    let archive = folder.file("rancher.tar.gz", &bytes);
+    let archive = folder.file("velero.tar.gz", &gzip(&crate::support::archives::velero()));
     let decode = |bytes: &[u8]| bin().words("decode").stdin(bytes).run();
-    let object = crate::support::secret("s");
-    says("pipe one of its files into `atrest decode`")
-        .helps(&scan("--snapshot", &archive, ""), |_| decode(object.as_bytes()));
+    let config = corpus::private_config("p1-secretbox");
+    let rewritten = |at: &Path| {
+        let out = tempfile::tempdir().unwrap();
+        let run = bin().words("rewrite --write-config").arg(&config).arg("--out");
+        let run = run.arg(out.path().join("new.db")).arg("--encryption-config").arg(&config);
+        run.arg("--snapshot").arg(at).run()
+    };
+    says("`atrest scan --snapshot FILE` and `atrest export --snapshot FILE` read its objects")
+        .helps(&rewritten(&archive), |_| {
+            bin().words("export --snapshot").arg(&archive).run().ok();
+            scan("--snapshot", &archive, "")
+        });
+    says("`atrest scan` without --revision says how its objects are stored")
+        .helps(&scan("--snapshot", &archive, "--revision 5"), |_| scan("--snapshot", &archive, ""));
+    says("`atrest scan --list --all-resources` shows all that the archive has").helps(
+        &bin().words("get secrets/shop/none --snapshot").arg(&archive).run(),
+        |_| {
+            let listed = scan("--snapshot", &archive, "--list --all-resources");
+            assert!(listed.text().contains("/registry/secrets/shop/db"));
+            bin().words("get secrets/shop/db --snapshot").arg(&archive).run()
+        },
+    );
     let one = folder.file("value", value);
     says("pipe a single value into `atrest decode`").leads_to(
         4,

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // not every helper has a user in every state of the tests
 
 pub mod apiserver;
+pub mod archives;
 pub mod bin;
 pub mod bucket;
 pub mod certs;
