@@ -6,6 +6,7 @@ pub mod datastore;
 mod error;
 mod file;
 mod fold;
+pub mod incremental;
 #[cfg(feature = "kine")]
 pub mod kine;
 #[cfg(feature = "live")]

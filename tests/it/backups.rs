@@ -271,3 +271,63 @@ fn archives_of_objects_are_judged_by_their_objects() {
     let wrong = judged(&wrong);
     assert_eq!(at(&wrong, "rancher-1767225600.tar.gz")["totals"]["unreadable"], 2);
 }
+
+/// What Gardener's etcd-backup-restore keeps: a full snapshot, and the changes since.
+#[test]
+fn full_and_incremental_snapshots_of_gardener() {
+    use crate::support::archives::base64;
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("Backup-1767225600");
+    std::fs::create_dir(&folder).unwrap();
+    let full = std::fs::read(corpus::db("p1b-partial-migration")).unwrap();
+    std::fs::write(folder.join("Full-00000000-00000335-1767225600.gz"), gzip(&full)).unwrap();
+    let put = |key: &str, revision: i64, value: &[u8]| {
+        format!(
+            r#"{{"etcdEvent":{{"kv":{{"key":"{}","create_revision":1,"mod_revision":{revision},"version":1,"value":"{}"}}}},"time":"2026-01-01T00:10:00Z"}}"#,
+            base64(key.as_bytes()),
+            base64(value)
+        )
+    };
+    let events = [
+        put("/registry/secrets/a/b", 336, crate::support::secret("s").as_bytes()),
+        put("/registry/secrets/a/c", 337, b"k8s:enc:secretbox:v1:key-of-the-past:sealed"),
+        put("/registry/pods/a/p", 338, b"{}"),
+        format!(
+            r#"{{"etcdEvent":{{"type":1,"kv":{{"key":"{}","mod_revision":339}}}},"time":"2026-01-01T00:11:00Z"}}"#,
+            base64(b"/registry/secrets/a/b")
+        ),
+    ];
+    let list = format!("[{}]", events.join(","));
+    let digest = ring::digest::digest(&ring::digest::SHA256, list.as_bytes());
+    let whole = [list.as_bytes(), digest.as_ref()].concat();
+    let plain = "Incr-00000336-00000339-1767226200";
+    std::fs::write(folder.join(plain), &whole).unwrap();
+    std::fs::write(folder.join(format!("{plain}.gz")), gzip(&whole)).unwrap();
+    let judged = || bin().words("backups -w json").arg(dir.path()).run();
+    let document = judged().ok().json();
+    let full = at(&document, "1767225600.gz");
+    assert_eq!((&full["kind"], &full["revision"]), (&"gardener".into(), &335.into()));
+    for name in [plain.to_owned(), format!("{plain}.gz")] {
+        let changes = at(&document, &name);
+        assert_eq!(
+            (&changes["kind"], &changes["error"]),
+            (&"gardener".into(), &Value::Null),
+            "{name}"
+        );
+        assert_eq!(
+            (&changes["revision"], &changes["taken"]),
+            (&339.into(), &"2026-01-01T00:10:00Z".into())
+        );
+        let totals = &changes["totals"];
+        assert_eq!((&totals["entries"], &totals["plaintext"]), (&2.into(), &1.into()));
+        assert_eq!(
+            (&changes["keys"][0]["key"], &changes["residue"]),
+            (&"key-of-the-past".into(), &Value::Null)
+        );
+    }
+    let past = document["keys"].as_array().unwrap().iter().find(|k| k["key"] == "key-of-the-past");
+    assert_eq!(past.unwrap()["backups"], 2);
+    std::fs::write(folder.join(plain), &whole[..whole.len() - 100]).unwrap();
+    let cut = judged().code(4).json();
+    assert!(at(&cut, plain)["error"].as_str().unwrap().contains("behind event"));
+}

@@ -22,8 +22,8 @@ use self::state::Kept;
 /// Options of `backups`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Snapshots, packed or not, data directories, kine databases and archives of Velero and
-rancher-backup are found by their content.
+Snapshots, packed or not, data directories, kine databases, archives of Velero and
+rancher-backup, and what Gardener keeps, are found by their content.
 With --encryption-config every value is decrypted, and what no key reads is counted.
 In a pod of an indexed Job, JOB_COMPLETION_INDEX and JOB_COMPLETIONS say which --shard it is.")]
 pub struct Args {

@@ -1,12 +1,12 @@
 //! Every backup below some directories: what it is, whether it can be read, which keys it needs.
 
+mod count;
 mod listing;
 pub mod saved;
 mod shard;
 pub mod summary;
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -21,17 +21,19 @@ use crate::forensics::keys::KeyName;
 use crate::forensics::residue::{self, Bytes, Finding};
 #[cfg(feature = "remote")]
 use crate::remote::{Address, Fetched, Remote, RemoteError};
-use crate::resource::{Selection, Selector};
-use crate::scan::{Counts, Judge, Prefixes, Totals, judge_with};
+use crate::resource::Selection;
+use crate::scan::Totals;
 use crate::source::data_dir::DataDir;
+use crate::source::incremental::Incremental;
 use crate::source::kine::Kine;
 use crate::source::objects::Objects;
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
-use crate::source::{FileError, Foreign, KineError, Query, Source, SourceError};
+use crate::source::{FileError, Foreign, KineError, SourceError};
 use crate::transform::Transformers;
 
 pub use self::shard::Shard;
 
+use self::count::{count, count_changes};
 use self::listing::Listed;
 
 /// What to do.
@@ -266,7 +268,9 @@ fn judge_object(remote: &Remote, object: &crate::remote::Object, options: &Optio
             let opened = |o: &SnapshotOptions| Snapshot::of_file(path, again()?, o);
             let kine = || Kine::of_file(path, again()?);
             let archive = || Archive::of_file(path, again()?);
-            let openers = Openers { snapshot: &opened, kine: &kine, archive: &archive };
+            let changes = || Ok(Incremental::of_file(path, again()?));
+            let openers =
+                Openers { snapshot: &opened, kine: &kine, archive: &archive, changes: &changes };
             judge_file(object.address.name(), &openers, options, &mut backup);
         }
         Ok(Fetched::Unwanted) => backup.kind = Kind::NotABackup,
@@ -311,7 +315,9 @@ fn judge(path: &Path, options: &Options<'_>) -> Backup {
     }
     let snapshot = |o: &SnapshotOptions| Snapshot::open(path, o);
     let (kine, archive) = (|| Kine::open(path), || Archive::open(path));
-    let openers = Openers { snapshot: &snapshot, kine: &kine, archive: &archive };
+    let changes = || Incremental::open(path);
+    let openers =
+        Openers { snapshot: &snapshot, kine: &kine, archive: &archive, changes: &changes };
     judge_file(&name, &openers, options, &mut backup);
     backup
 }
@@ -321,11 +327,12 @@ struct Openers<'f> {
     snapshot: &'f dyn Fn(&SnapshotOptions) -> Result<Snapshot, SourceError>,
     kine: &'f dyn Fn() -> Result<Kine, SourceError>,
     archive: &'f dyn Fn() -> Result<Archive, SourceError>,
+    changes: &'f dyn Fn() -> Result<Incremental, SourceError>,
 }
 
 /// Judges a file by what it is: opened as a snapshot, or else as what it turns out to be.
 fn judge_file(name: &str, file: &Openers<'_>, options: &Options<'_>, backup: &mut Backup) {
-    let Openers { snapshot, kine, archive } = file;
+    let Openers { snapshot, kine, archive, changes } = file;
     match snapshot(&SnapshotOptions::default()) {
         Ok(mut file) => {
             // gardener/etcd-backup-restore `pkg/types/snapstore.go`: `Full-<first>-<last>-<time>`.
@@ -363,6 +370,14 @@ fn judge_file(name: &str, file: &Openers<'_>, options: &Options<'_>, backup: &mu
                 Err(e) => backup.error = Some(chain(&e)),
             }
         }
+        Err(SourceError::File(
+            e @ (FileError::Foreign { what: Foreign::Incremental, .. }
+            | FileError::NoDatabase { members: 0, .. }),
+        )) => match changes().and_then(|changes| count_changes(&changes, options, backup)) {
+            Ok(true) => backup.kind = Kind::Gardener,
+            Ok(false) => unread(&e.into(), backup),
+            Err(e) => backup.error = Some(chain(&e)),
+        },
         Err(e) => unread(&e, backup),
     }
 }
@@ -378,58 +393,7 @@ fn unread(error: &SourceError, backup: &mut Backup) {
         | FileError::NotSnapshot { .. }
         | FileError::NotEtcd { .. }
         | FileError::NoDatabase { .. } => backup.kind = Kind::NotABackup,
-        FileError::Foreign { what: Foreign::Incremental, .. } => {
-            backup.kind = Kind::Gardener;
-            backup.error = Some(chain(error));
-        }
         _ => backup.error = Some(chain(error)),
-    }
-}
-
-/// Counts what is live: the selected entries, and the keys of all.
-fn count(source: &mut dyn Source, options: &Options<'_>, backup: &mut Backup) {
-    let selection = &options.selection;
-    let query =
-        Query { ranges: selection.scope.ranges(&[Selector::All]), revision: None, ordered: false };
-    let judge = judge_with(options.transformers, true);
-    let mut counts = Counts::default();
-    let mut keys: BTreeMap<Key, u64> = BTreeMap::new();
-    let mut kms: BTreeMap<KeyName, u64> = BTreeMap::new();
-    let visit = source.visit(&query, &mut |entry| {
-        let value = entry.stored();
-        let location = selection.scope.locate(entry.key);
-        let selected = !location.internal && selection.locate(entry.key).is_some();
-        let judged = if selected {
-            judge.judge_at(&location, entry)
-        } else {
-            Prefixes.judge(&location.resource, entry)
-        };
-        if judged.provider == Provider::Kms {
-            *kms.entry(KeyName::of(&judged)).or_default() += 1;
-        }
-        if judged.provider != Provider::Identity {
-            let name = judged.key_name.as_deref().map(str::to_owned);
-            *keys.entry(Key { provider: judged.provider, name }).or_default() += 1;
-        }
-        if selected {
-            counts.add(&location.resource, &judged, value.len() as u64);
-        }
-        ControlFlow::Continue(())
-    });
-    match visit {
-        Ok(visit) => {
-            backup.revision = (!source.info().kind.is_archive()).then_some(visit.revision);
-            backup.totals = Some(counts.totals());
-            backup.verified = options.transformers.is_some();
-            backup.keys = keys;
-            backup.kms = kms;
-            if let Some(damage) = visit.damage.first() {
-                backup.error.get_or_insert(format!("{}: {}", damage.location, damage.what));
-            }
-        }
-        Err(e) => {
-            backup.error.get_or_insert(chain(&e));
-        }
     }
 }
 
