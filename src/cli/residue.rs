@@ -14,13 +14,15 @@ use super::{Ctx, ending, nothing, ui};
 use crate::config::ConfigSet;
 use crate::forensics::Targets;
 use crate::forensics::residue;
-use crate::jobs::residue::{self as job, Options, Outcome, Recover, Recovered};
+use crate::jobs::residue::{self as job, Options, Outcome, Recover, Recovered, Unexamined};
 use crate::report::residue::Report;
 use crate::report::{Format, table};
 use crate::resource::Selector;
+use crate::source::live::LiveOptions;
 
 /// Options of `residue`.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)] // flags are what a command line has
 pub struct Args {
     /// Show every finding in the table, not the first 20
     #[arg(long)]
@@ -41,6 +43,10 @@ pub struct Args {
     /// Replace existing files
     #[arg(long, requires = "recover")]
     pub force: bool,
+
+    /// Search a snapshot of every member of the live etcd, free pages included, not what it serves
+    #[arg(long)]
+    pub every_member: bool,
 
     #[command(flatten)]
     source: args::Source,
@@ -99,10 +105,14 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         sought: nothing::sought(ctx, &selection),
         salvage: ctx.global.salvage,
         recover,
+        members: args.every_member.then(|| members(ctx)).transpose()?,
     };
     let mut outcome = job::run(open::files(ctx)?, options, &mut Told::new(&ctx.ui))?;
     outcome.visit.damage.extend(elsewhere);
     tell_recovered(ctx, args, &outcome);
+    if !args.every_member && outcome.not_examined.contains(&Unexamined::Pages) {
+        ctx.ui.note("--every-member searches a snapshot of each member, free pages included");
+    }
     for (name, file) in &outcome.leftovers {
         let size = table::bytes(file.size);
         ctx.ui.note(&format!("{name} is {}, {size}; it is searched too", file.what));
@@ -111,6 +121,15 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         is_there(ctx, &selection, &outcome)?;
         report(ctx, args, &resources, &outcome)
     })
+}
+
+/// How each member is reached.
+fn members(ctx: &Ctx) -> Result<LiveOptions, Failure> {
+    if ctx.global.is_file() || super::datastore::url(ctx).is_some() {
+        return Err(Failure::usage("--every-member is about a live etcd")
+            .hint("leave it out, or give --endpoints instead of the file"));
+    }
+    open::live_options(ctx)
 }
 
 fn report(

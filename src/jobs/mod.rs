@@ -24,6 +24,8 @@ pub mod keys;
 pub mod kms;
 pub mod lost;
 #[cfg(feature = "live")]
+mod members;
+#[cfg(feature = "live")]
 pub mod migrate;
 #[cfg(feature = "cli")]
 pub mod posture;

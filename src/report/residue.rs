@@ -1,5 +1,6 @@
 //! What `residue` prints.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
@@ -73,7 +74,7 @@ struct Document<'a> {
     objects: u64,
     verdict: &'static str,
     remedy: &'a [String],
-    not_examined: Vec<&'static str>,
+    not_examined: Vec<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     damage: Vec<wire::Damage>,
 }
@@ -162,8 +163,15 @@ impl Report<'_> {
         self.outcome.all.sum() - self.outcome.totals.sum()
     }
 
-    fn not_examined(&self) -> impl Iterator<Item = &'static str> {
-        self.outcome.not_examined.iter().map(|part| part.words())
+    fn not_examined(&self) -> impl Iterator<Item = Cow<'static, str>> {
+        #[cfg(feature = "live")]
+        let members = self.outcome.unsearched.iter();
+        #[cfg(feature = "live")]
+        let members = members.map(|m| Cow::Owned(format!("member {}: {}", m.member, m.why)));
+        #[cfg(not(feature = "live"))]
+        let members = std::iter::empty();
+        let parts = self.outcome.not_examined.iter().map(|part| Cow::Borrowed(part.words()));
+        members.chain(parts)
     }
 
     /// Writes the report.
@@ -226,7 +234,7 @@ impl Report<'_> {
         writeln!(out)?;
         self.rows(color, out)?;
         for part in self.not_examined() {
-            writeln!(out, "not examined: {part}")?;
+            writeln!(out, "not examined: {}", table::visible(&part))?;
         }
         for (n, which) in [(head.listed, ""), (head.elsewhere, " that were not asked for")] {
             if n > 0 {

@@ -48,6 +48,7 @@ mod remote;
 mod residue;
 mod residue_damage;
 mod residue_kine;
+mod residue_members;
 mod restore;
 mod rotate;
 mod salvage;

@@ -1,6 +1,8 @@
 //! Where plaintext of encrypted resources still lies, in one pass over every place of a source
 //! that can hold it; and what was found, as files.
 
+#[cfg(feature = "live")]
+mod members;
 pub(in crate::jobs) mod recover;
 pub(in crate::jobs) mod search;
 
@@ -21,10 +23,15 @@ use crate::source::data_dir::{DataDir, Leftover};
 use crate::source::kine::Kine;
 #[cfg(feature = "datastore")]
 use crate::source::kine::server::Server;
+#[cfg(feature = "live")]
+use crate::source::live::LiveOptions;
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
 use crate::source::{FileError, Source, SourceError, SourceInfo, Visit};
 use crate::transform::Transformers;
 use recover::Recovery;
+
+#[cfg(feature = "live")]
+pub use self::members::Unsearched;
 
 /// What is searched.
 pub enum Opened {
@@ -117,6 +124,9 @@ pub struct Options<'o> {
     pub salvage: bool,
     /// Writes what is found.
     pub recover: Option<Recover<'o>>,
+    /// A snapshot of each member of this cluster is taken and searched, instead of what it serves.
+    #[cfg(feature = "live")]
+    pub members: Option<LiveOptions>,
 }
 
 /// How to write what is found.
@@ -143,6 +153,9 @@ pub struct Outcome {
     pub examined: Examined,
     /// What was not.
     pub not_examined: &'static [Unexamined],
+    /// Members that could not be searched, of those that were to be.
+    #[cfg(feature = "live")]
+    pub unsearched: Vec<Unsearched>,
     /// Files that were searched although etcd does not use them, by their names.
     pub leftovers: Vec<(String, Leftover)>,
     /// Plaintext outside the live state, of what was asked for.
@@ -230,9 +243,13 @@ pub fn run(
     options: Options<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Error> {
-    let Options { mut targets, selection, sought, salvage, recover } = options;
+    let Options { mut targets, selection, sought, salvage, recover, .. } = options;
+    #[cfg(feature = "live")]
+    let in_files = options.members.is_some() || !matches!(opened, Opened::Served(_));
+    #[cfg(not(feature = "live"))]
+    let in_files = !matches!(opened, Opened::Served(_));
     // In a file they are passed anyway; what is served would be kept until it is superseded.
-    if recover.is_some() || !matches!(opened, Opened::Served(_)) {
+    if recover.is_some() || in_files {
         targets = targets.with_encrypted();
     }
     let recovery = recover.map(|r| Recovery::new(r, targets.scope().clone())).transpose()?;
@@ -251,7 +268,17 @@ pub fn run(
         seen: sought,
         recovery,
     };
-    let searched = search::search(opened, salvage, &targets, &mut found)?;
+    #[cfg(feature = "live")]
+    let (of_members, unsearched) = match &options.members {
+        Some(connection) => members::search(connection, &targets, &mut found, observer)?,
+        None => (None, Vec::new()),
+    };
+    #[cfg(not(feature = "live"))]
+    let of_members = None;
+    let searched = match of_members {
+        Some(searched) => searched,
+        None => search::search(opened, salvage, &targets, &mut found)?,
+    };
     let Found { findings, totals, all, lost, live, seen, seen_or_lost, recovery, .. } = found;
     let recovered = recovery.map(Recovery::finish).transpose()?;
     let search::Searched { info, visit, head, examined, not_examined, leftovers, .. } = searched;
@@ -261,6 +288,8 @@ pub fn run(
         head,
         examined,
         not_examined,
+        #[cfg(feature = "live")]
+        unsearched,
         leftovers,
         findings,
         totals,
@@ -429,6 +458,8 @@ mod tests {
                 clean: false,
                 keys: Err("no keys"),
             }),
+            #[cfg(feature = "live")]
+            members: None,
         };
         let outcome = run(Opened::Served(Box::new(served)), options, &mut Silent).unwrap();
         assert_eq!(reads.load(Ordering::Relaxed), 1);

@@ -68,7 +68,7 @@ pub(in crate::jobs) fn search(
     found: &mut dyn Hunt,
 ) -> Result<Searched, Error> {
     match opened {
-        Opened::Snapshot(file) => snapshot(file, salvage, targets, found),
+        Opened::Snapshot(file) => of_snapshot(file, salvage, targets, found),
         Opened::DataDir(dir) => data_dir(dir, salvage, targets, found),
         #[cfg(feature = "kine")]
         Opened::Kine(database) => kine(*database, targets, found),
@@ -100,7 +100,8 @@ fn damage(d: PageDamage) -> Damage {
     Damage { location: format!("page {}", d.page), what: d.what }
 }
 
-fn snapshot(
+/// A database file.
+pub(super) fn of_snapshot(
     mut file: Snapshot,
     salvage: bool,
     targets: &Targets,

@@ -1,11 +1,11 @@
 //! The members of a cluster, each reached by itself.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::search::{self, Found};
 use super::{Member, Options, Progress, SLOW, Stop};
 use crate::chain::chain;
+use crate::jobs::members::{self, connect};
 use crate::range::KeyRange;
 use crate::source::live::{Live, LiveOptions, MemberStatus};
 use crate::source::{Query, Source as _, SourceError};
@@ -27,7 +27,6 @@ impl<'o> Cluster<'o> {
     /// Asks for the members, and finds out which endpoint leads to which.
     pub fn find(options: &'o Options<'o>) -> Result<Self, SourceError> {
         let mut any = Live::connect(&options.connection)?;
-        let listed = any.members()?;
         let query =
             Query { ranges: vec![KeyRange::single(COMPACTOR)], revision: None, ordered: true };
         let mut compactor = false;
@@ -35,31 +34,20 @@ impl<'o> Cluster<'o> {
             compactor = true;
             ControlFlow::Break(())
         })?;
-        let mut given: BTreeMap<u64, String> = BTreeMap::new();
-        for endpoint in &options.connection.endpoints {
-            if let Ok(status) = connect(&options.connection, endpoint).and_then(|l| l.status()) {
-                given.entry(status.id).or_insert_with(|| endpoint.clone());
-            }
-        }
-        let members = listed.into_iter().map(|listed| {
-            let advertised = || listed.client_urls.first().cloned().unwrap_or_default();
-            let endpoint = given.remove(&listed.id).unwrap_or_else(advertised);
-            let name =
-                if listed.name.is_empty() { format!("{:x}", listed.id) } else { listed.name };
-            Member {
-                free: room(options, &name),
-                id: listed.id,
-                name,
-                endpoint,
-                leader: false,
-                learner: listed.learner,
-                version: String::new(),
-                size: 0,
-                in_use: 0,
-                progress: Progress::Unknown,
-                before: None,
-                after: None,
-            }
+        let listed = members::list(&options.connection, &any)?;
+        let members = listed.into_iter().map(|listed| Member {
+            free: room(options, &listed.name),
+            id: listed.id,
+            name: listed.name,
+            endpoint: listed.endpoint,
+            leader: false,
+            learner: listed.learner,
+            version: String::new(),
+            size: 0,
+            in_use: 0,
+            progress: Progress::Unknown,
+            before: None,
+            after: None,
         });
         let members = members.collect();
         Ok(Self { options, members, compactor })
@@ -191,11 +179,6 @@ impl<'o> Cluster<'o> {
     }
 }
 
-fn connect(options: &LiveOptions, endpoint: &str) -> Result<Live, SourceError> {
-    let endpoints = vec![endpoint.to_owned()];
-    Live::connect(&LiveOptions { endpoints, ..options.clone() })
-}
-
 /// Room on the disk of a member, bytes.
 fn room(options: &Options<'_>, name: &str) -> Option<u64> {
     if let Some(dir) = options.data_dirs.get(name) {
@@ -209,6 +192,8 @@ fn room(options: &Options<'_>, name: &str) -> Option<u64> {
 mod tests {
     use std::sync::atomic::AtomicBool;
     use std::time::Duration;
+
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::forensics::Targets;

@@ -1,12 +1,13 @@
 //! A fresh snapshot of a member, searched for plaintext.
 
+use std::path::Path;
+
 use crate::bolt::Db;
 use crate::forensics::Targets;
 use crate::forensics::residue::{self, Place, Totals};
+use crate::jobs::members;
+use crate::source::SourceError;
 use crate::source::live::Live;
-use crate::source::snapshot::{Snapshot, SnapshotOptions};
-use crate::source::{EtcdError, SourceError};
-use crate::temporary::Unplaced;
 
 /// Findings that are listed one by one.
 const LISTED: usize = 1000;
@@ -61,14 +62,11 @@ impl Found {
 
 /// Takes a snapshot, into a file without a name that is gone when this returns, and searches it.
 pub(super) fn search(live: &Live, targets: &Targets) -> Result<Found, SourceError> {
-    let place = std::env::temp_dir().join("atrest-scrub.db");
-    let mut file = Unplaced::beside(&place).map_err(EtcdError::BackupUnwritable)?;
-    let size = live.backup(&mut file)?;
-    let mut snapshot = Snapshot::open(file.path(), &SnapshotOptions::default())?;
+    let mut snapshot = members::snapshot(live, Path::new("a member's snapshot"))?;
     let bytes = snapshot.bytes().clone();
     let mut found = Found {
         at: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        size,
+        size: bytes.len() as u64,
         ..Found::default()
     };
     let db = match Db::open(&bytes) {

@@ -127,3 +127,13 @@ fn nothing_of_a_cluster() {
     let printed = on(at, "posture");
     says("atrest scan --all-resources shows what it holds").leads_to(1, &printed, look);
 }
+
+#[test]
+fn members_are_those_of_a_live_etcd() {
+    let etcd = Etcd::restored(Version::V35, &corpus::db("p9-defragged"));
+    let file = bin().words("residue --every-member --snapshot").arg(corpus::db("p9-defragged"));
+    says("leave it out, or give --endpoints instead of the file").helps(&file.run(), |_| {
+        bin().words("residue --snapshot").arg(corpus::db("p9-defragged")).run().ok();
+        bin().words("residue --every-member").args(etcd.args()).run()
+    });
+}
