@@ -99,8 +99,7 @@ impl Report<'_> {
     /// When `out` cannot be written.
     pub fn write(&self, format: Format, color: bool, out: &mut dyn Write) -> io::Result<()> {
         if format == Format::Json {
-            serde_json::to_writer_pretty(&mut *out, &self.document())?;
-            return writeln!(out);
+            return wire::document(&self.document(), out);
         }
         self.table(color, out)
     }
@@ -136,15 +135,8 @@ impl Report<'_> {
         }
     }
 
-    /// How long it takes at the given rate.
     fn seconds(&self) -> Option<u64> {
-        #[allow(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss
-        )]
-        // whole seconds of a positive, finite rate
-        self.qps.map(|q| (self.outcome.planned() as f64 / q).ceil() as u64)
+        wire::seconds(self.outcome.planned(), self.qps)
     }
 
     fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use base64::Engine as _;
 use serde::Serialize;
 
 use super::scan::Group;
@@ -176,7 +175,7 @@ struct To {
 #[derive(Serialize)]
 struct FailedEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'a str>,
+    key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_b64: Option<String>,
     resource: &'a str,
@@ -185,9 +184,7 @@ struct FailedEntry<'a> {
 
 impl<'a> From<&'a Failed> for FailedEntry<'a> {
     fn from(f: &'a Failed) -> Self {
-        let key = std::str::from_utf8(&f.key).ok();
-        let encode = || base64::engine::general_purpose::STANDARD.encode(&f.key);
-        let key_b64 = key.is_none().then(encode);
+        let (key, key_b64) = wire::key_fields(&f.key);
         Self { key, key_b64, resource: &f.resource, reason: &f.reason }
     }
 }
@@ -210,8 +207,7 @@ impl Report<'_> {
     /// When `out` cannot be written.
     pub fn write(&self, format: Format, color: bool, out: &mut dyn Write) -> io::Result<()> {
         if format == Format::Json {
-            serde_json::to_writer_pretty(&mut *out, &self.document())?;
-            return writeln!(out);
+            return wire::document(&self.document(), out);
         }
         self.table(color, out)
     }
@@ -255,15 +251,8 @@ impl Report<'_> {
         self.outcome.backup.as_ref().map(|path| path.display().to_string())
     }
 
-    /// How long it takes at the given rate.
     fn seconds(&self) -> Option<u64> {
-        #[allow(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss
-        )]
-        // whole seconds of a positive, finite rate
-        self.qps.map(|q| (self.outcome.planned as f64 / q).ceil() as u64)
+        wire::seconds(self.outcome.planned, self.qps)
     }
 
     fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {

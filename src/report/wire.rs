@@ -228,11 +228,19 @@ pub fn row(f: &Finding) -> [Cow<'_, str>; COLUMNS.len()] {
 }
 
 /// `key`, or `key_b64` for a key that is no text.
-fn key_fields(key: &[u8]) -> (Option<String>, Option<String>) {
+pub(super) fn key_fields(key: &[u8]) -> (Option<String>, Option<String>) {
     match std::str::from_utf8(key) {
         Ok(text) => (Some(text.to_owned()), None),
         Err(_) => (None, Some(base64::engine::general_purpose::STANDARD.encode(key))),
     }
+}
+
+/// How long so many things take at a rate, where one is given.
+#[cfg(feature = "live")]
+pub(super) fn seconds(planned: u64, a_second: Option<f64>) -> Option<u64> {
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    // whole seconds of a positive, finite rate
+    a_second.map(|rate| (planned as f64 / rate).ceil() as u64)
 }
 
 /// A document of `-w json`, with a line feed.
