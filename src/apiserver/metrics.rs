@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 pub struct Encryption {
     /// The server's version, `v1.36.0`.
     pub version: Option<String>,
+    /// When its process began, seconds since 1970.
+    pub began: Option<f64>,
     /// Which configuration is loaded.
     pub loaded: Vec<Loaded>,
     /// Reloads of the configuration file.
@@ -107,6 +109,7 @@ pub fn parse(text: &str) -> Encryption {
                     count: value,
                 });
             }
+            "process_start_time_seconds" => found.began = Some(value),
             "kubernetes_build_info" => found.version = take("git_version"),
             _ => {}
         }
@@ -195,8 +198,10 @@ kubernetes_build_info{build_date=\"x\",git_version=\"v1.36.0\",major=\"1\"} 1
         let found = parse(
             "apiserver_encryption_config_controller_automatic_reload_last_timestamp_seconds{apiserver_id_hash=\"sha256:ab\",status=\"success\"} 1.7e9\n\
              apiserver_encryption_config_controller_automatic_reload_last_timestamp_seconds{status=\"failure\"} 1.6e9\n\
-             apiserver_storage_transformation_operations_total{status=\"OK\",transformation_type=\"to_storage\",transformer_prefix=\"\"} 3 1395066363000\n",
+             apiserver_storage_transformation_operations_total{status=\"OK\",transformation_type=\"to_storage\",transformer_prefix=\"\"} 3 1395066363000\n\
+             process_start_time_seconds 1.70000000012e+09\n",
         );
+        assert_eq!(found.began, Some(1_700_000_000.12));
         assert!(found.loaded.is_empty() && found.version.is_none());
         let reloads: Vec<_> =
             found.reloads.iter().map(|r| (r.success, r.server.is_some())).collect();

@@ -104,7 +104,7 @@ impl ProviderConfiguration {
     }
 
     /// Whether both mean the same; keys are compared in constant time.
-    fn same(&self, other: &Self) -> bool {
+    pub(crate) fn same(&self, other: &Self) -> bool {
         let keys = |a: &[Key], b: &[Key]| {
             a.len() == b.len()
                 && a.iter().zip(b).all(|(x, y)| x.name == y.name && x.secret.same(&y.secret))

@@ -24,7 +24,8 @@ pub struct Asked {
     pub host: Option<String>,
     /// Its version.
     pub version: Option<String>,
-    /// `this`, `other`, `unknown`.
+    /// `this`, `other`, `unknown`; of who was to read a canary `reads`,
+    /// `unreadable`, `absent`.
     pub loaded: &'static str,
     /// SHA-256 of the configuration that it has loaded.
     pub sha256: Option<String>,
@@ -40,6 +41,9 @@ impl From<&Answered> for Asked {
             loaded: match answered.loaded {
                 Loaded::This => "this",
                 Loaded::Other(_) => "other",
+                Loaded::Reads => "reads",
+                Loaded::Cannot(_) => "unreadable",
+                Loaded::Absent => "absent",
                 Loaded::Untold => "unknown",
             },
             sha256: loaded.map(|l| l.file.trim_start_matches("sha256:").to_owned()),

@@ -1,6 +1,7 @@
 //! `migrate` on real etcd servers with the corpus in them.
 
 pub mod all_objects;
+pub mod canary;
 pub mod confirm;
 mod no_object;
 pub mod servers;

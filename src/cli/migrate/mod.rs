@@ -75,6 +75,11 @@ pub struct Args {
     #[arg(long)]
     pub confirm_apiserver: bool,
 
+    /// API servers before 1.34 do not say what they have loaded: write a made-up Secret or config
+    /// map to etcd under the new key for a moment, and see whether each can read it
+    #[arg(long, requires = "confirm_apiserver", conflicts_with_all = ["via_api", "storage_version_migration"])]
+    pub canary: bool,
+
     /// Have the API server write each stale object anew, instead of writing to etcd; etcd is only
     /// read
     #[arg(long, conflicts_with_all = ["no_apiserver", "batch"])]
@@ -156,7 +161,10 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     ending::damage(ctx, &open::unexamined(ctx, &selection));
     let mut live = open::live(ctx)?;
     nothing::look(ctx, &mut live, &selection)?;
-    let servers = servers::known(ctx, args, &mut live, &configs, &transformers)?;
+    // A canary is removed whatever ends the run.
+    let watched = args.canary.then(interrupt::tell);
+    let servers =
+        servers::known(ctx, args, &mut live, (&configs, &transformers), watched.as_ref())?;
     // From here on the first signal ends the run in good order, the second at once.
     let stop = interrupt::tell();
     let options = Options {

@@ -87,7 +87,8 @@ fn servers(
     if args.confirm_apiserver {
         let leases = marks.as_ref().map(Servers::identities).unwrap_or_default();
         let clients = apiserver::clients(&args.apiserver)?;
-        let options = confirm::Options { servers: clients, file: String::new(), leases };
+        let options =
+            confirm::Options { servers: clients, file: String::new(), leases, shown: None };
         let outcome = confirm::run(&options, &mut Told::new(&ctx.ui))
             .map_err(|e| Failure::new("the API servers cannot be asked").because(&e))?;
         seen.asked = Some(outcome);

@@ -46,7 +46,7 @@ pub(super) fn check(
     let hash = known.as_ref().map_or(String::new(), |k| format!("sha256:{}", k.sha256));
     let leases = source.zip(file).map(|(source, file)| leases(options, file, source));
     let leases = leases.unwrap_or_default();
-    let asked = confirm::Options { servers: clients, file: hash, leases };
+    let asked = confirm::Options { servers: clients, file: hash, leases, shown: None };
     match confirm::run(&asked, observer) {
         Ok(outcome) => {
             loaded(options, &mut add, known.as_ref(), &outcome);
@@ -102,7 +102,8 @@ fn loaded(
                 Outcome::Unknown,
                 format!("{name} has loaded {}, and no file is here to compare", visible(hash)),
             ),
-            (Loaded::Untold | Loaded::This, _) => tell(
+            (Loaded::This, None)
+            | (Loaded::Untold | Loaded::Reads | Loaded::Cannot(_) | Loaded::Absent, _) => tell(
                 Outcome::Unknown,
                 format!(
                     "{name} does not say what it has loaded; 1.34 and later do, where encryption is configured"

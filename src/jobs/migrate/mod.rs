@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `servers` | asks etcd, and the API servers themselves, whether they can read what is written |
+//! | `canary` | a made-up object that those who do not tell are to read |
 //! | `look` | reads everything that was asked for, and plans |
 //! | `checks` | what must hold before anything is written |
 //! | `backup` | a snapshot of the member, saved first |
@@ -10,6 +11,7 @@
 //! | `whole` | has an API server store every object anew, where etcd is out of reach |
 
 mod backup;
+pub mod canary;
 mod checks;
 mod look;
 pub mod servers;

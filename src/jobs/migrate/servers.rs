@@ -3,6 +3,7 @@
 
 use std::io;
 
+use super::canary::{self, Leftover, Wanted};
 use crate::apiserver::{ApiError, Client};
 use crate::jobs::Observer;
 use crate::jobs::confirm::{self, Answered, Loaded};
@@ -23,6 +24,8 @@ pub struct Options<'o> {
     pub confirmed: usize,
     /// Whom to ask what they have loaded.
     pub ask: Option<Ask>,
+    /// Those who do not tell are shown an object, if nothing else speaks against writing.
+    pub canary: Option<Wanted<'o>>,
 }
 
 /// Whom to ask about what.
@@ -48,6 +51,9 @@ pub enum Error {
     /// This machine lacks something that asking needs.
     #[error("the API servers cannot be asked")]
     Ask(#[source] io::Error),
+    /// Who reads a canary is not known.
+    #[error(transparent)]
+    Canary(#[from] canary::Error),
 }
 
 /// What is known of the API servers on this etcd.
@@ -93,6 +99,17 @@ pub enum Obstacle {
         /// Its version.
         version: Option<String>,
     },
+    /// A server does not read what is written by the configuration.
+    Cannot {
+        /// The server.
+        name: String,
+        /// What it says.
+        why: String,
+    },
+    /// A server has no such object: it reads another etcd, or under another prefix.
+    Elsewhere(String),
+    /// The configuration writes these resources with keys that no canary shows.
+    Unshown(Vec<String>),
     /// An address does not answer.
     NoAnswer {
         /// The address.
@@ -117,6 +134,8 @@ pub struct Outcome {
     pub known: Known,
     /// What speaks against writing.
     pub obstacles: Vec<Obstacle>,
+    /// Canaries of other runs.
+    pub leftovers: Vec<Leftover>,
 }
 
 /// Looks into etcd and, where that is wanted, asks the servers.
@@ -148,19 +167,47 @@ pub fn run(
         }
     };
     let Some(Ask { clients, file }) = &options.ask else {
-        return Ok(Outcome { known, obstacles: Vec::new() });
+        return Ok(Outcome { known, obstacles: Vec::new(), leftovers: Vec::new() });
     };
     let ask = confirm::Options {
         servers: clients.clone(),
         file: file.clone(),
         leases: found.identities(),
+        shown: None,
     };
     let said = confirm::run(&ask, observer).map_err(Error::Ask)?;
+    let mut obstacles = told(&mut known, said);
+    let mut leftovers = Vec::new();
+    if let Some(wanted) = &options.canary {
+        leftovers = canary::leftovers(live, options.bases).map_err(Error::Unseen)?;
+        let (untold, others): (Vec<_>, Vec<_>) = obstacles.into_iter().partition(is_untold);
+        obstacles = others;
+        if obstacles.is_empty() && !untold.is_empty() {
+            obstacles = match canary::resources(wanted.config) {
+                Err(unshown) => vec![Obstacle::Unshown(unshown)],
+                Ok(_) if !wanted.apply => untold,
+                Ok(resources) => {
+                    let base = options.bases.first().map(String::as_str).unwrap_or_default();
+                    let by = (base, options.transformers);
+                    let ask = (ask, &wanted.stop);
+                    let said = canary::ask(live, by, &resources, ask, observer)?;
+                    told(&mut known, said)
+                }
+            };
+        }
+    }
+    Ok(Outcome { known, obstacles, leftovers })
+}
+
+fn is_untold(obstacle: &Obstacle) -> bool {
+    matches!(obstacle, Obstacle::Untold { .. })
+}
+
+/// Notes what the servers said. Returns what speaks against writing.
+fn told(known: &mut Known, said: confirm::Outcome) -> Vec<Obstacle> {
     known.confirmed = said.confirmed();
-    let answered = said.answered.clone();
-    let obstacles = obstacles(&known, said);
-    known.asked = Some(answered);
-    Ok(Outcome { known, obstacles })
+    known.asked = Some(said.answered.clone());
+    obstacles(known, said)
 }
 
 /// That none is running.
@@ -177,11 +224,13 @@ fn none(found: Result<Servers, SourceError>) -> Result<Servers, Error> {
 
 fn obstacles(known: &Known, said: confirm::Outcome) -> Vec<Obstacle> {
     let mut obstacles = Vec::new();
-    let answered = said.answered.len();
+    let (answered, nameless) = (said.answered.len(), said.nameless());
     for server in said.answered {
         let name = server.name().to_owned();
         match server.loaded {
-            Loaded::This => {}
+            Loaded::This | Loaded::Reads => {}
+            Loaded::Cannot(why) => obstacles.push(Obstacle::Cannot { name, why }),
+            Loaded::Absent => obstacles.push(Obstacle::Elsewhere(name)),
             Loaded::Other(file) => obstacles.push(Obstacle::Other { name, file }),
             Loaded::Untold => {
                 obstacles.push(Obstacle::Untold { name, version: server.metrics.version });
@@ -190,9 +239,15 @@ fn obstacles(known: &Known, said: confirm::Outcome) -> Vec<Obstacle> {
     }
     let no_answer = |(address, why)| Obstacle::NoAnswer { address, why };
     obstacles.extend(said.failed.into_iter().map(no_answer));
-    obstacles.extend(said.silent.into_iter().map(Obstacle::Silent));
-    if let Some(seen) = known.seen.filter(|seen| obstacles.is_empty() && *seen > answered) {
-        obstacles.push(Obstacle::Fewer { answered, seen });
+    let seen = match said.silent.len() {
+        0 => known.seen.filter(|seen| *seen > answered && obstacles.iter().all(is_untold)),
+        // Nobody knows which of them it was that answered.
+        silent if nameless > 0 => Some(answered - nameless + silent),
+        _ => None,
+    };
+    match seen {
+        Some(seen) => obstacles.push(Obstacle::Fewer { answered, seen }),
+        None => obstacles.extend(said.silent.into_iter().map(Obstacle::Silent)),
     }
     obstacles
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{private, providers, says};
 use crate::live::auth::with_users;
 use crate::migrate::all_objects::{self, Memory};
+use crate::migrate::canary::older;
 use crate::migrate::confirm::metrics;
 use crate::migrate::servers::lease;
 use crate::support::apiserver::{ApiServer, Response};
@@ -197,6 +198,53 @@ fn api_servers_that_confirm() {
         .helps(&all(&[&first, &older]), |_| {
             migrate(&etcd, &format!("{APPLY} --confirm-config {}", same.display())).run()
         });
+}
+
+/// `--canary`: servers that do not say what they have loaded.
+#[test]
+fn api_servers_that_are_shown_a_canary() {
+    let certs = Certs::new();
+    let dir = tempfile::tempdir().unwrap();
+    let (etcd, elsewhere) = (filled(), filled());
+    let file = corpus::private_config("p1-secretbox");
+    let server = older(&certs, &etcd, file.clone(), &[1]);
+    let other = older(&certs, &elsewhere, file, &[2]);
+    let kubeconfig = server.kubeconfig(&certs, dir.path());
+    let run = |words: &str| {
+        let words = format!("{APPLY} {words} --confirm-apiserver --kubeconfig");
+        migrate(&etcd, &words).arg(&kubeconfig).run()
+    };
+    says("or --canary has each read a made-up object").helps(&run(""), |_| run("--canary"));
+    says("name this cluster's API servers with --apiserver or --context").helps(
+        &run(&format!("--canary --apiserver {}", other.url)),
+        |_| {
+            let at = |etcd: &Etcd, server: &ApiServer| {
+                let words =
+                    format!("{APPLY} --canary --confirm-apiserver --apiserver {}", server.url);
+                migrate(etcd, &format!("{words} --kubeconfig")).arg(&kubeconfig).run()
+            };
+            // Or its etcd.
+            at(&elsewhere, &other).ok();
+            at(&etcd, &server)
+        },
+    );
+    let two = format!(
+        "{}- resources: [widgets.example.com]\n  providers:\n  - identity: {{}}\n",
+        providers(
+            "secrets",
+            "secretbox: {keys: [{name: k, secret: \
+                  YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=}]}\nidentity: {}"
+        )
+    );
+    let two = private(&dir, "two.yaml", &two);
+    let plain = filled();
+    let run = |words: &str| {
+        let run = bin().words("migrate --encryption-config").arg(&two).args(plain.args());
+        run.words(APPLY).words(words)
+    };
+    let confirm = run("--canary --confirm-apiserver --kubeconfig").arg(&kubeconfig).run();
+    says("compare the files of all API servers with --confirm-config instead")
+        .helps(&confirm, |_| run("--confirm-config").arg(&two).run());
 }
 
 #[test]

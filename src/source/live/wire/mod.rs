@@ -3,6 +3,7 @@
 
 pub(super) mod guaranteed;
 pub(super) mod kv;
+pub(super) mod lease;
 pub(super) mod said;
 pub(super) mod status;
 pub(super) mod txn;

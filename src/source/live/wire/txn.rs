@@ -25,6 +25,8 @@ pub(in crate::source::live) struct PutRequest {
     pub key: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
     pub value: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    pub lease: i64,
     #[prost(bool, tag = "6")]
     pub ignore_lease: bool,
 }
@@ -107,6 +109,17 @@ impl TxnRequest {
         }
     }
 
+    /// Writes a key that is not there under a lease, else says what its revision is.
+    pub fn create(new: &Put<'_>, lease: i64) -> Self {
+        let (key, value) = (new.key.to_vec(), new.value.to_vec());
+        let put = Some(PutRequest { key, value, lease, ignore_lease: false });
+        Self {
+            compare: vec![unchanged(new.key, 0)],
+            success: vec![RequestOp { range: None, put, delete: None }],
+            failure: vec![revision(new.key)],
+        }
+    }
+
     /// Writes everything if nothing has changed, else says what the revisions are.
     pub fn write(puts: &[Put<'_>]) -> Self {
         let compare = |p: &Put<'_>| unchanged(p.key, p.mod_revision);
@@ -116,6 +129,7 @@ impl TxnRequest {
             put: Some(PutRequest {
                 key: p.key.to_vec(),
                 value: p.value.to_vec(),
+                lease: 0,
                 ignore_lease: true,
             }),
         };

@@ -1,7 +1,8 @@
-//! Single keys and transactions, which only `migrate` and `delete-unreadable` write; and the upkeep
-//! of `scrub`.
+//! Single keys and transactions, which only `migrate` and `delete-unreadable` write; leases; and the
+//! upkeep of `scrub`.
 
 pub mod each;
+mod lease;
 mod maintenance;
 
 use std::collections::HashMap;
