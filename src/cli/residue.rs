@@ -61,7 +61,7 @@ pub struct Args {
     reading: args::ReadingInside,
 
     /// Output format
-    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json, Format::Jsonl]), default_value = "table", help_heading = "Output")]
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json, Format::Jsonl, Format::Html]), default_value = "table", help_heading = "Output")]
     pub write_out: Format,
 
     #[command(flatten)]

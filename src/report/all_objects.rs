@@ -1,11 +1,12 @@
-//! What became of every object that an API server was to store anew → table, JSON.
+//! What became of every object that an API server was to store anew → table, JSON, HTML.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
 use super::migrate::Migration;
-use super::{Format, table, wire};
+use super::table::Mark;
+use super::{Format, page, table, wire};
 use crate::jobs::migrate::whole::{Outcome, Share};
 
 /// Everything that such a run has to say.
@@ -98,10 +99,11 @@ impl Report<'_> {
     /// # Errors
     /// When `out` cannot be written.
     pub fn write(&self, format: Format, color: bool, out: &mut dyn Write) -> io::Result<()> {
-        if format == Format::Json {
-            return wire::document(&self.document(), out);
+        match format {
+            Format::Json => wire::document(&self.document(), out),
+            Format::Html => self.html(out),
+            _ => self.table(color, out),
         }
-        self.table(color, out)
     }
 
     fn document(&self) -> Document<'_> {
@@ -139,59 +141,98 @@ impl Report<'_> {
         wire::seconds(self.outcome.planned(), self.qps)
     }
 
+    /// What was written is known here, not only to the cluster.
+    fn is_counted(&self) -> bool {
+        self.applied && !self.by_cluster
+    }
+
+    fn columns(&self) -> Vec<&'static str> {
+        let mut columns = vec!["RESOURCE", ">OBJECTS"];
+        if self.is_counted() {
+            columns.extend([">STORED ANEW", ">AS BEFORE"]);
+        }
+        columns
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (Vec<String>, Mark)> {
+        self.outcome.shares.iter().map(|share| {
+            let mut row = vec![share.resource.clone(), table::count(share.objects)];
+            if self.is_counted() {
+                row.extend([table::count(share.written), table::count(share.current)]);
+            }
+            (row, Mark::Plain)
+        })
+    }
+
     fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
-        let o = self.outcome;
-        if !o.shares.is_empty() {
-            let mut heads = vec!["RESOURCE", ">OBJECTS"];
-            let counted = self.applied && !self.by_cluster;
-            if counted {
-                heads.extend([">STORED ANEW", ">AS BEFORE"]);
-            }
-            let mut rows = table::Builder::new(color, &heads);
-            for share in &o.shares {
-                let mut row = vec![share.resource.clone(), table::count(share.objects)];
-                if counted {
-                    row.extend([table::count(share.written), table::count(share.current)]);
-                }
-                rows.row(row, table::Mark::Plain);
-            }
+        if !self.outcome.shares.is_empty() {
+            let mut rows = table::Builder::new(color, &self.columns());
+            self.rows().for_each(|(cells, mark)| rows.row(cells, mark));
             writeln!(out, "{rows}")?;
         }
+        self.lines().iter().try_for_each(|line| writeln!(out, "{line}"))
+    }
+
+    /// What there is to say, a line each.
+    fn lines(&self) -> Vec<String> {
+        let o = self.outcome;
         let objects = table::counted(o.planned(), "object", "objects");
+        let mut lines = Vec::new();
         if o.before() > 0 {
-            writeln!(out, "{} dealt with by an earlier run", table::count(o.before()))?;
+            lines.push(format!("{} dealt with by an earlier run", table::count(o.before())));
         }
-        for migration in &o.migrations {
-            writeln!(out, "{}", Migration::from(migration).line())?;
-        }
-        if self.applied && !self.by_cluster {
-            writeln!(
-                out,
+        lines.extend(o.migrations.iter().map(|m| Migration::from(m).line()));
+        if self.is_counted() {
+            lines.push(format!(
                 "of {objects} the API server stored {} anew; {} were current to it",
                 table::count(o.written()),
                 table::count(o.current())
-            )?;
+            ));
             let others = [
                 (o.conflicts, "changed by others meanwhile and tried again"),
                 (o.deleted, "deleted by others meanwhile"),
                 (o.failed.len() as u64, "failed"),
             ];
-            for (n, what) in others.into_iter().filter(|(n, _)| *n > 0) {
-                writeln!(out, "{} {what}", table::count(n))?;
-            }
+            let others = others.into_iter().filter(|(n, _)| *n > 0);
+            lines.extend(others.map(|(n, what)| format!("{} {what}", table::count(n))));
         } else if !self.applied {
-            writeln!(out, "{objects} to store anew: without etcd nobody knows which need it")?;
-            if let Some(seconds) = self.seconds() {
-                writeln!(out, "at the given rate this takes about {seconds} s")?;
-            }
+            lines.push(format!("{objects} to store anew: without etcd nobody knows which need it"));
+            let took = self.seconds().map(|s| format!("at the given rate this takes about {s} s"));
+            lines.extend(took);
         }
         if !o.silent.is_empty() {
-            writeln!(out, "{} not examined", table::count(o.silent.len() as u64))?;
+            lines.push(format!("{} not examined", table::count(o.silent.len() as u64)));
         }
-        if self.applied {
-            writeln!(out, "what lies in etcd now was not looked at: remaining is unknown")
+        lines.push(if self.applied {
+            "what lies in etcd now was not looked at: remaining is unknown".to_owned()
         } else {
-            writeln!(out, "nothing was written; {} does it", self.apply)
+            format!("nothing was written; {} does it", self.apply)
+        });
+        lines
+    }
+
+    fn html(&self, out: &mut dyn Write) -> io::Result<()> {
+        let o = self.outcome;
+        let what = if self.applied { "Migration" } else { "Plan of a migration" };
+        page::head(what, self.server, out)?;
+        // Without etcd nobody knows what is stored, so that nothing is called well.
+        let mark = if o.failed.is_empty() { Mark::Warn } else { Mark::Bad };
+        for line in self.lines() {
+            page::verdict_line(mark, &line, out)?;
         }
+        let failed = o.failed.iter().map(|f| {
+            let key = String::from_utf8_lossy(&f.key).into_owned();
+            (vec![key, f.resource.clone(), f.reason.clone()], Mark::Bad)
+        });
+        let silent =
+            o.silent.iter().map(|(what, why)| (vec![what.clone(), why.clone()], Mark::Bad));
+        if !o.failed.is_empty() {
+            page::table("Failed", &["OBJECT", "RESOURCE", "REASON"], failed, out)?;
+        }
+        if !o.silent.is_empty() {
+            page::table("Not examined", &["WHAT", "REASON"], silent, out)?;
+        }
+        page::table("Objects", &self.columns(), self.rows(), out)?;
+        page::foot(out)
     }
 }

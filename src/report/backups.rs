@@ -94,7 +94,17 @@ impl Report<'_> {
         page::head("Backups", self.locations, out)?;
         let (mark, sentence) = self.verdict();
         page::verdict_line(mark, &sentence, out)?;
-        page::table("Backups", &COLUMNS, self.outcome.backups.iter().map(cells), out)?;
+        let mut rows: Vec<_> = self.outcome.backups.iter().map(cells).collect();
+        let of = |mark| rows.iter().filter(|(_, m)| *m == mark).count() as u64;
+        let shares = [
+            ("broken or without a key", of(Mark::Bad), Mark::Bad),
+            ("with plaintext or residue", of(Mark::Warn), Mark::Warn),
+            ("no plaintext found", of(Mark::Good), Mark::Good),
+            ("no backup", of(Mark::Plain), Mark::Plain),
+        ];
+        page::shares(&shares, out)?;
+        page::worst_first(&mut rows);
+        page::table("Backups", &COLUMNS, rows.into_iter(), out)?;
         let keys = self.keys().into_iter().map(|cells| (cells, Mark::Plain));
         page::table("Keys that backups need", &KEY_COLUMNS, keys, out)?;
         page::foot(out)

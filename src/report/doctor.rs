@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::page::{self, Cell};
 use super::table::{self, Builder, Mark};
 use super::{Format, wire};
 use crate::jobs::doctor::{Check, Outcome};
@@ -189,42 +190,52 @@ impl Report<'_> {
         })
     }
 
-    fn html(&self, out: &mut dyn Write) -> io::Result<()> {
-        let text = |raw: &str| {
-            let shown = table::visible(raw);
-            shown
-                .replace('&', "&amp;")
-                .replace('<', "&lt;")
-                .replace('>', "&gt;")
-                .replace('"', "&quot;")
-        };
-        writeln!(
-            out,
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-             <meta name=\"viewport\" content=\"width=device-width\">\n\
-             <title>atrest doctor: {0}</title>\n<style>\n\
-             body{{font:15px/1.45 system-ui,sans-serif;max-width:80em;margin:2em auto;padding:0 1em}}\
-             th,td{{text-align:left;vertical-align:top;padding:.25em 1em .25em 0;border-bottom:1px solid #8884;overflow-wrap:anywhere}}\
-             .pass{{color:#176f2c}}.warn,.unknown{{color:#8a5a00}}.fail{{color:#b3261e}}\n\
-             </style>\n</head>\n<body>\n<h1>Encryption at rest: {0}</h1>\n<p>{1}</p>\n<table>\n\
-             <tr><th>Result</th><th>Layer</th><th>Check</th><th>CIS</th><th>Evidence</th><th>To do</th></tr>",
-            text(self.profile),
-            self.sentence()
-        )?;
-        for c in self.checks {
-            let evidence: Vec<_> = c.evidence.iter().map(|e| text(e)).collect();
-            writeln!(
-                out,
-                "<tr><td class=\"{0}\">{0}</td><td>{1}</td><td>{2}</td><td>{3}</td><td>{4}</td><td>{5}</td></tr>",
-                c.result.as_str(),
-                c.layer.as_str(),
-                c.id,
-                c.cis.join(", "),
-                evidence.join("<br>"),
-                text(c.remedy.as_deref().unwrap_or_default())
-            )?;
+    /// The whole in a sentence, worst first.
+    fn verdict(&self) -> (Mark, String) {
+        let said = |n: usize, what: &str| format!("{} {what}", table::count(n as u64));
+        let t = self.totals();
+        let parts: Vec<_> = [(t.fail, "failed"), (t.warn, "to look at"), (t.unknown, "unknown")]
+            .into_iter()
+            .filter(|(n, _)| *n > 0)
+            .map(|(n, what)| said(n, what))
+            .collect();
+        let of = table::counted(self.checks.len() as u64, "check", "checks");
+        match parts.is_empty() {
+            true if self.checks.is_empty() => (Mark::Warn, "Nothing was checked.".to_owned()),
+            true => (Mark::Good, format!("All of {of} passed.")),
+            false if t.fail > 0 => (Mark::Bad, format!("{} of {of}.", parts.join(", "))),
+            false => (Mark::Warn, format!("{} of {of}.", parts.join(", "))),
         }
-        writeln!(out, "</table>\n</body>\n</html>")
+    }
+
+    fn html(&self, out: &mut dyn Write) -> io::Result<()> {
+        page::head("Encryption at rest, this machine", self.profile, out)?;
+        let (sort, sentence) = self.verdict();
+        page::verdict_line(sort, &sentence, out)?;
+        let t = self.totals();
+        let shares = [
+            ("failed", t.fail as u64, Mark::Bad),
+            ("to look at", t.warn as u64, Mark::Warn),
+            ("unknown", t.unknown as u64, Mark::Plain),
+            ("passed", t.pass as u64, Mark::Good),
+        ];
+        page::shares(&shares, out)?;
+        let mut checks: Vec<_> = self.checks.iter().map(|c| (c, mark(c.result))).collect();
+        page::worst_first(&mut checks);
+        let row = |(c, mark): (&Check, Mark)| {
+            let text = |text: &str| Cell::Text(text.to_owned());
+            let cells = vec![
+                text(c.result.as_str()),
+                text(c.layer.as_str()),
+                text(c.id),
+                Cell::Lines(c.evidence.clone()),
+                text(c.remedy.as_deref().unwrap_or_default()),
+                text(&c.cis.join(", ")),
+            ];
+            (cells, mark)
+        };
+        let columns = ["RESULT", "LAYER", "CHECK", "EVIDENCE", "TO DO", "CIS"];
+        page::table("Checks", &columns, checks.into_iter().map(row), out)?;
+        page::foot(out)
     }
 }

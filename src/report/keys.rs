@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::table::{self, Builder, Mark};
 use super::text::cell;
-use super::{Format, wire};
-use crate::envelope::Version;
+use super::{Format, page, wire};
+use crate::envelope::{Provider, Version};
 use crate::forensics::keys::KeyRow;
 use crate::source::{SourceInfo, Visit};
 
@@ -85,6 +85,7 @@ impl Report<'_> {
             }
             Format::Jsonl => wire::lines(self.keys.iter().map(Row::from), out),
             Format::Csv => self.csv(out),
+            Format::Html => self.html(out),
             _ => self.table(color, out),
         }
     }
@@ -120,40 +121,109 @@ impl Report<'_> {
         csv.flush()
     }
 
+    fn columns(&self) -> Vec<&'static str> {
+        let mut columns = vec!["PROVIDER", "VERSION", "KEY"];
+        columns.extend(self.with_id().then_some("KMS KEY ID"));
+        columns.extend(["CONFIGURED", "WRITES", ">ENTRIES", ">HISTORY", "REMOVE", "REASON"]);
+        columns
+    }
+
+    fn with_id(&self) -> bool {
+        self.keys.iter().any(|k| k.name.kms_key_id.is_some())
+    }
+
+    fn row(&self, k: &KeyRow) -> (Vec<String>, Mark) {
+        let dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
+        let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+        let mut row = vec![
+            k.name.provider.to_string(),
+            dash(k.name.version.map(Version::as_str)),
+            dash(k.name.key.as_deref()),
+        ];
+        row.extend(self.with_id().then(|| dash(k.name.kms_key_id.as_deref())));
+        let writes = k.write_key_for.join(",");
+        row.extend([
+            k.configured.map_or_else(|| "-".to_owned(), yes),
+            if writes.is_empty() { "-".to_owned() } else { writes },
+            table::count(k.entries),
+            k.history_entries.map_or_else(|| "?".to_owned(), table::count),
+            if k.safe_to_remove { "safe" } else { "no" }.to_owned(),
+            k.reason.clone(),
+        ]);
+        let mark = match (is_missing(k), k.safe_to_remove) {
+            (true, _) => Mark::Bad,
+            (_, true) => Mark::Good,
+            _ => Mark::Plain,
+        };
+        (row, mark)
+    }
+
     fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
         table::heading(self.source, self.visit, self.config.as_ref(), out)?;
         writeln!(out)?;
-        let with_id = self.keys.iter().any(|k| k.name.kms_key_id.is_some());
-        let mut columns = vec!["PROVIDER", "VERSION", "KEY"];
-        columns.extend(with_id.then_some("KMS KEY ID"));
-        columns.extend(["CONFIGURED", "WRITES", ">ENTRIES", ">HISTORY", "REMOVE", "REASON"]);
-        let mut rows = Builder::new(color, &columns);
-        let dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
-        let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+        let mut rows = Builder::new(color, &self.columns());
         for k in self.keys {
-            let mut row = vec![
-                k.name.provider.to_string(),
-                dash(k.name.version.map(Version::as_str)),
-                dash(k.name.key.as_deref()),
-            ];
-            row.extend(with_id.then(|| dash(k.name.kms_key_id.as_deref())));
-            let writes = k.write_key_for.join(",");
-            row.extend([
-                k.configured.map_or_else(|| "-".to_owned(), yes),
-                if writes.is_empty() { "-".to_owned() } else { writes },
-                table::count(k.entries),
-                k.history_entries.map_or_else(|| "?".to_owned(), table::count),
-                if k.safe_to_remove { "safe" } else { "no" }.to_owned(),
-                k.reason.clone(),
-            ]);
-            let unreadable = k.configured == Some(false) && k.entries > 0;
-            let mark = match (unreadable, k.safe_to_remove) {
-                (true, _) => Mark::Bad,
-                (_, true) => Mark::Good,
-                _ => Mark::Plain,
-            };
+            let (row, mark) = self.row(k);
             rows.row(row, mark);
         }
         write!(out, "{rows}")
     }
+
+    fn html(&self, out: &mut dyn Write) -> io::Result<()> {
+        page::head("Keys of encryption at rest", &self.source.location, out)?;
+        for (mark, sentence) in self.verdict() {
+            page::verdict_line(mark, &sentence, out)?;
+        }
+        let entries = |is: &dyn Fn(&KeyRow) -> bool| {
+            self.keys.iter().filter(|k| is(k)).map(|k| k.entries).sum::<u64>()
+        };
+        let shares = [
+            ("entries need a key that is not configured", entries(&is_missing), Mark::Bad),
+            ("entries stored unencrypted", entries(&|k| !is_missing(k) && is_plain(k)), Mark::Warn),
+            ("entries under keys", entries(&|k| !is_missing(k) && !is_plain(k)), Mark::Good),
+        ];
+        page::shares(&shares, out)?;
+        page::facts(&page::read(self.source, self.visit, self.config.as_ref()), out)?;
+        page::damage(&self.visit.damage, out)?;
+        let mut rows: Vec<_> = self.keys.iter().map(|k| self.row(k)).collect();
+        page::worst_first(&mut rows);
+        page::table("Keys", &self.columns(), rows.into_iter(), out)?;
+        page::foot(out)
+    }
+
+    /// The sentences that matter most, worst first.
+    fn verdict(&self) -> Vec<(Mark, String)> {
+        let keys = |n: usize| table::counted(n as u64, "key", "keys");
+        let mut out: Vec<_> = page::incomplete(&self.visit.damage).into_iter().collect();
+        let missing = self.keys.iter().filter(|k| is_missing(k)).count();
+        if missing > 0 {
+            let sentence =
+                format!("{} that live entries need: in no configuration given.", keys(missing));
+            out.push((Mark::Bad, sentence));
+        }
+        let plain = self.keys.iter().filter(|k| is_plain(k) && k.write_key_for.is_empty());
+        let plain = plain.map(|k| k.entries).sum::<u64>();
+        if plain > 0 {
+            out.push((Mark::Warn, format!("{} stored unencrypted.", table::entries(plain))));
+        }
+        let may_go = self.keys.iter().filter(|k| k.safe_to_remove).count();
+        let of = self.keys.iter().filter(|k| k.configured == Some(true)).count();
+        out.push(match (self.config.is_some(), may_go) {
+            (false, _) => (Mark::Plain, format!("{} in use.", keys(self.keys.len()))),
+            (true, 0) => {
+                (Mark::Plain, format!("None of {} in the configuration may be removed.", keys(of)))
+            }
+            (true, n) => (Mark::Good, format!("{} in the configuration may be removed.", keys(n))),
+        });
+        out
+    }
+}
+
+/// Live entries need it, and it is in no configuration.
+fn is_missing(k: &KeyRow) -> bool {
+    k.configured == Some(false) && k.entries > 0
+}
+
+fn is_plain(k: &KeyRow) -> bool {
+    k.name.provider == Provider::Identity
 }

@@ -1,11 +1,12 @@
-//! A migration's plan and outcome → table, JSON.
+//! A migration's plan and outcome → table, JSON, HTML.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
 use super::scan::Group;
-use super::{Format, table, wire};
+use super::table::Mark;
+use super::{Format, page, table, wire};
 use crate::envelope::StoredUnder;
 use crate::jobs::confirm::{Answered, Loaded};
 use crate::jobs::migrate as job;
@@ -210,10 +211,11 @@ impl Report<'_> {
     /// # Errors
     /// When `out` cannot be written.
     pub fn write(&self, format: Format, color: bool, out: &mut dyn Write) -> io::Result<()> {
-        if format == Format::Json {
-            return wire::document(&self.document(), out);
+        match format {
+            Format::Json => wire::document(&self.document(), out),
+            Format::Html => self.html(out),
+            _ => self.table(color, out),
         }
-        self.table(color, out)
     }
 
     fn document(&self) -> Document<'_> {
@@ -259,98 +261,37 @@ impl Report<'_> {
         wire::seconds(self.outcome.planned, self.qps)
     }
 
+    fn rows(&self) -> impl Iterator<Item = (Vec<String>, table::Mark)> {
+        self.outcome.groups.iter().map(|(key, share)| {
+            let from = KeyUse {
+                config: 0,
+                provider: key.provider,
+                version: key.version,
+                key: key.key_name.as_deref().map(Into::into),
+                kms_key_id: key.kms_key_id.as_deref().map(Into::into),
+            };
+            let written = self.outcome.written_by.get(&key.resource);
+            let cells = vec![
+                key.resource.clone(),
+                stored_under(&from),
+                written.map(|w| stored_under(&w.by)).unwrap_or_default(),
+                table::count(share.stored.entries),
+                table::bytes(share.stored.bytes),
+                written.map(|w| table::bytes(share.bytes_after(w))).unwrap_or_default(),
+            ];
+            (cells, table::Mark::Warn)
+        })
+    }
+
     fn table(&self, color: bool, out: &mut dyn Write) -> io::Result<()> {
         if !self.outcome.groups.is_empty() {
-            let heads = ["RESOURCE", "FROM", "TO", ">ENTRIES", ">BYTES", ">AFTER"];
-            let mut rows = table::Builder::new(color, &heads);
-            for (key, share) in &self.outcome.groups {
-                let from = KeyUse {
-                    config: 0,
-                    provider: key.provider,
-                    version: key.version,
-                    key: key.key_name.as_deref().map(Into::into),
-                    kms_key_id: key.kms_key_id.as_deref().map(Into::into),
-                };
-                let written = self.outcome.written_by.get(&key.resource);
-                rows.row(
-                    vec![
-                        key.resource.clone(),
-                        stored_under(&from),
-                        written.map(|w| stored_under(&w.by)).unwrap_or_default(),
-                        table::count(share.stored.entries),
-                        table::bytes(share.stored.bytes),
-                        written.map(|w| table::bytes(share.bytes_after(w))).unwrap_or_default(),
-                    ],
-                    table::Mark::Warn,
-                );
-            }
+            let mut rows = table::Builder::new(color, &COLUMNS);
+            self.rows().for_each(|(cells, mark)| rows.row(cells, mark));
             writeln!(out, "{rows}")?;
         }
-        let o = &self.outcome.done;
-        let already = format!("{} current", table::count(self.outcome.current));
-        if self.outcome.planned == 0 {
-            writeln!(out, "nothing to rewrite; {already}")?;
-        } else if self.applied {
-            writeln!(
-                out,
-                "{} of {} rewritten, {} verified; {already} before",
-                table::count(o.written),
-                table::entries(self.outcome.planned),
-                table::count(o.verified)
-            )?;
-            let others = [
-                (o.conflicts, "changed by others meanwhile and tried again"),
-                (o.already, "made current by others meanwhile"),
-                (o.deleted, "deleted by others meanwhile"),
-            ];
-            for (n, what) in others.into_iter().filter(|(n, _)| *n > 0) {
-                writeln!(out, "{} {what}", table::count(n))?;
-            }
-        } else {
-            writeln!(
-                out,
-                "{} to rewrite; {already} already",
-                table::entries(self.outcome.planned)
-            )?;
-        }
-        if !o.failed.is_empty() {
-            writeln!(out, "{} failed", table::entries(o.failed.len() as u64))?;
-        }
-        if let Some(d) = self.outcome.database.filter(|_| self.outcome.planned > 0) {
-            let quota =
-                d.quota.map_or("its quota is not told (etcd's default is 2 GiB)".to_owned(), |q| {
-                    format!("its quota is {}", table::bytes(q))
-                });
-            let verb = if self.applied { "had" } else { "has" };
-            writeln!(
-                out,
-                "database {verb} {}, {} in use; rewriting needs about {} until compaction; {quota}",
-                table::bytes(d.size),
-                table::bytes(d.in_use),
-                table::bytes(d.growth)
-            )?;
-        }
-        if let Some(seconds) = self.seconds().filter(|_| !self.applied) {
-            writeln!(out, "at the given rate this takes about {seconds} s")?;
-        }
-        if let Some(seen) = self.servers.seen.filter(|n| *n > 0) {
-            let said = if self.servers.asked.is_some() {
-                "said that they have loaded this configuration"
-            } else {
-                "had their configuration compared"
-            };
-            writeln!(
-                out,
-                "etcd knows of {seen} API server{}; {} {said}",
-                if seen == 1 { "" } else { "s" },
-                self.servers.confirmed
-            )?;
-        }
-        for migration in &o.migrations {
-            writeln!(out, "{}", Migration::from(migration).line())?;
-        }
-        if let Some(backup) = self.backup() {
-            writeln!(out, "backup: {backup}")?;
+        writeln!(out, "{}", self.sentence())?;
+        for line in self.more() {
+            writeln!(out, "{line}")?;
         }
         if self.applied {
             writeln!(out, "{} remaining", table::count(self.outcome.remaining))?;
@@ -359,7 +300,124 @@ impl Report<'_> {
         }
         Ok(())
     }
+
+    /// The whole in a sentence.
+    fn sentence(&self) -> String {
+        let done = &self.outcome.done;
+        let already = format!("{} current", table::count(self.outcome.current));
+        if self.outcome.planned == 0 {
+            format!("nothing to rewrite; {already}")
+        } else if self.applied {
+            format!(
+                "{} of {} rewritten, {} verified; {already} before",
+                table::count(done.written),
+                table::entries(self.outcome.planned),
+                table::count(done.verified)
+            )
+        } else {
+            format!("{} to rewrite; {already} already", table::entries(self.outcome.planned))
+        }
+    }
+
+    /// What else there is to say, a line each.
+    fn more(&self) -> Vec<String> {
+        let done = &self.outcome.done;
+        let others = [
+            (done.conflicts, "changed by others meanwhile and tried again"),
+            (done.already, "made current by others meanwhile"),
+            (done.deleted, "deleted by others meanwhile"),
+        ];
+        let others = others.into_iter().filter(|(n, _)| self.applied && *n > 0);
+        let mut lines: Vec<_> =
+            others.map(|(n, what)| format!("{} {what}", table::count(n))).collect();
+        if !done.failed.is_empty() {
+            lines.push(format!("{} failed", table::entries(done.failed.len() as u64)));
+        }
+        if let Some(d) = self.outcome.database.filter(|_| self.outcome.planned > 0) {
+            let quota =
+                d.quota.map_or("its quota is not told (etcd's default is 2 GiB)".to_owned(), |q| {
+                    format!("its quota is {}", table::bytes(q))
+                });
+            let verb = if self.applied { "had" } else { "has" };
+            lines.push(format!(
+                "database {verb} {}, {} in use; rewriting needs about {} until compaction; {quota}",
+                table::bytes(d.size),
+                table::bytes(d.in_use),
+                table::bytes(d.growth)
+            ));
+        }
+        if let Some(seconds) = self.seconds().filter(|_| !self.applied) {
+            lines.push(format!("at the given rate this takes about {seconds} s"));
+        }
+        if let Some(seen) = self.servers.seen.filter(|n| *n > 0) {
+            let said = if self.servers.asked.is_some() {
+                "said that they have loaded this configuration"
+            } else {
+                "had their configuration compared"
+            };
+            lines.push(format!(
+                "etcd knows of {seen} API server{}; {} {said}",
+                if seen == 1 { "" } else { "s" },
+                self.servers.confirmed
+            ));
+        }
+        lines.extend(done.migrations.iter().map(|m| Migration::from(m).line()));
+        lines.extend(self.backup().map(|backup| format!("backup: {backup}")));
+        lines
+    }
+
+    fn html(&self, out: &mut dyn Write) -> io::Result<()> {
+        let outcome = self.outcome;
+        let what = if self.applied { "Migration" } else { "Plan of a migration" };
+        page::head(what, &outcome.info.location, out)?;
+        for (mark, sentence) in self.verdict() {
+            page::verdict_line(mark, &sentence, out)?;
+        }
+        let left = if self.applied { outcome.remaining } else { outcome.planned };
+        let rewritten = if self.applied { outcome.planned.saturating_sub(left) } else { 0 };
+        let shares = [
+            (if self.applied { "remaining" } else { "to rewrite" }, left, Mark::Warn),
+            ("rewritten", rewritten, Mark::Good),
+            ("current before", outcome.current, Mark::Good),
+        ];
+        page::shares(&shares, out)?;
+        page::facts(&page::read(&outcome.info, &outcome.visit, Some(&self.config)), out)?;
+        page::damage(&outcome.visit.damage, out)?;
+        if !outcome.done.failed.is_empty() {
+            let rows = outcome.done.failed.iter().map(|f| {
+                let key = String::from_utf8_lossy(&f.key).into_owned();
+                (vec![key, f.resource.clone(), f.reason.clone()], Mark::Bad)
+            });
+            page::table("Failed", &["ETCD KEY", "RESOURCE", "REASON"], rows, out)?;
+        }
+        if !outcome.groups.is_empty() {
+            page::table("What is rewritten", &COLUMNS, self.rows(), out)?;
+        }
+        page::foot(out)
+    }
+
+    fn verdict(&self) -> Vec<(Mark, String)> {
+        let outcome = self.outcome;
+        let mut out: Vec<_> = page::incomplete(&outcome.visit.damage).into_iter().collect();
+        if outcome.interrupted {
+            out.push((Mark::Bad, "Interrupted before its end.".to_owned()));
+        }
+        let left = if self.applied { outcome.remaining } else { outcome.planned };
+        let mark = match (left, outcome.done.failed.is_empty()) {
+            (_, false) => Mark::Bad,
+            (0, true) if outcome.current + outcome.planned > 0 => Mark::Good,
+            _ => Mark::Warn,
+        };
+        out.push((mark, self.sentence()));
+        if self.applied {
+            out.push((mark, format!("{} remaining", table::count(outcome.remaining))));
+        }
+        out.extend(self.more().into_iter().map(|line| (Mark::Plain, line)));
+        out
+    }
 }
+
+const COLUMNS: [&str; 6] = ["RESOURCE", "FROM", "TO", ">ENTRIES", ">BYTES", ">AFTER"];
 
 /// Provider, version, key and KMS key ID in one cell.
 fn stored_under(used: &KeyUse) -> String {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Format;
-use super::page::{self, Text};
+use super::page;
 use super::table::{self, Builder, Mark};
 use super::wire;
 use crate::jobs::posture::Outcome;
@@ -298,6 +298,17 @@ impl Report<'_> {
 
     fn html(&self, out: &mut dyn Write) -> io::Result<()> {
         page::head("Secrets", &self.source.location, out)?;
+        let (sort, sentence) = self.verdict();
+        page::verdict_line(sort, &sentence, out)?;
+        let stored = |is: fn(&str) -> bool| {
+            let all = self.outcome.posture.secrets.values();
+            all.filter(|s| is(&s.provider)).count() as u64
+        };
+        let shares = [
+            ("stored unencrypted", stored(|p| p == "identity"), Mark::Warn),
+            ("stored encrypted", stored(|p| p != "identity"), Mark::Good),
+        ];
+        page::shares(&shares, out)?;
         page::facts(&self.facts(), out)?;
         let sorts = self.sorts().into_iter().map(|(severity, row)| (row, mark(severity)));
         page::table("Findings", &["SEVERITY", "FINDING", ">COUNT", "WHAT", "WHERE"], sorts, out)?;
@@ -319,8 +330,32 @@ impl Report<'_> {
             })?;
             page::table("Secrets", &LIST, rows.into_iter(), out)?;
         }
-        writeln!(out, "<p>{}</p>", Text("No value of a Secret is in this page."))?;
         page::foot(out)
+    }
+
+    /// The findings in a sentence, worst first.
+    fn verdict(&self) -> (Mark, String) {
+        let findings = &self.outcome.posture.findings;
+        let mut parts = Vec::new();
+        for (severity, word) in
+            [(Severity::High, "high"), (Severity::Medium, "medium"), (Severity::Low, "low")]
+        {
+            let n = findings.iter().filter(|f| f.severity == severity).count() as u64;
+            parts.extend((n > 0).then(|| format!("{} {word}", table::count(n))));
+        }
+        let unread = match self.outcome.unread.len() as u64 {
+            0 => String::new(),
+            n => format!("; nothing is known of {} that could not be read", table::entries(n)),
+        };
+        let worst = findings.iter().map(|f| f.severity).max();
+        match worst {
+            Some(worst) => {
+                let all = table::counted(findings.len() as u64, "finding", "findings");
+                (mark(worst), format!("{all}: {}{unread}.", parts.join(", ")))
+            }
+            None if unread.is_empty() => (Mark::Good, "No findings.".to_owned()),
+            None => (Mark::Warn, format!("No findings{unread}.")),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use serde::Serialize;
 
 use super::table::{self, Builder, Mark};
-use super::{Format, wire};
+use super::{Format, page, wire};
 use crate::forensics::residue::{Finding, Place};
 use crate::jobs::residue::{Outcome, Unexamined};
 
@@ -141,10 +141,29 @@ impl<'a> From<&'a Finding> for Row<'a> {
     }
 }
 
+const COLUMNS: [&str; 6] = ["WHERE", "LOCATION", "ETCD KEY", ">REVISION", ">SIZE", ">COPIES"];
+
 /// Copies of one write in one kind of place.
 struct Copies<'a> {
     first: &'a Finding,
     count: u64,
+}
+
+impl Copies<'_> {
+    fn row(&self) -> (Vec<String>, Mark) {
+        let f = self.first;
+        let key = f.key.as_deref().map_or("(overwritten)".into(), String::from_utf8_lossy);
+        let size = table::bytes(f.size);
+        let cells = vec![
+            f.place.as_str().to_owned(),
+            f.location.clone(),
+            key.into_owned(),
+            f.revision.map_or_else(|| "-".to_owned(), |r| r.to_string()),
+            if f.partial { format!("{size} partial") } else { size },
+            table::count(self.count),
+        ];
+        (cells, Mark::Bad)
+    }
 }
 
 impl Report<'_> {
@@ -182,6 +201,7 @@ impl Report<'_> {
         match format {
             Format::Json => wire::document(&self.document(), out),
             Format::Jsonl => wire::lines(self.findings().iter().map(Row::from), out),
+            Format::Html => self.html(out),
             _ => self.table(color, out),
         }
     }
@@ -260,22 +280,7 @@ impl Report<'_> {
         }
         let copies = self.copies();
         let shown = if self.list { copies.len() } else { TOP.min(copies.len()) };
-        let row = |c: &Copies<'_>| {
-            let f = c.first;
-            let key = f.key.as_deref().map_or("(overwritten)".into(), String::from_utf8_lossy);
-            let size = table::bytes(f.size);
-            let cells = vec![
-                f.place.as_str().to_owned(),
-                f.location.clone(),
-                key.into_owned(),
-                f.revision.map_or_else(|| "-".to_owned(), |r| r.to_string()),
-                if f.partial { format!("{size} partial") } else { size },
-                table::count(c.count),
-            ];
-            (cells, Mark::Bad)
-        };
-        let columns = ["WHERE", "LOCATION", "ETCD KEY", ">REVISION", ">SIZE", ">COPIES"];
-        table::long(color, &columns, || copies[..shown].iter().map(row), out)?;
+        table::long(color, &COLUMNS, || copies[..shown].iter().map(Copies::row), out)?;
         writeln!(out)?;
         if shown < copies.len() {
             let more = table::counted((copies.len() - shown) as u64, "more row", "more rows");
@@ -289,6 +294,45 @@ impl Report<'_> {
             }
         }
         writeln!(out, "{sums}")
+    }
+
+    fn html(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Outcome { info, visit, totals, .. } = self.outcome;
+        page::head("Plaintext left behind", &info.location, out)?;
+        for (mark, sentence) in self.verdict_lines() {
+            page::verdict_line(mark, &sentence, out)?;
+        }
+        page::shares(&Place::ALL.map(|p| (p.as_str(), totals.get(p), Mark::Bad)), out)?;
+        let mut facts = page::read(info, visit, None);
+        facts.push(("Plaintext of", self.resources.join(", ")));
+        page::facts(&facts, out)?;
+        page::steps("To remove it, in this order", self.remedy, out)?;
+        page::damage(&visit.damage, out)?;
+        let copies = self.copies();
+        if !copies.is_empty() {
+            page::table("Findings", &COLUMNS, copies.iter().map(Copies::row), out)?;
+        }
+        page::foot(out)
+    }
+
+    /// The verdict and what it is not about: a clean result says what nobody looked at.
+    fn verdict_lines(&self) -> Vec<(Mark, String)> {
+        let head = self.outcome.head;
+        let whole = self.outcome.visit.damage.is_empty() && head.sum() == 0;
+        let mark = match (self.verdict(), whole) {
+            ("clean", true) => Mark::Good,
+            ("clean", false) => Mark::Warn,
+            _ => Mark::Bad,
+        };
+        let mut out = vec![(mark, format!("Verdict: {}.", self.sentence()))];
+        for (n, which) in [(head.listed, ""), (head.elsewhere, " that were not asked for")] {
+            if n > 0 {
+                let live = format!("Live: {} stored unencrypted{which}.", table::entries(n));
+                out.push((Mark::Warn, live));
+            }
+        }
+        out.extend(self.not_examined().map(|part| (Mark::Warn, format!("Not examined: {part}."))));
+        out
     }
 
     /// The verdict in words, with what it is not about.

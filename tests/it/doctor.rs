@@ -13,7 +13,7 @@ use crate::support::certs::Certs;
 use crate::support::{Etcd, Version, bin, corpus};
 
 /// A sound kubeadm machine: encrypted disk, whole flags, sealed Secrets.
-fn machine(root: &Path, etcd: &Etcd, certs: &Certs) {
+pub fn machine(root: &Path, etcd: &Etcd, certs: &Certs) {
     let put = |path: &str, text: &str| {
         let path = root.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -188,7 +188,7 @@ fn a_sound_machine_and_one_broken_in_each_way() {
     run("--fail-on fail").code(3);
     let sarif = run("-w sarif").ok().json();
     assert_eq!(sarif["version"], "2.1.0");
-    assert!(run("-w html").ok().text().contains("<td class=\"fail\">"));
+    assert!(run("-w html").ok().text().contains("<tr class=\"bad\"><td>fail</td>"));
     let table = run("").ok();
     assert!(table.text().contains("stored-encrypted") && table.text().contains("to do:"));
 }

@@ -26,6 +26,7 @@ mod harness;
 mod hints;
 mod history;
 mod hostile;
+mod html;
 mod interrupt;
 mod judged;
 mod kept;

@@ -98,7 +98,7 @@ pub fn run(ctx: &Ctx, args: &Args, client: &Client) -> Result<Exit, Failure> {
         apply: "--apply",
         qps: args.writing.qps,
     };
-    ui::print(|out| report.write(args.format.write_out, ctx.ui.color, out))?;
+    ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
     Ok(conclude(ctx, args, &outcome))
 }
 

@@ -13,6 +13,7 @@ use super::{Ctx, apiserver, configuration, ending, interrupt, nothing, open, ui}
 use crate::apiserver::Client;
 use crate::config::ConfigSet;
 use crate::jobs::migrate::{self as job, Options, Writer};
+use crate::report::Format;
 use crate::report::migrate::Report;
 use crate::source::live::Live;
 pub use words::conclude;
@@ -115,8 +116,9 @@ pub struct Args {
     #[command(flatten)]
     reading: args::ReadingInside,
 
-    #[command(flatten)]
-    pub format: args::TableOrJson,
+    /// Output format
+    #[arg(short = 'w', long, value_name = "FORMAT", value_parser = args::formats(&[Format::Table, Format::Json, Format::Html]), default_value = "table", help_heading = "Output")]
+    pub write_out: Format,
 
     #[command(flatten)]
     apiserver: args::ApiServer,
@@ -193,7 +195,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         qps: args.writing.qps,
         servers: &servers,
     };
-    ui::print(|out| report.write(args.format.write_out, ctx.ui.color, out))?;
+    ui::print(|out| report.write(args.write_out, ctx.ui.color, out))?;
     Ok(conclude(ctx, args.apply, &outcome))
 }
 

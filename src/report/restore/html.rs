@@ -14,31 +14,16 @@ pub(super) fn write(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> 
     let (mark, word) =
         if outcome.is_whole() { (Mark::Good, "") } else { (Mark::Bad, "Incomplete: ") };
     page::verdict_line(mark, &format!("{word}{}", report.sum()), out)?;
-    let revision = outcome.visit.revision.to_string();
-    let source = format!("{} {}", report.source.kind.as_str(), report.source.location);
-    page::facts(
-        &[
-            ("Source", source),
-            ("Revision", revision),
-            ("For", format!("Kubernetes {}", report.target)),
-            ("Program", concat!("atrest ", env!("CARGO_PKG_VERSION")).to_owned()),
-        ],
-        out,
-    )?;
+    let mut facts = page::read(report.source, &outcome.visit, None);
+    facts.push(("For", format!("Kubernetes {}", report.target)));
+    page::facts(&facts, out)?;
+    page::damage(&outcome.visit.damage, out)?;
     let plain = |row: Vec<String>| (row, Mark::Plain);
     page::table("Steps", &STEP_COLUMNS, step_rows(outcome).map(plain), out)?;
     page::table("Reasons", &REASON_COLUMNS, reason_rows(outcome).map(plain), out)?;
     writeln!(out, "<p>{}</p>", Text(ALWAYS))?;
     for (title, mark, rows) in sections(outcome) {
         page::table(title, &OBJECT_COLUMNS, rows.into_iter().map(|row| (row, mark)), out)?;
-    }
-    if !outcome.visit.damage.is_empty() {
-        let rows = outcome
-            .visit
-            .damage
-            .iter()
-            .map(|d| (vec![d.location.clone(), d.what.clone()], Mark::Bad));
-        page::table("What could not be read", &["WHERE", "WHAT"], rows, out)?;
     }
     page::foot(out)
 }

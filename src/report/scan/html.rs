@@ -1,11 +1,10 @@
-//! A scan as one page: for the records of an audit, to print or to send. It loads nothing and
-//! runs nothing, which its policy says to the browser as well.
+//! A scan as one page: for the records of an audit, to print or to send.
 
 use std::io::{self, Write};
 
 use super::{GroupRows, Report};
 use crate::envelope::Provider;
-use crate::report::page::{facts, foot, head, table, verdict_line};
+use crate::report::page::{self, facts, foot, head, shares, table, verdict_line, worst_first};
 use crate::report::table::{self, Mark};
 use crate::scan::{Status, Totals};
 
@@ -15,18 +14,17 @@ pub(super) fn write(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> 
     for (mark, sentence) in verdict(report, &totals) {
         verdict_line(mark, &sentence, out)?;
     }
+    shares(&parts(report, &totals), out)?;
     scan_facts(report, &totals, out)?;
+    page::damage(&report.visit.damage, out)?;
 
     let with_status = report.config.is_some();
     let groups = report.counts.groups();
     if !groups.is_empty() {
         let rows = GroupRows::new(&groups, with_status);
-        table(
-            "How they are stored",
-            &rows.columns(),
-            groups.iter().map(|(k, t)| rows.row(k, *t)),
-            out,
-        )?;
+        let mut cells: Vec<_> = groups.iter().map(|(k, t)| rows.row(k, *t)).collect();
+        worst_first(&mut cells);
+        table("How they are stored", &rows.columns(), cells.into_iter(), out)?;
     }
     if report.config.as_ref().is_some_and(|c| !c.also.is_empty()) && !report.reads.is_empty() {
         let rows = report.reads.iter().map(|r| {
@@ -35,16 +33,11 @@ pub(super) fn write(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> 
         });
         table("Which file's key read them", &["FILE", "PROVIDER", "KEY", ">ENTRIES"], rows, out)?;
     }
-    if !report.visit.damage.is_empty() {
-        let rows = report
-            .visit
-            .damage
-            .iter()
-            .map(|d| (vec![d.location.clone(), d.what.clone()], Mark::Bad));
-        table("What could not be read", &["WHERE", "WHAT"], rows, out)?;
-    }
     if let Some(entries) = report.entries.filter(|e| !e.is_empty()) {
-        let rows = entries.iter().map(|f| super::entry_row(f, with_status));
+        // Rows are made one by one: there may be hundreds of thousands.
+        let mut order: Vec<_> = entries.iter().map(|f| (f, super::entry_mark(f))).collect();
+        worst_first(&mut order);
+        let rows = order.into_iter().map(|(f, _)| super::entry_row(f, with_status));
         table("Entries", &super::entry_columns(with_status), rows, out)?;
     }
     foot(out)
@@ -52,18 +45,7 @@ pub(super) fn write(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> 
 
 /// The sentences that matter most, worst first. What is partial never reads as a clean result.
 fn verdict(report: &Report<'_>, totals: &Totals) -> Vec<(Mark, String)> {
-    let mut out = Vec::new();
-    let parts = report.visit.damage.len() as u64;
-    if parts > 0 {
-        let (noun, verb) = if parts == 1 { ("part", "was") } else { ("parts", "were") };
-        let parts = table::count(parts);
-        out.push((
-            Mark::Bad,
-            format!(
-                "Incomplete: {parts} {noun} of the source could not be read and {verb} not judged."
-            ),
-        ));
-    }
+    let mut out: Vec<_> = page::incomplete(&report.visit.damage).into_iter().collect();
     let are = |n: u64| format!("{} {}", table::entries(n), if n == 1 { "is" } else { "are" });
     if totals.unreadable > 0 {
         let what = are(totals.unreadable);
@@ -85,10 +67,7 @@ fn verdict(report: &Report<'_>, totals: &Totals) -> Vec<(Mark, String)> {
     if report.config.is_none() && unknown > 0 {
         out.push((Mark::Bad, format!("{} under no provider that is known.", are(unknown))));
     }
-    let intended = groups
-        .iter()
-        .filter(|(k, _)| k.provider == Provider::Identity && k.status == Some(Status::Current));
-    let intended: u64 = intended.map(|(_, t)| t.entries).sum();
+    let intended = intended(report);
     let plaintext = totals.plaintext.saturating_sub(intended);
     if plaintext > 0 {
         out.push((Mark::Warn, format!("{} stored unencrypted.", are(plaintext))));
@@ -116,17 +95,37 @@ fn verdict(report: &Report<'_>, totals: &Totals) -> Vec<(Mark, String)> {
     out
 }
 
+/// The whole by state: judged by the configuration, or by how it is stored where there is none.
+fn parts(report: &Report<'_>, totals: &Totals) -> Vec<(&'static str, u64, Mark)> {
+    if report.config.is_none() {
+        return vec![
+            ("plaintext", totals.plaintext, Mark::Warn),
+            ("encrypted", totals.encrypted, Mark::Good),
+        ];
+    }
+    let intended = intended(report);
+    vec![
+        ("unreadable", totals.unreadable, Mark::Bad),
+        ("unknown", totals.unknown, Mark::Warn),
+        ("stale", totals.stale, Mark::Warn),
+        ("current", totals.current.saturating_sub(intended), Mark::Good),
+        ("current, stored unencrypted as configured", intended, Mark::Plain),
+    ]
+}
+
+/// Entries that are stored unencrypted because the configuration says so.
+fn intended(report: &Report<'_>) -> u64 {
+    let groups = report.counts.groups();
+    let intended = groups
+        .iter()
+        .filter(|(k, _)| k.provider == Provider::Identity && k.status == Some(Status::Current));
+    intended.map(|(_, t)| t.entries).sum()
+}
+
 /// What was looked at, with what, when.
 fn scan_facts(report: &Report<'_>, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
-    let mut facts = vec![
-        ("Source", format!("{} {}", report.source.kind.as_str(), report.source.location)),
-        ("Revision", report.visit.revision.to_string()),
-        ("Looked for", report.looked_for.clone()),
-    ];
-    let also = report.config.iter().flat_map(|c| &c.also).map(|c| ("Reading also with", c));
-    for (name, c) in report.config.iter().map(|c| ("Configuration", c)).chain(also) {
-        facts.push((name, format!("{}, SHA-256 {}", c.location, c.sha256)));
-    }
+    let mut facts = page::read(report.source, report.visit, report.config.as_ref());
+    facts.push(("Looked for", report.looked_for.clone()));
     let how = if report.verified { "decrypting every entry" } else { "the prefixes of the values" };
     facts.push(("Judged by", how.to_owned()));
     facts.push(("Found", super::sum(totals, report.config.is_some())));
@@ -137,7 +136,6 @@ fn scan_facts(report: &Report<'_>, totals: &Totals, out: &mut dyn Write) -> io::
     let time =
         i64::try_from(report.timestamp).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
     facts.extend(time.map(|t| ("Time", t.to_string())));
-    facts.push(("Program", concat!("atrest ", env!("CARGO_PKG_VERSION")).to_owned()));
     self::facts(&facts, out)
 }
 
@@ -228,7 +226,10 @@ mod tests {
         let (page, _) = page(&[(Provider::Identity, None)], 1, false);
         assert!(page.contains("<td>se&lt;crets</td>"), "{page}");
         assert!(page.contains("<td>a &lt;b&gt;&amp; c\\u{1b}</td>"), "{page}");
-        assert!(page.contains("<h1>Encryption at rest: &quot;a&quot;.db</h1>"), "{page}");
+        assert!(
+            page.contains("<h1><small>Encryption at rest</small>&quot;a&quot;.db</h1>"),
+            "{page}"
+        );
         assert!(page.contains("<dd>2027-01-15T08:00:00Z</dd>"), "{page}");
     }
 }

@@ -435,8 +435,12 @@ pub(super) fn entry_row(f: &Finding, with_status: bool) -> (Vec<String>, Mark) {
     row.extend(with_status.then(|| dash(j.status.map(Status::as_str))));
     row.extend([f.mod_revision.to_string(), table::bytes(f.size)]);
     row.extend(with_status.then(|| j.why().unwrap_or_default().into_owned()));
-    let mark = if j.misplaced.is_some() { Mark::Bad } else { mark(j.provider, j.status) };
-    (row, mark)
+    (row, entry_mark(f))
+}
+
+fn entry_mark(f: &Finding) -> Mark {
+    let j = &f.judged;
+    if j.misplaced.is_some() { Mark::Bad } else { mark(j.provider, j.status) }
 }
 
 fn group_table(groups: &[(&GroupKey, Tally)], with_status: bool, color: bool) -> Builder {

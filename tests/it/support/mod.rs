@@ -5,6 +5,7 @@
 pub mod apiserver;
 pub mod archives;
 pub mod bin;
+pub mod browser;
 pub mod bucket;
 pub mod certs;
 pub mod cluster;
