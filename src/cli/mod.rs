@@ -31,6 +31,7 @@ mod encode;
 mod export;
 mod exporter;
 mod get;
+mod help;
 mod history;
 mod keys;
 mod kms;
@@ -163,7 +164,7 @@ pub struct Ctx {
 /// The command line as clap sees it, for completions, the manual page and tests.
 #[must_use]
 pub fn command() -> clap::Command {
-    Cli::command()
+    help::dressed(Cli::command())
 }
 
 /// Runs the program with the process's arguments.

@@ -72,6 +72,17 @@ fn nothing_found_is_an_error() {
     bin().arg("backups").arg(dir.path().join("none")).run().fails_with_hint(1);
 }
 
+/// A backup in which nothing was looked at is not one that was found well.
+#[test]
+fn another_prefix_is_no_all_clear() {
+    let done =
+        bin().words("backups -w json --prefix /tenant").arg(corpus::db("p1b-partial-migration"));
+    let document = done.run().code(4).json();
+    let only = &document["backups"][0];
+    assert_eq!(only["error"], "it holds nothing under /tenant/");
+    assert_eq!(only["totals"]["entries"], 0);
+}
+
 /// Forty of a fleet: whole and cut, under several keys, packed in five ways, and three of no kind.
 fn fleet(put: &mut dyn FnMut(&str, Vec<u8>)) {
     let phases = ["p1-secretbox", "p1b-partial-migration", "p2-aescbc", "p3-aesgcm", "p5-kmsv2"];

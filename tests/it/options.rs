@@ -345,3 +345,35 @@ fn help_lists_the_formats() {
         assert!(error.contains(&format!("[possible values: {formats}]")), "{command}: {error}");
     }
 }
+
+/// A variable stands for its option, the option wins, an empty one is none, and no variable of ours
+/// names a source.
+#[test]
+fn options_have_variables() {
+    let scan = || bin().words("scan -w json --snapshot").arg(corpus::db("p1b-partial-migration"));
+    let config = corpus::private_config("p1-secretbox");
+    let said = |run: Bin| run.run().ok().json()["config"].clone();
+    assert!(said(scan()).is_null());
+    assert!(said(scan().env("ATREST_ENCRYPTION_CONFIG", "")).is_null());
+    let set = || scan().env("ATREST_ENCRYPTION_CONFIG", &config);
+    assert_eq!(said(set())["location"], config.to_str().unwrap());
+    let other = corpus::private_config("p2-aescbc");
+    let given = set().arg("--encryption-config").arg(&other);
+    assert_eq!(said(given)["location"], other.to_str().unwrap());
+    scan().env("ATREST_PREFIX", "/tenant").run().fails(1).says("under /tenant/");
+    let coloured = bin().words("scan --snapshot").arg(corpus::db("p1b-partial-migration"));
+    assert!(coloured.env("ATREST_COLOR", "always").run().ok().text().contains('\u{1b}'));
+    scan().env("ATREST_SNAPSHOT", "/nowhere").env("ATREST_ENDPOINTS", "https://[::1]:1").run().ok();
+}
+
+/// Every command's `-h` fits a screen; everything else is in `--help`.
+#[test]
+fn short_help_is_short() {
+    for words in ["scan", "get", "keys", "export", "residue", "migrate", "doctor", "serve"] {
+        let help = |flag: &str| bin().words(words).arg(flag).run().ok().text().to_owned();
+        let (short, long) = (help("-h"), help("--help"));
+        let lines = short.lines().count();
+        assert!(lines <= 56, "{words}: {lines} lines");
+        assert!(!short.contains("--keepalive-time") && long.contains("Examples:"), "{words}");
+    }
+}

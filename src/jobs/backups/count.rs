@@ -18,13 +18,22 @@ pub(super) fn count(source: &mut dyn Source, options: &Options<'_>, backup: &mut
     let scope = &options.selection.scope;
     let query = Query { ranges: scope.ranges(&[Selector::All]), revision: None, ordered: false };
     let mut counting = Counting::new(options);
+    let mut is_empty = true;
     let visit = source.visit(&query, &mut |entry| {
+        is_empty = false;
         counting.entry(entry);
         ControlFlow::Continue(())
     });
     let revisions = !source.info().kind.is_archive();
     match visit {
-        Ok(visit) => counting.finish(&visit, revisions, backup),
+        Ok(visit) => {
+            counting.finish(&visit, revisions, backup);
+            // Nothing was judged, which is no good news.
+            if is_empty {
+                let base = scope.base();
+                backup.error.get_or_insert(format!("it holds nothing under {base}"));
+            }
+        }
         Err(e) => {
             backup.error.get_or_insert(chain(&e));
         }
