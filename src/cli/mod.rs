@@ -161,6 +161,14 @@ pub struct Ctx {
     pub remote: remote::Remotes,
 }
 
+impl Ctx {
+    fn new(global: Shared, given: Given) -> Self {
+        let ui = Ui::new(&global);
+        let (kms, remote) = (Arc::default(), remote::Remotes::default());
+        Self { global, given, ui, kms, escrow: None, remote }
+    }
+}
+
 /// The command line as clap sees it, for completions, the manual page and tests.
 #[must_use]
 pub fn command() -> clap::Command {
@@ -172,6 +180,7 @@ pub fn command() -> clap::Command {
 pub fn run() -> ExitCode {
     // Before anything else: a password may stand in the environment.
     let hardened = crate::secret::harden();
+    completion::answer();
     let command = without_empty_variables(command());
     let mut built = command.clone();
     built.build();
@@ -189,13 +198,10 @@ pub fn run() -> ExitCode {
     }
     interrupt::watch();
     let global = cli.command.shared();
-    let ui = Ui::new(&global);
     if let Err(error) = hardened {
-        ui.warn(&format!("core dumps cannot be disabled: {error}"));
+        Ui::new(&global).warn(&format!("core dumps cannot be disabled: {error}"));
     }
-    let (kms, remote) = (Arc::default(), remote::Remotes::default());
-    let given = Given::new(matches);
-    let mut ctx = Ctx { global, given, ui, kms, escrow: None, remote };
+    let mut ctx = Ctx::new(global, Given::new(matches));
     if datastore::url(&ctx).is_some() {
         datastore::forget_variables(&mut ctx);
     }

@@ -9,6 +9,7 @@ mod support;
 
 mod backups;
 mod cases;
+mod completion;
 mod data_dir_property;
 mod datastore;
 mod decode;
