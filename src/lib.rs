@@ -49,6 +49,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod agefile;
 #[cfg(feature = "live")]
 #[doc(hidden)]
 pub mod apiserver;

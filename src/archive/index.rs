@@ -1,7 +1,6 @@
 //! Which objects an archive has.
 
 use std::cmp::Reverse;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use super::reading::LARGEST_OBJECT;
 use crate::resource::{DEFAULT_PREFIX, beginning, locate};
 use crate::source::objects::{ObjectPath, Objects, archive_of, is_about, object_path};
 use crate::source::walk::{Failed, MOST_MEMBERS, Visitor, walk};
-use crate::source::{Damage, FileError};
+use crate::source::{Damage, FileError, Input};
 use crate::visible::shortened;
 
 /// Damaged members that are named; there may be as many as there are members.
@@ -31,9 +30,9 @@ impl Index {
     ///
     /// # Errors
     /// When it has no objects at all, or cannot be read.
-    pub(super) fn of(file: &File, path: &Path) -> Result<Self, FileError> {
+    pub(super) fn of(input: &Input, path: &Path) -> Result<Self, FileError> {
         let mut seen = Seen::default();
-        let walked = walk(file, &mut seen);
+        let walked = walk(input, &mut seen);
         let Seen { what, mut members, mut damage, ordinal, unnamed, .. } = seen;
         let Some(what) = what else {
             walked.map_err(|failed| failed.of(path))?;

@@ -8,7 +8,6 @@
 mod index;
 mod reading;
 
-use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -17,8 +16,8 @@ use zeroize::Zeroizing;
 use crate::entry::{BoundTo, EntryRef, Value};
 use crate::source::objects::Objects;
 use crate::source::{
-    Damage, EntrySink, FileError, NoHistory, Query, RecordSink, Source, SourceError, SourceInfo,
-    SourceKind, Visit, open_file,
+    Damage, EntrySink, FileError, Input, NoHistory, Query, RecordSink, Source, SourceError,
+    SourceInfo, SourceKind, Visit, open_file,
 };
 use index::Index;
 use reading::{Object, Reading};
@@ -30,7 +29,7 @@ const WINDOW: u64 = 48 << 20;
 #[derive(Debug)]
 pub struct Archive {
     path: PathBuf,
-    file: File,
+    input: Input,
     what: Objects,
     /// By key.
     members: Vec<Member>,
@@ -66,9 +65,10 @@ impl Archive {
     ///
     /// # Errors
     /// As there.
-    pub fn of_file(name: &Path, file: File) -> Result<Self, SourceError> {
-        let Index { what, members, damage } = Index::of(&file, name)?;
-        Ok(Self { path: name.to_owned(), file, what, members, damage })
+    pub fn of_file(name: &Path, file: impl Into<Input>) -> Result<Self, SourceError> {
+        let input = file.into();
+        let Index { what, members, damage } = Index::of(&input, name)?;
+        Ok(Self { path: name.to_owned(), input, what, members, damage })
     }
 
     /// Who made it.
@@ -92,7 +92,7 @@ impl Archive {
         each: &mut dyn FnMut(&Member, Object) -> ControlFlow<()>,
     ) -> Result<(), SourceError> {
         wanted.sort_unstable_by_key(|m| m.ordinal);
-        Reading::run(&self.file, self.what, &wanted, each)
+        Reading::run(&self.input, self.what, &wanted, each)
             .map_err(|failed| failed.of(&self.path))?;
         Ok(())
     }

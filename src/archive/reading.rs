@@ -1,7 +1,6 @@
 //! Reading chosen objects of an archive.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::io::Read;
 use std::ops::ControlFlow;
 
@@ -10,6 +9,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::Member;
+use crate::source::Input;
 use crate::source::objects::{Objects, object_path};
 use crate::source::walk::{Failed, Visitor, walk};
 
@@ -75,7 +75,7 @@ impl<'a> Reading<'a> {
     /// # Errors
     /// When it cannot be read any more as it could.
     pub(super) fn run(
-        file: &File,
+        input: &Input,
         what: Objects,
         wanted: &'a [&'a Member],
         each: &'a mut dyn FnMut(&Member, Object) -> ControlFlow<()>,
@@ -84,7 +84,7 @@ impl<'a> Reading<'a> {
             return Ok(());
         }
         let mut reading = Self { what, wanted: wanted.iter(), ordinal: 0, current: None, each };
-        match walk(file, &mut reading) {
+        match walk(input, &mut reading) {
             Err(Failed::Enough) => Ok(()),
             // What is wrong behind the last of them was told when it was opened.
             _ if reading.wanted.len() == 0 => Ok(()),

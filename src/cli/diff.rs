@@ -58,7 +58,10 @@ pub struct Args {
 impl Args {
     /// The options that are not this command's own.
     pub fn shared(&self) -> Shared {
-        Shared::of(&[&self.source, &self.selection, &self.reading, &self.output])
+        let groups: [&dyn args::Group; 4] =
+            [&self.source, &self.selection, &self.reading, &self.output];
+        let reads_several = [self.a.kind, self.b.kind].iter().any(|k| *k != Kind::Etcd);
+        Shared { reads_several, ..Shared::of(&groups) }
     }
 }
 
@@ -152,6 +155,7 @@ impl SourceWord {
             given: ctx.given.clone(),
             ui: ctx.ui.clone(),
             escrow: ctx.escrow.clone(),
+            unlock: ctx.unlock.clone(),
             kms: Arc::clone(&ctx.kms),
             remote: ctx.remote.clone(),
         };
@@ -202,6 +206,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         &job::Options { selection, form, reader: &reader },
         &mut Told::new(&ctx.ui),
     )?;
+    super::escrow::is_needed(ctx)?;
     let visits = outcome.sides.iter().map(|(_, visit)| visit);
     ending::end(ctx, visits, || report(ctx, args, &outcome, &looked_for))
 }

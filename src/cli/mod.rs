@@ -54,6 +54,7 @@ use std::sync::{Arc, OnceLock};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::agefile::Unlock;
 use crate::kms::Unwrap;
 use crate::kms::escrow::Escrow;
 use args::{Given, Shared};
@@ -157,6 +158,8 @@ pub struct Ctx {
     pub kms: Arc<OnceLock<Arc<dyn Unwrap>>>,
     /// Data keys that no KMS is asked for.
     pub escrow: Option<Arc<Escrow>>,
+    /// Opens what age encrypted.
+    pub unlock: Unlock,
     /// What was fetched from elsewhere.
     pub remote: remote::Remotes,
 }
@@ -164,8 +167,8 @@ pub struct Ctx {
 impl Ctx {
     fn new(global: Shared, given: Given) -> Self {
         let ui = Ui::new(&global);
-        let (kms, remote) = (Arc::default(), remote::Remotes::default());
-        Self { global, given, ui, kms, escrow: None, remote }
+        let (kms, remote, unlock) = (Arc::default(), remote::Remotes::default(), Unlock::default());
+        Self { global, given, ui, kms, escrow: None, unlock, remote }
     }
 }
 
@@ -208,7 +211,8 @@ pub fn run() -> ExitCode {
     let result = profile::apply(&mut ctx)
         .and_then(|()| one_source(&ctx))
         .and_then(|()| escrow::apply(&mut ctx))
-        .and_then(|()| dispatch(&mut ctx, cli.command));
+        .and_then(|()| dispatch(&mut ctx, cli.command))
+        .inspect(|_| escrow::tell_unused(&ctx));
     match result {
         Ok(exit) => exit.into(),
         Err(failure) => {

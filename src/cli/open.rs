@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::failure::Failure;
-use super::{Ctx, credentials, datastore, remote};
+use super::{Ctx, credentials, datastore, escrow, remote};
 use crate::config::ConfigSet;
 use crate::jobs::residue::Opened;
 use crate::kms::{Instead, Plugins, Program, Unwrap};
@@ -16,7 +16,7 @@ use crate::source::data_dir::DataDir;
 use crate::source::kine::Kine;
 use crate::source::live::{Live, LiveOptions};
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
-use crate::source::{Damage, Source};
+use crate::source::{Damage, FileError, Input, Source, SourceError};
 use crate::transform::Transformers;
 
 /// Opens the source that the options name.
@@ -34,20 +34,22 @@ pub fn source(ctx: &Ctx) -> Result<Box<dyn Source>, Failure> {
 pub fn files(ctx: &Ctx) -> Result<Opened, Failure> {
     let g = &ctx.global;
     let options = SnapshotOptions { skip_hash_check: g.skip_hash_check, salvage: g.salvage };
-    Ok(if let Some(path) = &g.snapshot {
+    let opened = if let Some(path) = &g.snapshot {
         match remote::fetch(ctx, path)? {
-            Some((name, file)) => Opened::of_file(&name, file, &options)?,
-            None => Opened::file(path, &options)?,
+            Some((name, file)) => Opened::of_file(&name, Input::new(file, &ctx.unlock), &options)?,
+            None => Opened::file(path, &ctx.unlock, &options)?,
         }
     } else if let Some(dir) = &g.data_dir {
         Opened::DataDir(DataDir::open(dir, &options)?)
     } else if let Some(path) = g.kine.as_ref().and_then(|kine| kine.file()) {
-        Opened::Kine(Box::new(Kine::open(path)?))
+        Opened::Kine(Box::new(Kine::open_with(path, &ctx.unlock)?))
     } else if let Some(url) = datastore::url(ctx) {
         datastore::open(ctx, url)?
     } else {
         Opened::Served(Box::new(live(ctx)?))
-    })
+    };
+    escrow::is_used(ctx)?;
+    Ok(opened)
 }
 
 /// Opens a snapshot, which may lie elsewhere.
@@ -55,10 +57,15 @@ pub fn files(ctx: &Ctx) -> Result<Opened, Failure> {
 /// # Errors
 /// When it cannot be opened or fetched, with a hint.
 pub fn snapshot(ctx: &Ctx, path: &Path, options: &SnapshotOptions) -> Result<Snapshot, Failure> {
-    match remote::fetch(ctx, path)? {
-        Some((name, file)) => Ok(Snapshot::of_file(&name, file, options)?),
-        None => Ok(Snapshot::open(path, options)?),
-    }
+    let unreadable = |cause| FileError::Unreadable { path: path.to_owned(), cause };
+    let snapshot = if let Some((name, file)) = remote::fetch(ctx, path)? {
+        Snapshot::of_file(&name, Input::new(file, &ctx.unlock), options)?
+    } else {
+        let file = Input::open(path, &ctx.unlock).map_err(|e| SourceError::from(unreadable(e)))?;
+        Snapshot::of_file(path, file, options)?
+    };
+    escrow::is_used(ctx)?;
+    Ok(snapshot)
 }
 
 /// Connects to the etcd that the options name.

@@ -115,13 +115,15 @@ impl Report<'_> {
         let backups: Vec<_> =
             self.outcome.backups.iter().filter(|b| b.kind != Kind::NotABackup).collect();
         let count = |is: &dyn Fn(&Backup) -> bool| backups.iter().filter(|b| is(b)).count() as u64;
-        let unread = count(&|b| b.error.is_some() || b.totals.is_none());
+        let sealed = count(&|b| b.kind == Kind::Age);
+        let unread = count(&|b| b.kind != Kind::Age && (b.error.is_some() || b.totals.is_none()));
         let plain = count(&|b| b.totals.is_some_and(|t| t.plaintext > 0));
         let residue = count(&|b| b.residue.is_some_and(|n| n > 0));
         let locked = count(&|b| b.verified && b.totals.is_some_and(|t| t.unreadable > 0));
         let mut parts = vec![table::counted(backups.len() as u64, "backup", "backups")];
         for (n, what) in [
             (unread, "could not be read, or not as a whole"),
+            (sealed, "age-encrypted and not examined"),
             (plain, "with plaintext"),
             (residue, "with residue"),
             (locked, "with entries that no given key reads"),
@@ -133,7 +135,7 @@ impl Report<'_> {
         if !self.missing.is_empty() {
             parts.push(format!("not judged: {}", self.not_judged()));
         }
-        let mark = if unread + locked > 0 || !self.missing.is_empty() {
+        let mark = if unread + sealed + locked > 0 || !self.missing.is_empty() {
             Mark::Bad
         } else if plain + residue > 0 {
             Mark::Warn

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::input::{Input, open_file};
 use super::map::Mapped;
 use super::{FileError, Foreign, packed};
 use crate::bolt::BoltError;
@@ -40,10 +41,9 @@ pub fn may_be_backup(head: &[u8]) -> bool {
 pub(super) const EVENTS: &[u8] = b"[{\"etcdEvent\":";
 
 /// First bytes of files that are no etcd database.
-const KNOWN: [(&[u8], Foreign); 5] = [
+const KNOWN: [(&[u8], Foreign); 4] = [
     (b"SQLite format 3\0", Foreign::Sqlite),
     (b"BZh", Foreign::Bzip2),
-    (b"age-encryption.org/", Foreign::Age),
     (EVENTS, Foreign::Incremental),
     (b"k8s:enc:", Foreign::Value),
 ];
@@ -57,21 +57,15 @@ pub(super) enum InUse {
     Allow,
 }
 
-/// Opens a file for reading without waiting for anybody: opening a pipe waits for its writer.
-pub(crate) fn open_file(path: &Path) -> std::io::Result<File> {
-    use rustix::fs::{Mode, OFlags, open};
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    Ok(File::from(open(path, flags, Mode::empty())?))
-}
-
 /// Opens and maps a file, after looking at what it is.
 pub(super) fn read(path: &Path, in_use: InUse) -> Result<Bytes, FileError> {
     let cannot = |cause| FileError::Unreadable { path: path.to_owned(), cause };
-    of(open_file(path).map_err(cannot)?, path, in_use)
+    of(&open_file(path).map_err(cannot)?.into(), path, in_use)
 }
 
 /// As [`read`], of a file that is open already; `path` is what it is called.
-pub(super) fn of(mut file: File, path: &Path, in_use: InUse) -> Result<Bytes, FileError> {
+pub(super) fn of(input: &Input, path: &Path, in_use: InUse) -> Result<Bytes, FileError> {
+    let file = input.file();
     let cannot = |cause| FileError::Unreadable { path: path.to_owned(), cause };
     let metadata = file.metadata().map_err(cannot)?;
     if metadata.is_dir() {
@@ -83,13 +77,13 @@ pub(super) fn of(mut file: File, path: &Path, in_use: InUse) -> Result<Bytes, Fi
     if metadata.len() == 0 {
         return Err(FileError::Empty { path: path.to_owned() });
     }
-    if in_use == InUse::Refuse && self::in_use(&file) {
+    if in_use == InUse::Refuse && self::in_use(file) {
         return Err(FileError::InUse { path: path.to_owned() });
     }
-    if packed::is_packed(&mut file).map_err(cannot)? {
-        return packed::unpack(&file, path).map(|mapped| Bytes(Arc::new(mapped)));
+    if packed::is_packed(file).map_err(cannot)? {
+        return packed::unpack(input, path).map(|mapped| Bytes(Arc::new(mapped)));
     }
-    Ok(Bytes(Arc::new(Mapped::new(&file).map_err(cannot)?)))
+    Ok(Bytes(Arc::new(Mapped::new(file).map_err(cannot)?)))
 }
 
 /// etcd holds an exclusive `flock` for its lifetime. A shared one is tried, and given back at

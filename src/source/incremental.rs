@@ -5,7 +5,6 @@
 //! `handleDeltaWatchEvents`; etcd `api/mvccpb/kv.pb.go` for the names of the fields).
 
 use std::cell::Cell;
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -18,6 +17,7 @@ use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor as SerdeVisito
 use zeroize::Zeroizing;
 
 use super::file::EVENTS;
+use super::input::Input;
 use super::walk::{Failed, Visitor, walk};
 use super::{Damage, FileError, Record, RecordSink, SourceError, Visit, open_file};
 use crate::entry::EntryRef;
@@ -33,7 +33,7 @@ const CHUNK: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Incremental {
     path: PathBuf,
-    file: File,
+    input: Input,
 }
 
 impl Incremental {
@@ -48,8 +48,8 @@ impl Incremental {
 
     /// As [`Incremental::open`], of a file that is open already; `name` stands for its path.
     #[must_use]
-    pub fn of_file(name: &Path, file: File) -> Self {
-        Self { path: name.to_owned(), file }
+    pub fn of_file(name: &Path, file: impl Into<Input>) -> Self {
+        Self { path: name.to_owned(), input: file.into() }
     }
 
     /// Calls `sink` for every change, in ascending revision order. `None` if it is no such
@@ -59,7 +59,7 @@ impl Incremental {
     /// When it cannot be unpacked at all.
     pub fn changes(&self, sink: &mut RecordSink<'_>) -> Result<Option<Visit>, SourceError> {
         let mut reading = Reading { sink, visit: None };
-        let walked = walk(&self.file, &mut reading);
+        let walked = walk(&self.input, &mut reading);
         match (reading.visit, walked) {
             (Some(visit), _) => Ok(Some(visit)),
             (None, Ok(())) => Ok(None),

@@ -7,6 +7,7 @@ mod error;
 mod file;
 mod fold;
 pub mod incremental;
+mod input;
 #[cfg(feature = "kine")]
 pub mod kine;
 #[cfg(feature = "live")]
@@ -29,7 +30,8 @@ pub use error::{
     NoHistory, RevisionError, SourceError, Story, TlsFileError, TlsStory, Trials, Untrue, Wish,
 };
 pub use file::may_be_backup;
-pub(crate) use file::open_file;
+pub use input::Input;
+pub(crate) use input::open_file;
 
 /// What to read.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! Databases in compressed files and archives, as backups are stored.
+//! Databases in compressed and encrypted files and archives, as backups are stored.
 //!
 //! The pages of a database are not read in order, so what is unpacked goes into a temporary file
 //! that has no name and that nobody else can open; it is gone when the program ends, however it
@@ -9,9 +9,11 @@ use std::io::{self, Read, Seek as _};
 use std::path::Path;
 
 use super::FileError;
+use super::input::Input;
 use super::map::Mapped;
 use super::objects::{self, Objects};
 use super::walk::{Failed, LARGEST, Visitor, head, is_packing, spool, walk};
+use crate::agefile::Sealed;
 
 /// Most members that may belong to a database.
 const MOST_BESIDE: usize = 8;
@@ -36,8 +38,8 @@ pub(super) fn is_known(head: &[u8]) -> bool {
 ///
 /// # Errors
 /// When it cannot be read.
-pub(super) fn is_packed(file: &mut File) -> io::Result<bool> {
-    let head = head(file)?;
+pub(super) fn is_packed(mut file: &File) -> io::Result<bool> {
+    let head = head(&mut file)?;
     file.rewind()?;
     Ok(is_packing(&head) && !is_database(&head))
 }
@@ -46,14 +48,17 @@ pub(super) fn is_packed(file: &mut File) -> io::Result<bool> {
 ///
 /// # Errors
 /// When there is none or there are several, when it cannot be unpacked, or when there is no room.
-pub(super) fn unpack(file: &File, path: &Path) -> Result<Mapped, FileError> {
-    let unpacker = Unpacker::run(file, path, is_database, |_| false)?;
+pub(super) fn unpack(input: &Input, path: &Path) -> Result<Mapped, FileError> {
+    let unpacker = Unpacker::run(input, path, is_database, |_| false)?;
     match (unpacker.found, unpacker.databases) {
         (Some(found), 1) => Mapped::new(&found.file)
             .map_err(|cause| FileError::NoRoom { path: path.to_owned(), cause }),
-        (_, 0) => Err(match unpacker.objects {
-            Some(what) => FileError::Objects { path: path.to_owned(), what },
-            None => FileError::NoDatabase { path: path.to_owned(), members: unpacker.members },
+        (_, 0) => Err(match (unpacker.objects, unpacker.sealed) {
+            (Some(what), _) => FileError::Objects { path: path.to_owned(), what },
+            (None, Some(why)) => FileError::Sealed { path: path.to_owned(), why },
+            (None, None) => {
+                FileError::NoDatabase { path: path.to_owned(), members: unpacker.members }
+            }
         }),
         (_, databases) => Err(FileError::Databases { path: path.to_owned(), databases }),
     }
@@ -66,11 +71,16 @@ pub(super) fn unpack(file: &File, path: &Path) -> Result<Mapped, FileError> {
 /// As [`unpack`].
 #[cfg(feature = "kine")]
 pub(super) fn unpack_sqlite(
-    file: &File,
+    input: &Input,
     path: &Path,
 ) -> Result<Vec<(&'static str, File)>, FileError> {
-    let unpacker = Unpacker::run(file, path, is_sqlite, is_sqlite_log)?;
-    let Some(found) = unpacker.found else { return Ok(Vec::new()) };
+    let unpacker = Unpacker::run(input, path, is_sqlite, is_sqlite_log)?;
+    let Some(found) = unpacker.found else {
+        return match unpacker.sealed {
+            Some(why) => Err(FileError::Sealed { path: path.to_owned(), why }),
+            None => Ok(Vec::new()),
+        };
+    };
     if unpacker.databases > 1 {
         let databases = unpacker.databases;
         return Err(FileError::Databases { path: path.to_owned(), databases });
@@ -118,11 +128,13 @@ struct Unpacker {
     members: usize,
     /// What an archive without a database is.
     objects: Option<Objects>,
+    /// Why a file in an archive stays encrypted.
+    sealed: Option<Sealed>,
 }
 
 impl Unpacker {
     fn run(
-        file: &File,
+        input: &Input,
         path: &Path,
         is_database: fn(&[u8]) -> bool,
         is_beside: fn(&[u8]) -> bool,
@@ -135,8 +147,9 @@ impl Unpacker {
             databases: 0,
             members: 0,
             objects: None,
+            sealed: None,
         };
-        match walk(file, &mut unpacker) {
+        match walk(input, &mut unpacker) {
             Ok(()) | Err(Failed::Enough) => Ok(unpacker),
             // What objects are left of a damaged archive, who reads objects will tell.
             Err(Failed::Unpack(_)) if unpacker.databases == 0 && unpacker.objects.is_some() => {
@@ -162,6 +175,10 @@ impl Visitor for Unpacker {
         (self.is_database)(head) || self.is_beside(head)
     }
 
+    fn sealed(&mut self, why: Sealed) {
+        self.sealed.get_or_insert(why);
+    }
+
     fn take(&mut self, name: &[u8], reader: &mut dyn Read) -> Result<(), Failed> {
         let head = head(reader)?;
         let mut reader = head.as_slice().chain(reader);
@@ -185,6 +202,7 @@ impl Failed {
         let path = path.to_owned();
         match self {
             Self::Unpack(cause) => FileError::Unpack { path, cause: cause.into() },
+            Self::Sealed(why) => FileError::Sealed { path, why },
             Self::Room(cause) => FileError::NoRoom { path, cause },
             Self::Bomb => FileError::Bomb { path, bytes: LARGEST },
             Self::Enough => FileError::NoDatabase { path, members: 0 },

@@ -10,6 +10,7 @@ use ring::digest::{Context, SHA256};
 pub use super::file::Bytes;
 use super::file::{InUse, not_a_database, read};
 use super::fold::{broken_record, damages, fold, limit, swept};
+use super::input::Input;
 use super::pieces::{Pieces, Positions};
 use super::trail::{Pace, Trail};
 use super::{
@@ -69,10 +70,10 @@ impl Snapshot {
     /// As there.
     pub fn of_file(
         name: &Path,
-        file: std::fs::File,
+        file: impl Into<Input>,
         options: &SnapshotOptions,
     ) -> Result<Self, SourceError> {
-        Self::of(name, super::file::of(file, name, in_use(*options))?, *options)
+        Self::of(name, super::file::of(&file.into(), name, in_use(*options))?, *options)
     }
 
     fn of(path: &Path, bytes: Bytes, options: SnapshotOptions) -> Result<Self, SourceError> {

@@ -1,16 +1,21 @@
-//! Files in compressed files and archives: gzip, zstd, xz, zlib, zip and tar, and one inside
-//! another, recognised by content and not by name. Memory is bounded by the unpackers' windows.
+//! Files in compressed and encrypted files and archives: gzip, zstd, xz, zlib, zip, tar and age, and
+//! one inside another, recognised by content and not by name. Memory is bounded by the unpackers'
+//! windows.
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 
 use zeroize::Zeroizing;
 
+use super::input::Input;
+use crate::agefile::{Sealed, Unlock, is_age};
+
 /// Nobody has a database this large: etcd's own limit is 8 GiB, and a file that unpacks to more
 /// is made to fill a disk.
 pub const LARGEST: u64 = 32 << 30;
-/// Packings inside of one another: a gzipped tar archive with a gzipped snapshot in it has three.
-const DEEPEST: usize = 4;
+/// Packings inside of one another: an encrypted, gzipped tar archive with a gzipped snapshot in it
+/// has four.
+const DEEPEST: usize = 5;
 /// How much of a file is looked at: both meta pages of a database with the largest pages in use.
 const HEAD: usize = (64 << 10) + 64;
 /// Most members of an archive that are looked at.
@@ -31,6 +36,7 @@ enum Packing {
     Zlib,
     Zip,
     Tar,
+    Age,
 }
 
 /// The packing that bytes begin as.
@@ -47,6 +53,7 @@ fn packing(head: &[u8]) -> Option<Packing> {
         {
             Some(Packing::Zlib)
         }
+        _ if is_age(head) => Some(Packing::Age),
         _ if head.get(257..262) == Some(b"ustar") => Some(Packing::Tar),
         _ => None,
     }
@@ -62,6 +69,8 @@ pub(super) fn is_packing(head: &[u8]) -> bool {
 pub enum Failed {
     /// What is read is damaged, or cannot be read.
     Unpack(io::Error),
+    /// It is encrypted by age, and stays so.
+    Sealed(Sealed),
     /// The temporary file cannot be written.
     Room(io::Error),
     /// It unpacks to more than any database has.
@@ -93,6 +102,11 @@ pub trait Visitor {
     /// Ends the walk.
     fn take(&mut self, name: &[u8], reader: &mut dyn Read) -> Result<(), Failed>;
 
+    /// A file in an archive is encrypted by age and stays so; the others are shown all the same.
+    fn sealed(&mut self, why: Sealed) {
+        let _ = why;
+    }
+
     /// A tar archive was read to its end; `whole` says whether that was marked as such.
     fn ended(&mut self, whole: bool) {
         let _ = whole;
@@ -103,94 +117,106 @@ pub trait Visitor {
 ///
 /// # Errors
 /// When it cannot be unpacked, and what the visitor says.
-pub fn walk(mut file: &File, visitor: &mut dyn Visitor) -> Result<(), Failed> {
+pub fn walk(input: &Input, visitor: &mut dyn Visitor) -> Result<(), Failed> {
+    let mut file = input.file();
     file.rewind()?;
     let head = head(&mut file)?;
     file.rewind()?;
+    let mut walk = Walk { unlock: input.unlock(), visitor };
     // The only place where a zip archive can be read from its end.
     if packing(&head) == Some(Packing::Zip) {
-        return zip(file, visitor);
+        return walk.zip(file);
     }
-    stream(&mut file, 0, b"", visitor)
+    walk.stream(&mut file, 0, b"")
 }
 
-fn stream(
-    reader: &mut dyn Read,
-    depth: usize,
-    name: &[u8],
-    visitor: &mut dyn Visitor,
-) -> Result<(), Failed> {
-    let mut head = Zeroizing::new(Vec::with_capacity(HEAD));
-    // What is cut soon has shown something all the same.
-    let broken = Broken((&mut *reader).take(HEAD as u64).read_to_end(&mut head).err());
-    let takes = visitor.takes(&head);
-    let packed = packing(&head).filter(|_| depth < DEEPEST);
-    let mut reader = head.as_slice().chain(broken).chain(reader);
-    if takes {
-        return visitor.take(name, &mut reader);
-    }
-    let Some(packed) = packed else {
-        let (first, _) = reader.into_inner();
-        return first.into_inner().1.0.map_or(Ok(()), |e| Err(e.into()));
-    };
-    match packed {
-        Packing::Gzip => {
-            stream(&mut flate2::read::MultiGzDecoder::new(reader), depth + 1, name, visitor)
-        }
-        Packing::Zlib => {
-            stream(&mut flate2::read::ZlibDecoder::new(reader), depth + 1, name, visitor)
-        }
-        Packing::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::new(reader)?;
-            decoder.window_log_max(ZSTD_WINDOW)?;
-            stream(&mut decoder, depth + 1, name, visitor)
-        }
-        Packing::Xz => {
-            use liblzma::stream::{CONCATENATED, Stream};
-            let decoder = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED);
-            let decoder = decoder.map_err(io::Error::from)?;
-            let mut decoder = liblzma::read::XzDecoder::new_stream(reader, decoder);
-            stream(&mut decoder, depth + 1, name, visitor)
-        }
-        Packing::Tar => tar(&mut reader, depth + 1, visitor),
-        // Inside of another packing, it has to be put down first.
-        Packing::Zip => zip(&spool(&mut reader)?, visitor),
-    }
+struct Walk<'w> {
+    unlock: &'w Unlock,
+    visitor: &'w mut dyn Visitor,
 }
 
-fn tar(reader: &mut dyn Read, depth: usize, visitor: &mut dyn Visitor) -> Result<(), Failed> {
-    let mut reader = Ending { reader, zeros: 0 };
-    for member in tar::Archive::new(&mut reader).entries()?.take(MOST_MEMBERS) {
-        let mut member = member?;
-        let kind = member.header().entry_type();
-        if !(kind.is_file() || kind.is_gnu_sparse()) {
-            continue;
+impl Walk<'_> {
+    fn stream(&mut self, reader: &mut dyn Read, depth: usize, name: &[u8]) -> Result<(), Failed> {
+        let mut head = Zeroizing::new(Vec::with_capacity(HEAD));
+        // What is cut soon has shown something all the same.
+        let broken = Broken((&mut *reader).take(HEAD as u64).read_to_end(&mut head).err());
+        let takes = self.visitor.takes(&head);
+        let packed = packing(&head).filter(|_| depth < DEEPEST);
+        let mut reader = head.as_slice().chain(broken).chain(reader);
+        if takes {
+            return self.visitor.take(name, &mut reader);
         }
-        let name = member.path_bytes().into_owned();
-        if visitor.member(&name)? {
-            stream(&mut member, depth, &name, visitor)?;
+        let Some(packed) = packed else {
+            let (first, _) = reader.into_inner();
+            return first.into_inner().1.0.map_or(Ok(()), |e| Err(e.into()));
+        };
+        match packed {
+            Packing::Gzip => {
+                self.stream(&mut flate2::read::MultiGzDecoder::new(reader), depth + 1, name)
+            }
+            Packing::Zlib => {
+                self.stream(&mut flate2::read::ZlibDecoder::new(reader), depth + 1, name)
+            }
+            Packing::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::new(reader)?;
+                decoder.window_log_max(ZSTD_WINDOW)?;
+                self.stream(&mut decoder, depth + 1, name)
+            }
+            Packing::Xz => {
+                use liblzma::stream::{CONCATENATED, Stream};
+                let decoder = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED);
+                let decoder = decoder.map_err(io::Error::from)?;
+                let mut decoder = liblzma::read::XzDecoder::new_stream(reader, decoder);
+                self.stream(&mut decoder, depth + 1, name)
+            }
+            Packing::Tar => self.tar(&mut reader, depth + 1),
+            // Inside of another packing, it has to be put down first.
+            Packing::Zip => self.zip(&spool(&mut reader)?),
+            Packing::Age => match self.unlock.open(&head, reader) {
+                Ok(mut opened) => self.stream(&mut opened, depth + 1, name),
+                Err(why) if name.is_empty() => Err(Failed::Sealed(why)),
+                Err(why) => {
+                    self.visitor.sealed(why);
+                    Ok(())
+                }
+            },
         }
     }
-    // What packs the archive has a checksum at its end.
-    io::copy(&mut (&mut reader).take(LARGEST), &mut io::sink())?;
-    visitor.ended(reader.is_marked());
-    Ok(())
-}
 
-fn zip(file: &File, visitor: &mut dyn Visitor) -> Result<(), Failed> {
-    let mut archive = zip::ZipArchive::new(file).map_err(io::Error::from)?;
-    for index in 0..archive.len().min(MOST_MEMBERS) {
-        let mut member = archive.by_index(index).map_err(io::Error::from)?;
-        if !member.is_file() {
-            continue;
+    fn tar(&mut self, reader: &mut dyn Read, depth: usize) -> Result<(), Failed> {
+        let mut reader = Ending { reader, zeros: 0 };
+        for member in tar::Archive::new(&mut reader).entries()?.take(MOST_MEMBERS) {
+            let mut member = member?;
+            let kind = member.header().entry_type();
+            if !(kind.is_file() || kind.is_gnu_sparse()) {
+                continue;
+            }
+            let name = member.path_bytes().into_owned();
+            if self.visitor.member(&name)? {
+                self.stream(&mut member, depth, &name)?;
+            }
         }
-        let name = member.name_raw().to_vec();
-        // One level: a zip inside of a zip is nobody's snapshot.
-        if visitor.member(&name)? {
-            stream(&mut member, DEEPEST - 1, &name, visitor)?;
-        }
+        // What packs the archive has a checksum at its end.
+        io::copy(&mut (&mut reader).take(LARGEST), &mut io::sink())?;
+        self.visitor.ended(reader.is_marked());
+        Ok(())
     }
-    Ok(())
+
+    fn zip(&mut self, file: &File) -> Result<(), Failed> {
+        let mut archive = zip::ZipArchive::new(file).map_err(io::Error::from)?;
+        for index in 0..archive.len().min(MOST_MEMBERS) {
+            let mut member = archive.by_index(index).map_err(io::Error::from)?;
+            if !member.is_file() {
+                continue;
+            }
+            let name = member.name_raw().to_vec();
+            // Two levels, compressed and encrypted: no more is anybody's snapshot.
+            if self.visitor.member(&name)? {
+                self.stream(&mut member, DEEPEST - 2, &name)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Fails as what was read fails, if it does.

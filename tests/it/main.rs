@@ -59,6 +59,7 @@ mod scan_errors;
 mod scan_formats;
 mod scan_verify;
 mod scrub;
+mod sealed;
 mod serve;
 mod serve_truth;
 mod transform_corpus;

@@ -100,7 +100,7 @@ fn table() -> Vec<(&'static str, &'static str, String)> {
         ("config check", "", all(&[PROFILE, OUTPUT, "encryption-config write-out"])),
         ("config explain", "x", all(&[PROFILE, OUTPUT, "encryption-config write-out"])),
         ("config new", "--provider aesgcm", all(&[OUTPUT, "resource all-resources write-out"])),
-        ("config rotate", "--step add", all(&[&read, "prefix proxy-namespace resource"])),
+        ("config rotate", "--step add", all(&[&read, "identity prefix proxy-namespace resource"])),
         ("profile", "", all(&[PROFILE, OUTPUT, "write-out"])),
         ("doctor", "", all(&[PROFILE, OUTPUT, "write-out"])),
         ("completion", "bash", String::new()),
@@ -118,7 +118,7 @@ fn kms() -> Vec<(&'static str, &'static str, String)> {
     let with = |parts: &[&str]| format!("{read} {}", parts.join(" "));
     let selected = "prefix proxy-namespace revision write-out";
     vec![
-        ("kms check", "", with(&["allow-empty", selected])),
+        ("kms check", "", with(&["identity allow-empty", selected])),
         ("kms needs", "", with(&[INSIDE, "allow-empty", selected])),
         ("kms escrow", "--to x", with(&[INSIDE, selected])),
         ("delete-unreadable", "", with(&[INSIDE, SELECTION, "allow-empty write-out"])),

@@ -15,7 +15,7 @@ pub use apiserver::ApiServer;
 pub use connection::{Connection, Hidden};
 pub use order::{Arranged, arrange, known};
 pub use output::{ColorWhen, Output, TableOrJson, formats};
-pub use reading::{Decrypting, KmsExec, Reading, ReadingInside};
+pub use reading::{Decrypting, Identities, KmsExec, Reading, ReadingInside};
 pub use selection::{AllowEmpty, Lost, Namespaces, Prefix, Resources, Revision, Selection};
 pub use source::{Distribution, Etcd, Kine, Profile, SnapshotFile, Source};
 pub use tempo::Tempo;
@@ -103,6 +103,8 @@ pub struct Shared {
     pub kms_escrow: Vec<PathBuf>,
     /// `--identity`
     pub identity: Vec<PathBuf>,
+    /// The command reads several files, any of which an identity may open
+    pub reads_several: bool,
     /// The command writes an escrow, which an identity is good for as well
     pub makes_escrow: bool,
     /// `--token`

@@ -61,9 +61,8 @@ struct Unwrapping {
     #[arg(long, value_name = "FILE", requires = "identity", help_heading = "Reading")]
     kms_escrow: Vec<PathBuf>,
 
-    /// age identity that opens --kms-escrow, as `age-keygen` writes it (repeatable)
-    #[arg(long, value_name = "FILE", help_heading = "Reading")]
-    identity: Vec<PathBuf>,
+    #[command(flatten)]
+    identities: Identities,
 }
 
 impl Group for Unwrapping {
@@ -71,6 +70,21 @@ impl Group for Unwrapping {
         shared.kms_exec.clone_from(&self.kms_exec);
         shared.kms_timeout = self.kms_timeout;
         shared.kms_escrow.clone_from(&self.kms_escrow);
+        self.identities.put(shared);
+    }
+}
+
+/// What opens files that age encrypted.
+#[derive(Clone, Debug, Args)]
+pub struct Identities {
+    /// age identity that opens an encrypted backup, or --kms-escrow, as `age-keygen` writes it
+    /// (repeatable)
+    #[arg(long, value_name = "FILE", help_heading = "Reading")]
+    identity: Vec<PathBuf>,
+}
+
+impl Group for Identities {
+    fn put(&self, shared: &mut Shared) {
         shared.identity.clone_from(&self.identity);
     }
 }

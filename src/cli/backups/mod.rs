@@ -9,6 +9,7 @@ use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::observer::Told;
 use super::{Ctx, open, ui};
+use crate::agefile::Unlock;
 use crate::config::ConfigSet;
 use crate::jobs::backups::{self as job, Earlier, Kind, Options, Outcome, Shard};
 use crate::report::Format;
@@ -64,7 +65,8 @@ pub struct Args {
 impl Args {
     /// The options that are not this command's own.
     pub fn shared(&self) -> Shared {
-        Shared::of(&[&self.selection, &self.reading, &self.output])
+        let groups: [&dyn args::Group; 3] = [&self.selection, &self.reading, &self.output];
+        Shared { reads_several: self.summarize.is_empty(), ..Shared::of(&groups) }
     }
 }
 
@@ -120,11 +122,13 @@ fn of_job(ctx: &Ctx) -> Result<Option<Shard>, Failure> {
 /// # Errors
 /// When an address is none, or a location cannot be listed.
 pub fn judged(
+    ctx: &Ctx,
     locations: &[PathBuf],
     selection: Selection,
     told: &mut Told<'_>,
 ) -> Result<Outcome, Failure> {
-    let how = How { selection, transformers: None, shard: None, earlier: None };
+    let unlock = ctx.unlock.clone();
+    let how = How { selection, transformers: None, shard: None, unlock, earlier: None };
     judge(locations, how, &mut |_| (), told)
 }
 
@@ -132,6 +136,7 @@ struct How<'a> {
     selection: Selection,
     transformers: Option<&'a Transformers>,
     shard: Option<Shard>,
+    unlock: Unlock,
     earlier: Option<&'a Earlier>,
 }
 
@@ -151,6 +156,7 @@ fn judge(
         selection: how.selection,
         transformers: how.transformers,
         shard: how.shard,
+        unlock: how.unlock,
         earlier: how.earlier,
     };
     job::run(&options, each, told).map_err(|error| match &error {
@@ -190,6 +196,13 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     if let Some(place) = &args.results {
         ctx.ui.note(&format!("the report is in {}", results::put(place, &outcome)?));
     }
+    let sealed = outcome.backups.iter().filter(|b| b.kind == Kind::Age).count();
+    if sealed > 0 && !ctx.unlock.is_given() && args.summarize.is_empty() {
+        ctx.ui.note(&format!(
+            "--identity FILE opens what age encrypted: {}",
+            table::counted(sealed as u64, "file", "files")
+        ));
+    }
     if !missing.is_empty() {
         ctx.ui.warn(&format!("{} is missing: its backups are not judged", report.not_judged()));
     }
@@ -211,8 +224,13 @@ fn look(ctx: &Ctx, args: &Args) -> Result<Outcome, Failure> {
     };
     let state = args.state.as_deref().map(|path| Kept::open(ctx, path, configs.as_ref()));
     let (mut kept, earlier) = state.transpose()?.unzip();
-    let how =
-        How { selection, transformers: transformers.as_ref(), shard, earlier: earlier.as_ref() };
+    let how = How {
+        selection,
+        transformers: transformers.as_ref(),
+        shard,
+        unlock: ctx.unlock.clone(),
+        earlier: earlier.as_ref(),
+    };
     let mut kept_so_far = Ok(());
     let mut each = |backup: &job::Backup| {
         if let (Some(kept), Ok(())) = (&mut kept, &kept_so_far) {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::agefile::Sealed;
 use crate::source::{DataDirError, FileError, Foreign, KineError, RevisionError};
 
 const GIVE_SNAPSHOT: &str =
@@ -21,6 +22,13 @@ pub(super) fn file(e: &FileError) -> Option<String> {
         FileError::InUse { .. } => {
             "read the running etcd with --endpoints, or take a copy with `etcdctl snapshot save`"
         }
+        FileError::Sealed { why, .. } => match why {
+            Sealed::Locked | Sealed::NotForThese => {
+                "give the identity of one of its recipients with --identity FILE"
+            }
+            Sealed::Passphrase => "decrypt it with `age -d` first",
+            Sealed::Damaged => "take another copy",
+        },
         FileError::Unpack { .. } => "take another copy, or unpack it and give the snapshot file",
         FileError::Databases { .. } => "unpack it and give one of them",
         FileError::Bomb { .. } => "unpack it and give the snapshot file",
@@ -31,7 +39,6 @@ pub(super) fn file(e: &FileError) -> Option<String> {
         FileError::Foreign { what, .. } => match what {
             Foreign::Sqlite => "a k3s or kine database is opened with --kine",
             Foreign::Bzip2 => "unpack it with `bunzip2` first",
-            Foreign::Age => "decrypt it with `age -d` first",
             Foreign::Incremental => {
                 "it holds only the changes since a full one: give the Full-* file before it, or restore both with `etcdbrctl restore`"
             }

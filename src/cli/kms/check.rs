@@ -34,6 +34,9 @@ pub struct Args {
     reading: args::Reading,
 
     #[command(flatten)]
+    identities: args::Identities,
+
+    #[command(flatten)]
     format: args::TableOrJson,
 
     #[command(flatten)]
@@ -49,6 +52,7 @@ impl Args {
             &self.allow_empty,
             &self.revision,
             &self.reading,
+            &self.identities,
             &self.output,
         ])
     }

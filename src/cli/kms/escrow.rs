@@ -3,14 +3,15 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use crate::agefile::Unlock;
 use crate::cli::args::{self, Shared};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::observer::Told;
-use crate::cli::{Ctx, ending, escrow, open, ui};
+use crate::cli::{Ctx, ending, open, ui};
 use crate::envelope::Version;
 use crate::jobs::kms::escrow::{self as job, Error, Options, Outcome, Plugin};
 use crate::jobs::kms::uses::Extent;
-use crate::kms::escrow::{Identities, Recipient};
+use crate::kms::escrow::{Recipient, opens_what_is_for};
 use crate::report::kms::escrow::Report;
 use crate::report::table;
 
@@ -78,10 +79,10 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         return Err(Failure::usage("what is written is no text, and stdout is a terminal")
             .hint("give --out FILE, or --armor for text"));
     }
-    let identities = checking(ctx, args, &recipients)?;
     let configs = super::configured(ctx)?;
     let selection = super::everything(ctx);
     let mut source = open::source(ctx)?;
+    let check_with = checking(ctx, args, &recipients)?;
     let kms = open::kms(ctx);
     let options = Options {
         place: Extent {
@@ -94,7 +95,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         recipients: &recipients,
         armor: args.armor,
         out: args.file().map(|path| (path, args.force)),
-        check_with: identities.as_ref(),
+        check_with,
     };
     let outcome = match job::run(source.as_mut(), &options, &mut Told::new(&ctx.ui)) {
         Ok(outcome) => outcome,
@@ -131,20 +132,21 @@ fn recipients(args: &Args) -> Result<Vec<Recipient>, Failure> {
 }
 
 /// What the file is opened with again.
-fn checking(ctx: &Ctx, args: &Args, to: &[Recipient]) -> Result<Option<Identities>, Failure> {
-    let identities = escrow::identities(ctx)?;
-    let fits = identities.as_ref().is_some_and(|own| own.open_what_is_for(to));
-    match (identities, fits, ctx.escrow.is_some()) {
-        (Some(_), false, true) => {
-            ctx.ui.note("the file is not checked: no --identity is of one of its recipients");
-            Ok(None)
-        }
-        (Some(_), false, false) => Err(Failure::usage(
-            "no --identity is of one of the recipients, so nothing can be checked",
-        )
-        .hint(format!("give the secret half of {} with --identity FILE, or none", args.to[0]))),
-        (identities, ..) => Ok(identities),
+fn checking<'c>(
+    ctx: &'c Ctx,
+    args: &Args,
+    to: &[Recipient],
+) -> Result<Option<&'c Unlock>, Failure> {
+    let unlock = &ctx.unlock;
+    if !unlock.is_given() || opens_what_is_for(unlock, to) {
+        return Ok(Some(unlock).filter(|u| u.is_given()));
     }
+    if unlock.was_used() {
+        ctx.ui.note("the file is not checked: no --identity is of one of its recipients");
+        return Ok(None);
+    }
+    Err(Failure::usage("no --identity is of one of the recipients, so nothing can be checked")
+        .hint(format!("give the secret half of {} with --identity FILE, or none", args.to[0])))
 }
 
 fn failed(ctx: &Ctx, args: &Args, error: Error) -> Failure {

@@ -52,14 +52,15 @@ pub struct Args {
 impl Args {
     /// The options that are not this command's own.
     pub fn shared(&self) -> Shared {
-        Shared::of(&[
+        let groups: [&dyn args::Group; 6] = [
             &self.source,
             &self.prefix,
             &self.allow_empty,
             &self.revision,
             &self.reading,
             &self.output,
-        ])
+        ];
+        Shared { reads_several: !self.backups.is_empty(), ..Shared::of(&groups) }
     }
 }
 
@@ -115,7 +116,7 @@ fn judged(
     }
     // Keys are counted over everything; nothing else is asked for.
     let selection = Selection { resources: Vec::new(), ..selection.clone() };
-    let outcome = crate::cli::backups::judged(&args.backups, selection, told)?;
+    let outcome = crate::cli::backups::judged(ctx, &args.backups, selection, told)?;
     let is_one = |b: &backups::Backup| b.kind != backups::Kind::NotABackup || b.error.is_some();
     let found: Vec<_> = outcome.backups.into_iter().filter(is_one).collect();
     if found.is_empty() {

@@ -118,7 +118,7 @@ pub fn backups(ctx: &Ctx, locations: &[PathBuf], old: &Key) -> Result<Option<Bac
         namespaces: Vec::new(),
     };
     let told = &mut Told::new(&ctx.ui);
-    let outcome = crate::cli::backups::judged(locations, everything, told)?;
+    let outcome = crate::cli::backups::judged(ctx, locations, everything, told)?;
     let needs = |b: &&backups::Backup| match old.provider {
         Provider::Identity => b.totals.is_some_and(|t| t.plaintext > 0),
         provider => b.keys.keys().any(|k| k.provider == provider && k.name == old.name),

@@ -102,7 +102,9 @@ pub struct Args {
 impl Args {
     /// The options that are not this command's own.
     pub fn shared(&self) -> Shared {
-        Shared::of(&[&self.source, &self.prefix, &self.reading, &self.output])
+        let groups: [&dyn args::Group; 4] =
+            [&self.source, &self.prefix, &self.reading, &self.output];
+        Shared { reads_several: !self.backups.is_empty(), ..Shared::of(&groups) }
     }
 }
 

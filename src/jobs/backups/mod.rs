@@ -6,12 +6,15 @@ pub mod saved;
 mod shard;
 pub mod summary;
 
+#[cfg(feature = "remote")]
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use super::Observer;
+use crate::agefile::{Sealed, Unlock};
 use crate::archive::Archive;
 use crate::bolt::Db;
 use crate::chain::chain;
@@ -28,7 +31,7 @@ use crate::source::incremental::Incremental;
 use crate::source::kine::Kine;
 use crate::source::objects::Objects;
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
-use crate::source::{FileError, Foreign, KineError, SourceError};
+use crate::source::{FileError, Foreign, Input, KineError, SourceError};
 use crate::transform::Transformers;
 
 pub use self::shard::Shard;
@@ -49,6 +52,8 @@ pub struct Options<'a> {
     pub transformers: Option<&'a Transformers>,
     /// The part of what is listed that is judged; `None` for all of it.
     pub shard: Option<Shard>,
+    /// Opens what age encrypted.
+    pub unlock: Unlock,
     /// What was judged before, by location.
     pub earlier: Option<&'a Earlier>,
 }
@@ -71,19 +76,22 @@ pub enum Kind {
     Rancher,
     /// A snapshot of Gardener's etcd-backup-restore.
     Gardener,
+    /// Encrypted by age, and not opened: whatever it is was not examined.
+    Age,
     /// Nothing of these.
     NotABackup,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Snapshot,
         Self::DataDir,
         Self::Kine,
         Self::Velero,
         Self::Rancher,
         Self::Gardener,
+        Self::Age,
         Self::NotABackup,
     ];
 
@@ -97,6 +105,7 @@ impl Kind {
             Self::Velero => "velero",
             Self::Rancher => "rancher",
             Self::Gardener => "gardener",
+            Self::Age => "age",
             Self::NotABackup => "not-a-backup",
         }
     }
@@ -226,6 +235,8 @@ pub fn run(
 fn judge_unless_known(listed: &Listed, options: &Options<'_>) -> (Backup, bool) {
     let identity = options.earlier.and_then(|_| listed.identity());
     let before = options.earlier.and_then(|all| all.get(listed.path.to_str()?));
+    // What nobody could open may be opened now.
+    let before = before.filter(|b| b.kind != Kind::Age);
     if let Some(before) = before.filter(|b| b.identity.is_some() && b.identity == identity) {
         return (before.clone(), true);
     }
@@ -262,8 +273,14 @@ fn judge_object(remote: &Remote, object: &crate::remote::Object, options: &Optio
     let modified =
         (object.modified > 0).then(|| jiff::Timestamp::from_second(object.modified).ok()).flatten();
     let mut backup = Backup::new(path, time_in(object.address.name()).or(modified));
-    match remote.fetch(&object.address, &crate::source::may_be_backup, &mut |_| ()) {
+    let sealed = Cell::new(false);
+    let wanted = |head: &[u8]| {
+        sealed.set(crate::agefile::is_age(head) && !options.unlock.is_given());
+        !sealed.get() && crate::source::may_be_backup(head)
+    };
+    match remote.fetch(&object.address, &wanted, &mut |_| ()) {
         Ok(Fetched::Whole(file)) => {
+            let file = Input::new(file, &options.unlock);
             let again = || file.try_clone().map_err(|cause| unreadable(path, cause));
             let opened = |o: &SnapshotOptions| Snapshot::of_file(path, again()?, o);
             let kine = || Kine::of_file(path, again()?);
@@ -273,13 +290,13 @@ fn judge_object(remote: &Remote, object: &crate::remote::Object, options: &Optio
                 Openers { snapshot: &opened, kine: &kine, archive: &archive, changes: &changes };
             judge_file(object.address.name(), &openers, options, &mut backup);
         }
+        Ok(Fetched::Unwanted) if sealed.get() => unopened(Sealed::Locked, &mut backup),
         Ok(Fetched::Unwanted) => backup.kind = Kind::NotABackup,
         Err(e) => backup.error = Some(chain(&e)),
     }
     backup
 }
 
-#[cfg(feature = "remote")]
 fn unreadable(path: &Path, cause: std::io::Error) -> SourceError {
     FileError::Unreadable { path: path.to_owned(), cause }.into()
 }
@@ -313,9 +330,11 @@ fn judge(path: &Path, options: &Options<'_>) -> Backup {
         }
         return backup;
     }
-    let snapshot = |o: &SnapshotOptions| Snapshot::open(path, o);
-    let (kine, archive) = (|| Kine::open(path), || Archive::open(path));
-    let changes = || Incremental::open(path);
+    let again = || Input::open(path, &options.unlock).map_err(|cause| unreadable(path, cause));
+    let snapshot = |o: &SnapshotOptions| Snapshot::of_file(path, again()?, o);
+    let kine = || Kine::open_with(path, &options.unlock);
+    let archive = || Archive::of_file(path, again()?);
+    let changes = || Ok(Incremental::of_file(path, again()?));
     let openers =
         Openers { snapshot: &snapshot, kine: &kine, archive: &archive, changes: &changes };
     judge_file(&name, &openers, options, &mut backup);
@@ -393,8 +412,18 @@ fn unread(error: &SourceError, backup: &mut Backup) {
         | FileError::NotSnapshot { .. }
         | FileError::NotEtcd { .. }
         | FileError::NoDatabase { .. } => backup.kind = Kind::NotABackup,
+        FileError::Sealed { why, .. } => unopened(*why, backup),
         _ => backup.error = Some(chain(error)),
     }
+}
+
+/// Says that a file stays encrypted.
+fn unopened(why: Sealed, backup: &mut Backup) {
+    backup.kind = Kind::Age;
+    backup.error = Some(match why {
+        Sealed::Locked => "age-encrypted: not examined".to_owned(),
+        why => format!("age-encrypted: not examined: {why}"),
+    });
 }
 
 /// Places with plaintext outside the live state.

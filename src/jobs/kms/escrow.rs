@@ -8,12 +8,11 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::uses::{self, Extent, PluginName, Reading, Tally, Uses, Value, Wrapped, sum};
+use crate::agefile::Unlock;
 use crate::config::Kms;
 use crate::envelope::Version;
 use crate::jobs::Observer;
-use crate::kms::escrow::{
-    self, Document, EscrowError, Identities, Kept, Missing, Name, Recipient, Sealing,
-};
+use crate::kms::escrow::{self, Document, EscrowError, Kept, Missing, Name, Recipient, Sealing};
 use crate::kms::{KmsError, Unwrap, WrappedKey};
 use crate::secret::KeyMaterial;
 use crate::source::{Source, SourceError, SourceInfo};
@@ -41,7 +40,7 @@ pub struct Options<'a> {
     /// The file, and whether it may replace another one; `None` returns its bytes.
     pub out: Option<(&'a Path, bool)>,
     /// Opens the result again, and compares.
-    pub check_with: Option<&'a Identities>,
+    pub check_with: Option<&'a Unlock>,
 }
 
 /// What was done.
@@ -127,12 +126,12 @@ pub fn run(
     };
     let checked = match options.check_with {
         None => false,
-        Some(identities) => {
+        Some(unlock) => {
             let written = match (&bytes, options.out) {
                 (None, Some((path, _))) => std::fs::read(path).map_err(Error::Write)?,
                 (bytes, _) => bytes.clone().unwrap_or_default(),
             };
-            check(&document, &escrow::open(&written, identities)?)?;
+            check(&document, &escrow::open(&written, unlock)?)?;
             true
         }
     };

@@ -7,10 +7,10 @@ pub(in crate::jobs) mod recover;
 pub(in crate::jobs) mod search;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 
 use super::Observer;
+use crate::agefile::Unlock;
 use crate::archive::Archive;
 use crate::bolt::BoltError;
 use crate::export::ExportError;
@@ -26,7 +26,7 @@ use crate::source::kine::server::Server;
 #[cfg(feature = "live")]
 use crate::source::live::LiveOptions;
 use crate::source::snapshot::{Snapshot, SnapshotOptions};
-use crate::source::{FileError, Source, SourceError, SourceInfo, Visit};
+use crate::source::{FileError, Input, Source, SourceError, SourceInfo, Visit};
 use crate::transform::Transformers;
 use recover::Recovery;
 
@@ -54,8 +54,13 @@ impl Opened {
     ///
     /// # Errors
     /// When it is neither, or cannot be read.
-    pub fn file(path: &Path, options: &SnapshotOptions) -> Result<Self, SourceError> {
-        Self::database_or(Snapshot::open(path, options), || Archive::open(path))
+    pub fn file(
+        path: &Path,
+        unlock: &Unlock,
+        options: &SnapshotOptions,
+    ) -> Result<Self, SourceError> {
+        let unreadable = |cause| FileError::Unreadable { path: path.to_owned(), cause };
+        Self::of_file(path, Input::open(path, unlock).map_err(unreadable)?, options)
     }
 
     /// As [`Opened::file`], of one that is open already; `name` stands for its path.
@@ -64,21 +69,14 @@ impl Opened {
     /// As there.
     pub fn of_file(
         name: &Path,
-        file: File,
+        file: Input,
         options: &SnapshotOptions,
     ) -> Result<Self, SourceError> {
         let unreadable = |cause| FileError::Unreadable { path: name.to_owned(), cause };
         let again = file.try_clone().map_err(unreadable)?;
-        Self::database_or(Snapshot::of_file(name, file, options), || Archive::of_file(name, again))
-    }
-
-    fn database_or(
-        database: Result<Snapshot, SourceError>,
-        archive: impl FnOnce() -> Result<Archive, SourceError>,
-    ) -> Result<Self, SourceError> {
-        match database {
+        match Snapshot::of_file(name, file, options) {
             Err(SourceError::File(FileError::Objects { .. })) => {
-                Ok(Self::Served(Box::new(archive()?)))
+                Ok(Self::Served(Box::new(Archive::of_file(name, again)?)))
             }
             database => database.map(Self::Snapshot),
         }

@@ -11,7 +11,7 @@ mod sealed;
 mod tests;
 
 pub use document::{Document, Kept, Missing};
-pub use sealed::{Identities, Recipient, Sealing, open, seal};
+pub use sealed::{Recipient, Sealing, open, opens_what_is_for, seal};
 
 use std::collections::HashMap;
 use std::io;
@@ -75,20 +75,6 @@ pub enum EscrowError {
     /// Nobody could read it.
     #[error("there is no recipient")]
     NoRecipients,
-    /// A line that is no identity. What stands there may be a secret, and is not told.
-    #[error("line {line} is no age identity: {why}")]
-    Identity {
-        /// Counted from 1.
-        line: usize,
-        /// What it is.
-        why: &'static str,
-    },
-    /// Nothing but comments.
-    #[error("it holds no age identity")]
-    NoIdentity,
-    /// A passphrase protects the identities.
-    #[error("the identities are themselves encrypted")]
-    EncryptedIdentity,
     /// No age file at all.
     #[error("it is no age file")]
     NotAge,

@@ -5,16 +5,12 @@
 use std::io::{self, Read as _, Write as _};
 use std::str::FromStr as _;
 
-use age::armor::{ArmoredReader, ArmoredWriter, Format};
-use age::{DecryptError, Decryptor, Encryptor, x25519};
+use age::armor::{ArmoredWriter, Format};
+use age::{Encryptor, x25519};
 use zeroize::Zeroizing;
 
 use super::{Document, EscrowError};
-
-/// What an age file in text begins with.
-const ARMOR: &[u8] = b"-----BEGIN AGE ENCRYPTED FILE-----";
-/// What an age file begins with.
-const MAGIC: &[u8] = b"age-encryption.org/";
+use crate::agefile::{Sealed, Unlock, is_age};
 
 /// Who can read an escrow: a public key.
 #[derive(Clone)]
@@ -52,53 +48,11 @@ impl std::fmt::Display for Recipient {
     }
 }
 
-/// Secret keys that open escrows.
-pub struct Identities(Vec<x25519::Identity>);
-
-impl Identities {
-    /// Of a file as `age-keygen` writes it: one a line, comments begin with `#`.
-    ///
-    /// # Errors
-    /// When there is none, or something else.
-    pub fn parse(bytes: &[u8]) -> Result<Self, EscrowError> {
-        if bytes.starts_with(MAGIC) || bytes.trim_ascii_start().starts_with(ARMOR) {
-            return Err(EscrowError::EncryptedIdentity);
-        }
-        let mut all = Vec::new();
-        for (i, line) in bytes.split(|b| *b == b'\n').enumerate() {
-            let line = line.trim_ascii();
-            if line.is_empty() || line.starts_with(b"#") {
-                continue;
-            }
-            let wrong = |why| EscrowError::Identity { line: i + 1, why };
-            let text = std::str::from_utf8(line).map_err(|_| wrong("it is no text"))?;
-            let identity = x25519::Identity::from_str(text).map_err(|_| {
-                wrong(match text.as_bytes() {
-                    [b'a', b'g', b'e', b'1', ..] => "it is the public half, a recipient",
-                    t if t.starts_with(b"AGE-PLUGIN-") => "those of plugins are not supported",
-                    t if t.starts_with(b"AGE-SECRET-KEY-PQ-") => {
-                        "post-quantum ones are not supported"
-                    }
-                    t if t.starts_with(b"AGE-SECRET-KEY-1") => "a character is wrong or missing",
-                    _ => "one begins with AGE-SECRET-KEY-1",
-                })
-            })?;
-            all.push(identity);
-        }
-        if all.is_empty() { Err(EscrowError::NoIdentity) } else { Ok(Self(all)) }
-    }
-
-    /// Adds those of another file.
-    pub fn join(&mut self, others: Self) {
-        self.0.extend(others.0);
-    }
-
-    /// Whether one of them is the other half of one of these.
-    #[must_use]
-    pub fn open_what_is_for(&self, recipients: &[Recipient]) -> bool {
-        let own: Vec<String> = self.0.iter().map(|i| i.to_public().to_string()).collect();
-        recipients.iter().any(|r| own.contains(&r.to_string()))
-    }
+/// Whether one of the identities is the other half of one of the recipients.
+#[must_use]
+pub fn opens_what_is_for(unlock: &Unlock, recipients: &[Recipient]) -> bool {
+    let own = unlock.recipients();
+    recipients.iter().any(|r| own.contains(&r.to_string()))
 }
 
 /// How an escrow is encrypted.
@@ -135,26 +89,17 @@ pub fn seal(document: &Document, sealing: Sealing<'_>) -> Result<Vec<u8>, Escrow
 ///
 /// # Errors
 /// When it is no escrow, for others, or damaged.
-pub fn open(bytes: &[u8], identities: &Identities) -> Result<Document, EscrowError> {
-    if !bytes.starts_with(MAGIC) && !bytes.trim_ascii_start().starts_with(ARMOR) {
+pub fn open(bytes: &[u8], unlock: &Unlock) -> Result<Document, EscrowError> {
+    if !is_age(bytes) {
         return Err(EscrowError::NotAge);
     }
-    let decryptor = Decryptor::new_buffered(ArmoredReader::new(bytes)).map_err(|e| failed(&e))?;
-    if decryptor.is_scrypt() {
-        return Err(EscrowError::Passphrase);
-    }
-    let identities = identities.0.iter().map(|i| i as &dyn age::Identity);
-    let mut reader = decryptor.decrypt(identities).map_err(|e| failed(&e))?;
+    let mut reader = unlock.open(bytes, bytes).map_err(|sealed| match sealed {
+        Sealed::Locked | Sealed::NotForThese => EscrowError::NotForThese,
+        Sealed::Passphrase => EscrowError::Passphrase,
+        Sealed::Damaged => EscrowError::Damaged,
+    })?;
     // Never grown, so that no copy is left behind: what is encrypted is longer.
     let mut plain = Zeroizing::new(Vec::with_capacity(bytes.len() + 1));
     reader.read_to_end(&mut plain).map_err(|_| EscrowError::Damaged)?;
     Document::read(&plain)
-}
-
-fn failed(error: &DecryptError) -> EscrowError {
-    match error {
-        DecryptError::NoMatchingKeys => EscrowError::NotForThese,
-        DecryptError::UnknownFormat => EscrowError::NotAge,
-        _ => EscrowError::Damaged,
-    }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::{Cause, Objects};
+use crate::agefile::Sealed;
 use crate::bolt::BoltError;
 
 /// Why a file that etcd wrote cannot be read. Every one names the file.
@@ -36,6 +37,9 @@ pub enum FileError {
         #[source]
         cause: Cause,
     },
+    /// age encrypted it, and it stays so.
+    #[error("{} is encrypted by age: {why}", .path.display())]
+    Sealed { path: PathBuf, why: Sealed },
     /// There is no room for what it unpacks to.
     #[error("cannot unpack {} into a temporary file", .path.display())]
     NoRoom {
@@ -106,9 +110,6 @@ pub enum Foreign {
     /// Compressed by bzip2.
     #[error("bzip2-compressed")]
     Bzip2,
-    /// Encrypted by age.
-    #[error("encrypted by age")]
-    Age,
     /// Changes that Gardener's etcd-backup-restore saved.
     #[error("an incremental snapshot of Gardener's etcd-backup-restore")]
     Incremental,

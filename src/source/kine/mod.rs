@@ -31,7 +31,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use self::database::Database;
 use self::open::{Opened, Stamp, beside, unreadable};
 use super::packed;
-use super::{KineError, Record, SourceError, Visit};
+use super::{Input, KineError, Record, SourceError, Visit};
+use crate::agefile::Unlock;
 use crate::entry::{BoundTo, EntryRef, Value};
 
 /// An open kine database.
@@ -110,7 +111,15 @@ impl Kine {
     /// # Errors
     /// When it is no `SQLite` database, not kine's, or cannot be read.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
-        let parts = open::packed(path)?;
+        Self::open_with(path, &Unlock::default())
+    }
+
+    /// As [`Kine::open`], of one that age may have encrypted.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(path: &Path, unlock: &Unlock) -> Result<Self, SourceError> {
+        let parts = open::packed(path, unlock)?;
         let opened =
             if parts.is_empty() { open::open(path)? } else { open::of_parts(path, parts)? };
         Self::of(path, opened)
@@ -120,11 +129,13 @@ impl Kine {
     ///
     /// # Errors
     /// As there.
-    pub fn of_file(name: &Path, file: File) -> Result<Self, SourceError> {
-        let mut again = file.try_clone().map_err(|cause| unread(name, cause))?;
-        let is_packed = packed::is_packed(&mut again).map_err(|cause| unread(name, cause))?;
-        let parts = if is_packed { packed::unpack_sqlite(&again, name)? } else { vec![] };
-        let parts = if parts.is_empty() { vec![("", file)] } else { parts };
+    pub fn of_file(name: &Path, file: impl Into<Input>) -> Result<Self, SourceError> {
+        let input = file.into();
+        let is_packed = packed::is_packed(input.file()).map_err(|cause| unread(name, cause))?;
+        let mut parts = if is_packed { packed::unpack_sqlite(&input, name)? } else { vec![] };
+        if parts.is_empty() {
+            parts = vec![("", input.file().try_clone().map_err(|cause| unread(name, cause))?)];
+        }
         Self::of(name, open::of_parts(name, parts)?)
     }
 

@@ -18,8 +18,9 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::agefile::Unlock;
 use crate::hex::percent;
-use crate::source::{KineError, SourceError};
+use crate::source::{Input, KineError, SourceError};
 use crate::temporary;
 
 /// First bytes of every `SQLite` database (sqlite.org/fileformat2.html §1.3.1).
@@ -122,7 +123,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, KineError> {
 
 /// Refuses what is no `SQLite` database. Returns whether it is in WAL mode.
 fn look(path: &Path) -> Result<bool, KineError> {
-    let mut file = crate::source::file::open_file(path).map_err(|e| cannot(path, e))?;
+    let mut file = crate::source::open_file(path).map_err(|e| cannot(path, e))?;
     let metadata = file.metadata().map_err(|e| cannot(path, e))?;
     if metadata.is_dir() {
         return Err(KineError::Directory { path: path.to_owned() });
@@ -266,18 +267,21 @@ pub(super) fn of_parts(
 }
 
 /// What a packed file holds, if it is packed and holds a database.
-pub(super) fn packed(path: &Path) -> Result<Vec<(&'static str, std::fs::File)>, SourceError> {
-    let mut file = crate::source::file::open_file(path).map_err(|e| cannot(path, e))?;
-    let regular = file.metadata().is_ok_and(|m| m.is_file());
-    if !regular || !crate::source::packed::is_packed(&mut file).map_err(|e| cannot(path, e))? {
+pub(super) fn packed(
+    path: &Path,
+    unlock: &Unlock,
+) -> Result<Vec<(&'static str, std::fs::File)>, SourceError> {
+    let input = Input::open(path, unlock).map_err(|e| cannot(path, e))?;
+    let regular = input.file().metadata().is_ok_and(|m| m.is_file());
+    if !regular || !crate::source::packed::is_packed(input.file()).map_err(|e| cannot(path, e))? {
         return Ok(Vec::new());
     }
-    Ok(crate::source::packed::unpack_sqlite(&file, path)?)
+    Ok(crate::source::packed::unpack_sqlite(&input, path)?)
 }
 
 /// Copies a file so that only we can read it.
 fn private_copy(from: &Path, to: &Path) -> std::io::Result<u64> {
-    write_private(&mut crate::source::file::open_file(from)?, to)
+    write_private(&mut crate::source::open_file(from)?, to)
 }
 
 fn write_private(from: &mut std::fs::File, to: &Path) -> std::io::Result<u64> {

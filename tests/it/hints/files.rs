@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::says;
+use crate::support::age::Pair;
 use crate::support::bin::Done;
 use crate::support::{Etcd, Version, bin, corpus};
 
@@ -83,6 +84,27 @@ fn each_source_has_its_option() {
     ] {
         hint.helps(&scan("--data-dir", at, ""), |_| scan("--data-dir", dir.path(), ""));
     }
+}
+
+#[test]
+fn age_identities() {
+    let (folder, pair, other) = (Folder::new(), Pair::new(), Pair::new());
+    let db = fs::read(corpus::db(PHASE)).unwrap();
+    let (age, plain) = (folder.file("db.age", &pair.seal(&db)), folder.file("db", &db));
+    let with = |at: &Path, of: &Pair| {
+        bin().words("scan --snapshot").arg(at).arg("--identity").arg(of.file()).run()
+    };
+    let opens = says("give the identity of one of its recipients with --identity FILE");
+    opens.helps(&scan("--snapshot", &age, ""), |_| with(&age, &pair));
+    opens.helps(&with(&age, &other), |_| with(&age, &pair));
+    let whole = pair.seal(&db);
+    let cut = folder.file("cut.age", &whole[..60]);
+    says("take another copy").helps(&with(&cut, &pair), |_| with(&age, &pair));
+    says("leave it out, or name the escrow that it opens with --kms-escrow FILE")
+        .helps(&with(&plain, &pair), |_| scan("--snapshot", &plain, ""));
+    let live = bin().words("scan --endpoints 127.0.0.1:1 --identity").arg(pair.file()).run();
+    says("give a backup with --snapshot, or what `atrest kms escrow` wrote with --kms-escrow FILE")
+        .helps(&live, |_| with(&age, &pair));
 }
 
 #[test]

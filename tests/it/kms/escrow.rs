@@ -408,7 +408,7 @@ fn what_is_wrong_is_refused_before_anything_is_read() {
         .arg(one.path("c.yaml"));
     nothing.run().fails(1).says("nothing here depends on a KMS data key");
     let scan = || bin().words("scan --snapshot").arg(one.path("s.db"));
-    scan().arg("--identity").arg(pair.file()).run().fails_with_hint(2).says("none is given");
+    scan().arg("--identity").arg(pair.file()).run().fails_with_hint(2).says("is not encrypted");
     let (_one, pair, file) = kept("v2", 1);
     with(scan(), &file, &pair.file()).run().fails_with_hint(2).says("no configuration has a KMS");
     with(scan(), &file, &pair.file())

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // not every helper has a user in every state of the tests
 
+pub mod age;
 pub mod apiserver;
 pub mod archives;
 pub mod bin;

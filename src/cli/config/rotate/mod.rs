@@ -61,13 +61,16 @@ pub struct Args {
     reading: args::Reading,
 
     #[command(flatten)]
+    identities: args::Identities,
+
+    #[command(flatten)]
     output: args::Output,
 }
 
 impl Args {
     /// The options that are not this command's own.
     pub fn shared(&self) -> Shared {
-        Shared::of(&[&self.source, &self.prefix, &self.reading, &self.output])
+        Shared::of(&[&self.source, &self.prefix, &self.reading, &self.identities, &self.output])
     }
 }
 
