@@ -8,6 +8,7 @@ use super::failure::Failure;
 use super::{Ctx, credentials, datastore, escrow, remote};
 use crate::config::ConfigSet;
 use crate::jobs::residue::Opened;
+use crate::jobs::scan::Elsewhere;
 use crate::kms::{Instead, Plugins, Program, Unwrap};
 use crate::report::table;
 pub use crate::resource::Selection;
@@ -195,6 +196,33 @@ pub fn selection(ctx: &Ctx, configured: Option<Vec<Selector>>) -> Result<Selecti
             .collect::<Result<_, _>>()?
     };
     Ok(Selection { scope: scope(ctx), resources, namespaces: global.namespace.clone() })
+}
+
+/// What is selected and lies in another etcd, of which the API server of the profile takes the
+/// same client certificate. One that cannot be reached is a warning: [`unexamined`] tells of it.
+#[must_use]
+pub fn elsewhere(ctx: &Ctx, selection: &Selection) -> Vec<Elsewhere> {
+    let selected = |resource: &str| selection.resources.iter().any(|r| r.matches(resource));
+    let mut all: Vec<(&[String], Vec<String>)> = Vec::new();
+    for o in ctx.global.overrides.iter().filter(|o| selected(&o.resource)) {
+        match all.iter_mut().find(|(servers, _)| *servers == o.servers) {
+            Some((_, resources)) => resources.push(o.resource.clone()),
+            None => all.push((&o.servers, vec![o.resource.clone()])),
+        }
+    }
+    let open = |(servers, resources): (&[String], Vec<String>)| {
+        let connect = || {
+            let options = LiveOptions { endpoints: servers.to_vec(), ..live_options(ctx)? };
+            Ok::<_, Failure>(Live::connect(&options)?)
+        };
+        // A revision is one of the first etcd.
+        let source = match ctx.global.revision {
+            Some(_) => None,
+            None => connect().inspect_err(|e| ctx.ui.warn(&e.message)).ok(),
+        };
+        Elsewhere { resources, source: source.map(|live| Box::new(live) as Box<dyn Source>) }
+    };
+    all.into_iter().map(open).collect()
 }
 
 /// What is selected and lies in an etcd that is not read: the API server of the profile keeps

@@ -135,7 +135,7 @@ impl FailOn {
 }
 
 /// Runs the command.
-pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
+pub fn run(ctx: &mut Ctx, args: &Args) -> Result<Exit, Failure> {
     let configs = super::inside::configs(ctx)?;
     says_something(args, configs.is_some())?;
     let selection = open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?;
@@ -150,7 +150,13 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         verify: args.verify,
         list: args.lists(),
     };
-    let mut outcome = job::run(source.as_mut(), &options, &mut Told::new(&ctx.ui))?;
+    let mut elsewhere = open::elsewhere(ctx, &selection);
+    let told = &mut Told::new(&ctx.ui);
+    let mut outcome = job::run_all(source.as_mut(), &mut elsewhere, &options, told)?;
+    let read: Vec<_> = outcome.also.iter().flat_map(|also| &also.resources).collect();
+    ctx.global.overrides.retain(|o| !read.contains(&&o.resource));
+    tell_elsewhere(ctx, &outcome);
+    let ctx = &*ctx;
     outcome.visit.damage.extend(open::unexamined(ctx, &selection));
     ending::end(ctx, [&outcome.visit], || {
         let info = source.info();
@@ -226,6 +232,8 @@ fn report(
         config: configs.map(open::config_wire),
         reads: configs.map(reads).unwrap_or_default(),
         counts: &outcome.counts,
+        also: &outcome.also,
+        left_behind: &outcome.left_behind,
         looked_for: selection.words(),
         verified: args.verify,
         entries: outcome.entries.as_deref(),
@@ -238,6 +246,20 @@ fn report(
 pub(super) fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
+}
+
+/// What is wrong with what lies in another etcd, or does not lie there yet.
+fn tell_elsewhere(ctx: &Ctx, outcome: &Outcome) {
+    for (resources, why) in &outcome.unread {
+        let what = crate::chain::chain(why);
+        ctx.ui.warn(&format!("{} in another etcd: {what}", resources.join(", ")));
+    }
+    for (resource, entries) in &outcome.left_behind {
+        ctx.ui.warn(&format!(
+            "{} of {resource} in this etcd, left from before the API server kept them in another one: they are not counted, and nothing encrypts or removes them",
+            table::entries(*entries)
+        ));
+    }
 }
 
 /// What is wrong with entries, a line for each cause.

@@ -1,5 +1,6 @@
 //! How every selected entry is stored.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use rayon::prelude::*;
@@ -7,10 +8,10 @@ use rayon::prelude::*;
 use super::Observer;
 use crate::entry::{Entry, EntryRef};
 use crate::envelope::Provider;
-use crate::resource::{Location, Selection, Sought};
+use crate::resource::{Location, Selection, Selector, Sought};
 use crate::scan::place::look;
 use crate::scan::{Causes, Counts, Finding, Judge, Judged, Reads, Status, judge_with};
-use crate::source::{Census, Query, Source, SourceError, Visit};
+use crate::source::{Census, Query, Source, SourceError, SourceInfo, Visit};
 use crate::storage;
 use crate::transform::Transformers;
 
@@ -50,6 +51,32 @@ pub struct Outcome {
     pub reads: Vec<Reads>,
     /// What was seen of what must be there.
     pub sought: Sought,
+    /// The other sources that were read.
+    pub also: Vec<Also>,
+    /// Resources of which another source could not be read to its end, and why.
+    pub unread: Vec<(Vec<String>, SourceError)>,
+    /// Entries in the first source whose resources are kept elsewhere, by resource: nobody reads
+    /// them any more, and they are not counted.
+    pub left_behind: BTreeMap<String, u64>,
+}
+
+/// Resources that are kept in another place than the others.
+pub struct Elsewhere {
+    /// Which ones.
+    pub resources: Vec<String>,
+    /// The place, if it can be read.
+    pub source: Option<Box<dyn Source>>,
+}
+
+/// Another source that was read in the same scan.
+#[derive(Clone, Debug)]
+pub struct Also {
+    /// Which one.
+    pub info: SourceInfo,
+    /// The revision that it was read at, its own.
+    pub revision: i64,
+    /// What was read there.
+    pub resources: Vec<String>,
 }
 
 /// What is said of [`Outcome::no_objects`].
@@ -69,21 +96,48 @@ pub fn run(
     options: &Options<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, SourceError> {
+    run_all(source, &mut [], options, observer)
+}
+
+/// As [`run`], with resources that are kept elsewhere.
+///
+/// # Errors
+/// As there; of the other sources, [`Outcome::unread`] tells.
+pub fn run_all(
+    source: &mut dyn Source,
+    elsewhere: &mut [Elsewhere],
+    options: &Options<'_>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, SourceError> {
     let query = options.selection.query(options.revision, options.list);
     let judge = judge_with(options.transformers, options.verify);
     observer.begin("entries", &mut || source.estimate(&query));
     let mut folder = Folder::new(options, judge.as_ref(), observer);
-    let visit = if options.verify {
-        folder.visit(source, &query)?
-    } else {
-        source.survey(&query, &mut folder)?
-    };
+    folder.elsewhere = elsewhere.iter().flat_map(|e| e.resources.iter().cloned()).collect();
+    let mut visit = folder.read(source, &query, options)?;
     folder.observer.end();
-    if let Some(transformers) = options.transformers {
-        folder.look(source, visit.revision, transformers)?;
+    folder.elsewhere.clear();
+    let (mut also, mut unread) = (Vec::new(), Vec::new());
+    for Elsewhere { resources, source } in elsewhere {
+        let Some(source) = source else { continue };
+        let selectors = resources.iter().cloned().map(Selector::Exact).collect();
+        let there = Selection { resources: selectors, ..options.selection.clone() };
+        folder.before = None;
+        match folder.read(source.as_mut(), &there.query(None, options.list), options) {
+            Ok(seen) => {
+                let (info, resources) = (source.info(), resources.clone());
+                also.push(Also { info, revision: seen.revision, resources });
+                visit.damage.extend(seen.damage);
+                visit.notes.extend(seen.notes);
+            }
+            Err(e) => unread.push((resources.clone(), e)),
+        }
     }
-    let Folder { counts, entries, unreadable, unknown, no_objects, misplaced, mut sought, .. } =
-        folder;
+    let Folder { counts, mut entries, unreadable, unknown, no_objects, misplaced, .. } = folder;
+    let (mut sought, left_behind) = (folder.sought, folder.left_behind);
+    if let (Some(entries), false) = (&mut entries, also.is_empty()) {
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+    }
     if options.selection.namespaces.is_empty() {
         counts.groups().iter().for_each(|(group, _)| sought.saw_resource(&group.resource));
     }
@@ -98,6 +152,9 @@ pub fn run(
         misplaced,
         reads,
         sought,
+        also,
+        unread,
+        left_behind,
     })
 }
 
@@ -106,6 +163,9 @@ struct Folder<'a> {
     judge: &'a dyn Judge,
     observer: &'a mut dyn Observer,
     sought: Sought,
+    /// Resources that are not read here.
+    elsewhere: Vec<String>,
+    left_behind: BTreeMap<String, u64>,
     counts: Counts,
     entries: Option<Vec<Finding>>,
     /// How the key before began, and its resource: where only counts are wanted, keys that begin
@@ -131,6 +191,8 @@ impl<'a> Folder<'a> {
             judge,
             observer,
             sought: options.sought.clone(),
+            elsewhere: Vec::new(),
+            left_behind: BTreeMap::new(),
             counts: Counts::default(),
             entries: options.list.then(Vec::new),
             before: None,
@@ -139,6 +201,32 @@ impl<'a> Folder<'a> {
             no_objects: Causes::default(),
             misplaced: Vec::new(),
         }
+    }
+
+    /// Reads one source.
+    fn read(
+        &mut self,
+        source: &mut dyn Source,
+        query: &Query,
+        options: &Options<'_>,
+    ) -> Result<Visit, SourceError> {
+        let misplaced: Vec<_> = self.misplaced.iter().map(|f| f.key.clone()).collect();
+        let known = (misplaced, self.entries.as_ref().map_or(0, Vec::len));
+        let visit =
+            if options.verify { self.visit(source, query)? } else { source.survey(query, self)? };
+        if let Some(transformers) = options.transformers {
+            self.look(source, visit.revision, transformers, &known)?;
+        }
+        Ok(visit)
+    }
+
+    fn is_elsewhere(&self, resource: &str) -> bool {
+        self.elsewhere.iter().any(|r| r == resource)
+    }
+
+    /// Counts an entry that nobody reads here any more.
+    fn leave(&mut self, resource: &str) {
+        *self.left_behind.entry(resource.to_owned()).or_default() += 1;
     }
 
     /// Judges many entries at once, in several threads.
@@ -160,17 +248,19 @@ impl<'a> Folder<'a> {
         Ok(visit)
     }
 
-    /// Finds out what is where misplaced objects belong.
+    /// Finds out what is where misplaced objects belong, of those behind the known ones.
     fn look(
         &mut self,
         source: &mut dyn Source,
         revision: i64,
         transformers: &Transformers,
+        known: &(Vec<Vec<u8>>, usize),
     ) -> Result<(), SourceError> {
         let mut found: Vec<_> = self
             .misplaced
             .iter_mut()
-            .chain(self.entries.iter_mut().flatten())
+            .filter(|f| !known.0.contains(&f.key))
+            .chain(self.entries.iter_mut().flatten().skip(known.1))
             .filter_map(|f| f.judged.misplaced.as_deref_mut())
             .collect();
         let scope = &self.selection.scope;
@@ -203,6 +293,10 @@ impl<'a> Folder<'a> {
         let Some(location) = self.selection.locate(entry.key) else { return };
         if location.internal {
             self.internal(&location);
+            return;
+        }
+        if self.is_elsewhere(&location.resource) {
+            self.leave(&location.resource);
             return;
         }
         let judged = self.judge.judge(&location.resource, entry);
@@ -239,6 +333,7 @@ impl<'a> Folder<'a> {
             .collect();
         for (entry, location, judged) in judged.into_iter().flatten() {
             match judged {
+                Some(_) if self.is_elsewhere(&location.resource) => self.leave(&location.resource),
                 Some(judged) => self.fold(entry.as_ref(), &location, judged),
                 None => self.internal(&location),
             }
@@ -288,7 +383,8 @@ impl Census for Folder<'_> {
             return None;
         }
         let group = self.like_before(entry).or_else(|| {
-            let location = self.selection.locate(entry.key).filter(|l| !l.internal)?;
+            let here = |l: &Location<'_>| !l.internal && !self.is_elsewhere(&l.resource);
+            let location = self.selection.locate(entry.key).filter(here)?;
             self.remember(entry.key, location);
             self.like_before(entry)
         });

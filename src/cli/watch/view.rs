@@ -1,6 +1,6 @@
 //! What `scan --watch` shows.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
@@ -121,6 +121,8 @@ impl View {
             config: self.shown.config.clone(),
             reads: Vec::new(),
             counts: state.counts(),
+            also: &[],
+            left_behind: &BTreeMap::new(),
             looked_for: self.shown.looked_for.clone(),
             verified: self.shown.verified,
             entries: None,

@@ -125,6 +125,7 @@ fn intended(report: &Report<'_>) -> u64 {
 /// What was looked at, with what, when.
 fn scan_facts(report: &Report<'_>, totals: &Totals, out: &mut dyn Write) -> io::Result<()> {
     let mut facts = page::read(report.source, report.visit, report.config.as_ref());
+    facts.extend(report.also.iter().map(|also| ("Also", super::also_read(also))));
     facts.push(("Looked for", report.looked_for.clone()));
     let how = if report.verified { "decrypting every entry" } else { "the prefixes of the values" };
     facts.push(("Judged by", how.to_owned()));
@@ -168,6 +169,8 @@ mod tests {
             config: entries.iter().any(|(_, s)| s.is_some()).then_some(config),
             reads: Vec::new(),
             counts: &counts,
+            also: &[],
+            left_behind: &std::collections::BTreeMap::new(),
             looked_for: "secrets under /registry/".into(),
             verified,
             entries: None,

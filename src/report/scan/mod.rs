@@ -2,12 +2,14 @@
 
 mod html;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use serde::Serialize;
 
 use crate::config::ConfigSet;
 use crate::envelope::{Provider, Version};
+use crate::jobs::scan::Also;
 use crate::report::table::{self, Builder, Mark};
 use crate::report::text::cell;
 use crate::report::{Format, wire};
@@ -27,6 +29,10 @@ pub struct Report<'a> {
     pub reads: Vec<KeyReads>,
     /// Counts.
     pub counts: &'a Counts,
+    /// Other sources that were read in the same scan.
+    pub also: &'a [Also],
+    /// Entries of resources that are kept in one of these, and lie in the first source.
+    pub left_behind: &'a BTreeMap<String, u64>,
     /// What was looked for, in words.
     pub looked_for: String,
     /// Whether every entry was decrypted, and not judged by its prefix alone.
@@ -69,16 +75,35 @@ impl KeyReads {
 struct Document<'a> {
     schema: &'static str,
     source: wire::Source,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    also: Vec<AlsoRead<'a>>,
     config: Option<wire::Config>,
     totals: Totals,
     groups: Vec<Group>,
     never_encrypted: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    left_behind: &'a BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reads: Vec<KeyReads>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     damage: Vec<wire::Damage>,
     #[serde(skip_serializing_if = "Option::is_none")]
     entries: Option<Entries<'a>>,
+}
+
+/// Another source of the same scan.
+#[derive(Serialize)]
+struct AlsoRead<'a> {
+    #[serde(flatten)]
+    source: wire::Source,
+    resources: &'a [String],
+}
+
+impl<'a> From<&'a Also> for AlsoRead<'a> {
+    fn from(also: &'a Also) -> Self {
+        let visit = Visit { revision: also.revision, ..Visit::default() };
+        Self { source: wire::Source::new(&also.info, &visit), resources: &also.resources }
+    }
 }
 
 /// Made into what is written one by one: there may be hundreds of thousands.
@@ -105,6 +130,17 @@ struct Line<'a> {
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde wants it so
 fn none(n: &u64) -> bool {
     *n == 0
+}
+
+/// Where some resources were read, in words.
+fn also_read(also: &Also) -> String {
+    format!(
+        "{} from {} {} at revision {}",
+        also.resources.join(", "),
+        also.info.kind.as_str(),
+        table::visible(&also.info.location),
+        also.revision
+    )
 }
 
 #[derive(Serialize)]
@@ -188,6 +224,7 @@ impl Report<'_> {
         Document {
             schema: "atrest.scan/v1",
             source: wire::Source::new(self.source, self.visit),
+            also: self.also.iter().map(Into::into).collect(),
             config: self.config.clone(),
             totals: Totals {
                 entries: totals.entries,
@@ -201,6 +238,7 @@ impl Report<'_> {
             },
             groups: self.counts.groups().into_iter().map(|(k, t)| Group::new(k, t)).collect(),
             never_encrypted: self.counts.internal,
+            left_behind: self.left_behind,
             reads: self.reads.clone(),
             damage: self.visit.damage.iter().map(Into::into).collect(),
             entries: self.entries.map(Entries),
@@ -301,6 +339,9 @@ impl Report<'_> {
         let with_status = self.config.is_some();
         let groups = self.counts.groups();
         table::heading(self.source, self.visit, self.config.as_ref(), out)?;
+        for also in self.also {
+            writeln!(out, "{}", also_read(also))?;
+        }
         writeln!(out)?;
         if let Some(entries) = self.entries {
             let rows = || entries.iter().map(|f| entry_row(f, with_status));
