@@ -41,7 +41,10 @@ pub fn files(ctx: &Ctx) -> Result<Opened, Failure> {
             None => Opened::file(path, &ctx.unlock, &options)?,
         }
     } else if let Some(dir) = &g.data_dir {
-        Opened::DataDir(DataDir::open(dir, &options)?)
+        Opened::DataDir(match remote::fetch(ctx, dir)? {
+            Some((name, file)) => DataDir::of_file(&name, Input::new(file, &ctx.unlock), &options)?,
+            None => DataDir::open_with(dir, &ctx.unlock, &options)?,
+        })
     } else if let Some(path) = g.kine.as_ref().and_then(|kine| kine.file()) {
         Opened::Kine(Box::new(Kine::open_with(path, &ctx.unlock)?))
     } else if let Some(url) = datastore::url(ctx) {

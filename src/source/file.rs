@@ -12,13 +12,27 @@ use crate::bolt::BoltError;
 
 /// The bytes of a database file, mapped; of what it unpacks to, if it is packed.
 #[derive(Clone, Debug)]
-pub struct Bytes(Arc<Mapped>);
+pub struct Bytes {
+    mapped: Arc<Mapped>,
+    /// A write-ahead log lies beside it, in the archive that it was packed in.
+    with_log: bool,
+}
 
 impl Bytes {
+    pub(super) fn new(mapped: Mapped) -> Self {
+        Self { mapped: Arc::new(mapped), with_log: false }
+    }
+
+    /// Whether it was packed in an archive that has a write-ahead log as well.
+    #[must_use]
+    pub fn with_log(&self) -> bool {
+        self.with_log
+    }
+
     /// Lets the system take back the memory of bytes that will not be read soon; they stay
     /// readable.
     pub fn forget(&self, range: Range<usize>) {
-        self.0.forget(range);
+        self.mapped.forget(range);
     }
 }
 
@@ -26,7 +40,7 @@ impl std::ops::Deref for Bytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        &self.mapped
     }
 }
 
@@ -81,9 +95,10 @@ pub(super) fn of(input: &Input, path: &Path, in_use: InUse) -> Result<Bytes, Fil
         return Err(FileError::InUse { path: path.to_owned() });
     }
     if packed::is_packed(file).map_err(cannot)? {
-        return packed::unpack(input, path).map(|mapped| Bytes(Arc::new(mapped)));
+        let (mapped, with_log) = packed::unpack(input, path)?;
+        return Ok(Bytes { with_log, ..Bytes::new(mapped) });
     }
-    Ok(Bytes(Arc::new(Mapped::new(file).map_err(cannot)?)))
+    Ok(Bytes::new(Mapped::new(file).map_err(cannot)?))
 }
 
 /// etcd holds an exclusive `flock` for its lifetime. A shared one is tried, and given back at

@@ -14,6 +14,7 @@ use super::map::Mapped;
 use super::objects::{self, Objects};
 use super::walk::{Failed, LARGEST, Visitor, head, is_packing, spool, walk};
 use crate::agefile::Sealed;
+use crate::wal::parse_name;
 
 /// Most members that may belong to a database.
 const MOST_BESIDE: usize = 8;
@@ -44,14 +45,22 @@ pub(super) fn is_packed(mut file: &File) -> io::Result<bool> {
     Ok(is_packing(&head) && !is_database(&head))
 }
 
-/// The one database that is packed in a file.
+/// Whether a member of an archive is a segment of etcd's log.
+fn is_segment(name: &[u8]) -> bool {
+    let mut parts = name.rsplit(|b| *b == b'/');
+    let file = parts.next().and_then(|file| std::str::from_utf8(file).ok());
+    parts.next() == Some(b"wal") && file.is_some_and(|file| parse_name(file).is_some())
+}
+
+/// The one database that is packed in a file, and whether a write-ahead log lies beside it.
 ///
 /// # Errors
 /// When there is none or there are several, when it cannot be unpacked, or when there is no room.
-pub(super) fn unpack(input: &Input, path: &Path) -> Result<Mapped, FileError> {
+pub(super) fn unpack(input: &Input, path: &Path) -> Result<(Mapped, bool), FileError> {
     let unpacker = Unpacker::run(input, path, is_database, |_| false)?;
     match (unpacker.found, unpacker.databases) {
         (Some(found), 1) => Mapped::new(&found.file)
+            .map(|mapped| (mapped, unpacker.with_log))
             .map_err(|cause| FileError::NoRoom { path: path.to_owned(), cause }),
         (_, 0) => Err(match (unpacker.objects, unpacker.sealed) {
             (Some(what), _) => FileError::Objects { path: path.to_owned(), what },
@@ -128,6 +137,8 @@ struct Unpacker {
     members: usize,
     /// What an archive without a database is.
     objects: Option<Objects>,
+    /// An archive has a write-ahead log, which belongs to the database.
+    with_log: bool,
     /// Why a file in an archive stays encrypted.
     sealed: Option<Sealed>,
 }
@@ -147,6 +158,7 @@ impl Unpacker {
             databases: 0,
             members: 0,
             objects: None,
+            with_log: false,
             sealed: None,
         };
         match walk(input, &mut unpacker) {
@@ -167,6 +179,7 @@ impl Unpacker {
 impl Visitor for Unpacker {
     fn member(&mut self, name: &[u8]) -> Result<bool, Failed> {
         self.members += 1;
+        self.with_log |= is_segment(name);
         self.objects = self.objects.or_else(|| objects::archive_of(name));
         Ok(true)
     }
@@ -202,6 +215,7 @@ impl Failed {
         let path = path.to_owned();
         match self {
             Self::Unpack(cause) => FileError::Unpack { path, cause: cause.into() },
+            Self::Member(member, what) => FileError::Member { path, member, what },
             Self::Sealed(why) => FileError::Sealed { path, why },
             Self::Room(cause) => FileError::NoRoom { path, cause },
             Self::Bomb => FileError::Bomb { path, bytes: LARGEST },

@@ -120,6 +120,12 @@ impl Snapshot {
             }
             notes.push("the file does not match its own SHA-256; what follows may be wrong".into());
         }
+        if self.bytes.with_log() {
+            notes.push(
+                "a write-ahead log lies beside the database and was not applied: what etcd would serve may be newer"
+                    .into(),
+            );
+        }
         if !self.has_trailer {
             notes.push(
                 "the file has no SHA-256 at its end (a copy of member/snap/db?); its integrity is not checked"

@@ -69,6 +69,8 @@ pub(super) fn is_packing(head: &[u8]) -> bool {
 pub enum Failed {
     /// What is read is damaged, or cannot be read.
     Unpack(io::Error),
+    /// A member of an archive, by its name, is refused for this reason.
+    Member(String, &'static str),
     /// It is encrypted by age, and stays so.
     Sealed(Sealed),
     /// The temporary file cannot be written.
@@ -101,6 +103,15 @@ pub trait Visitor {
     /// # Errors
     /// Ends the walk.
     fn take(&mut self, name: &[u8], reader: &mut dyn Read) -> Result<(), Failed>;
+
+    /// A link or a device in an archive, which is not looked into.
+    ///
+    /// # Errors
+    /// Ends the walk.
+    fn special(&mut self, name: &[u8]) -> Result<(), Failed> {
+        let _ = name;
+        Ok(())
+    }
 
     /// A file in an archive is encrypted by age and stays so; the others are shown all the same.
     fn sealed(&mut self, why: Sealed) {
@@ -189,6 +200,9 @@ impl Walk<'_> {
             let mut member = member?;
             let kind = member.header().entry_type();
             if !(kind.is_file() || kind.is_gnu_sparse()) {
+                if !(kind.is_dir() || kind.is_pax_global_extensions()) {
+                    self.visitor.special(&member.path_bytes())?;
+                }
                 continue;
             }
             let name = member.path_bytes().into_owned();
@@ -207,6 +221,9 @@ impl Walk<'_> {
         for index in 0..archive.len().min(MOST_MEMBERS) {
             let mut member = archive.by_index(index).map_err(io::Error::from)?;
             if !member.is_file() {
+                if !member.is_dir() {
+                    self.visitor.special(member.name_raw())?;
+                }
                 continue;
             }
             let name = member.name_raw().to_vec();

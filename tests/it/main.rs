@@ -42,6 +42,7 @@ mod nothing;
 mod numbers;
 mod objects;
 mod options;
+mod packed_dir;
 mod past;
 mod posture;
 mod prefix;

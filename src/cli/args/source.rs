@@ -19,7 +19,8 @@ pub struct Source {
     #[arg(long, value_name = "FILE", help_heading = "Source", conflicts_with_all = ["data_dir", "kine"])]
     snapshot: Option<PathBuf>,
 
-    /// Read the data directory of a stopped etcd member, write-ahead log included
+    /// Read the data directory of a stopped etcd member, write-ahead log included; also one that is
+    /// packed in an archive (tar, zip)
     #[arg(long, value_name = "DIR", help_heading = "Source", conflicts_with = "kine")]
     data_dir: Option<PathBuf>,
 

@@ -29,6 +29,7 @@ pub(super) fn file(e: &FileError) -> Option<String> {
             Sealed::Passphrase => "decrypt it with `age -d` first",
             Sealed::Damaged => "take another copy",
         },
+        FileError::Member { .. } => "unpack it where nothing can be harmed, and give the directory",
         FileError::Unpack { .. } => "take another copy, or unpack it and give the snapshot file",
         FileError::Databases { .. } => "unpack it and give one of them",
         FileError::Bomb { .. } => "unpack it and give the snapshot file",
@@ -66,6 +67,9 @@ fn unreadable(cause: &io::Error) -> Option<&'static str> {
 
 pub(super) fn data_dir(e: &DataDirError) -> String {
     match e {
+        DataDirError::Several { .. } => {
+            "unpack it and give one of them, the directory with `member` in it".to_owned()
+        }
         DataDirError::File { .. } => {
             "a snapshot or a copy of member/snap/db is opened with --snapshot".to_owned()
         }

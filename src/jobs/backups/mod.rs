@@ -285,9 +285,15 @@ fn judge_object(remote: &Remote, object: &crate::remote::Object, options: &Optio
             let opened = |o: &SnapshotOptions| Snapshot::of_file(path, again()?, o);
             let kine = || Kine::of_file(path, again()?);
             let archive = || Archive::of_file(path, again()?);
+            let data_dir = || DataDir::of_file(path, again()?, &SnapshotOptions::default());
             let changes = || Ok(Incremental::of_file(path, again()?));
-            let openers =
-                Openers { snapshot: &opened, kine: &kine, archive: &archive, changes: &changes };
+            let openers = Openers {
+                snapshot: &opened,
+                kine: &kine,
+                archive: &archive,
+                data_dir: &data_dir,
+                changes: &changes,
+            };
             judge_file(object.address.name(), &openers, options, &mut backup);
         }
         Ok(Fetched::Unwanted) if sealed.get() => unopened(Sealed::Locked, &mut backup),
@@ -334,9 +340,15 @@ fn judge(path: &Path, options: &Options<'_>) -> Backup {
     let snapshot = |o: &SnapshotOptions| Snapshot::of_file(path, again()?, o);
     let kine = || Kine::open_with(path, &options.unlock);
     let archive = || Archive::of_file(path, again()?);
+    let data_dir = || DataDir::of_file(path, again()?, &SnapshotOptions::default());
     let changes = || Ok(Incremental::of_file(path, again()?));
-    let openers =
-        Openers { snapshot: &snapshot, kine: &kine, archive: &archive, changes: &changes };
+    let openers = Openers {
+        snapshot: &snapshot,
+        kine: &kine,
+        archive: &archive,
+        data_dir: &data_dir,
+        changes: &changes,
+    };
     judge_file(&name, &openers, options, &mut backup);
     backup
 }
@@ -346,14 +358,23 @@ struct Openers<'f> {
     snapshot: &'f dyn Fn(&SnapshotOptions) -> Result<Snapshot, SourceError>,
     kine: &'f dyn Fn() -> Result<Kine, SourceError>,
     archive: &'f dyn Fn() -> Result<Archive, SourceError>,
+    data_dir: &'f dyn Fn() -> Result<DataDir, SourceError>,
     changes: &'f dyn Fn() -> Result<Incremental, SourceError>,
 }
 
 /// Judges a file by what it is: opened as a snapshot, or else as what it turns out to be.
 fn judge_file(name: &str, file: &Openers<'_>, options: &Options<'_>, backup: &mut Backup) {
-    let Openers { snapshot, kine, archive, changes } = file;
+    let Openers { snapshot, kine, archive, data_dir, changes } = file;
     match snapshot(&SnapshotOptions::default()) {
         Ok(mut file) => {
+            if file.bytes().with_log() {
+                backup.kind = Kind::DataDir;
+                match data_dir() {
+                    Ok(mut dir) => count(&mut dir, options, backup),
+                    Err(e) => backup.error = Some(chain(&e)),
+                }
+                return;
+            }
             // gardener/etcd-backup-restore `pkg/types/snapstore.go`: `Full-<first>-<last>-<time>`.
             if name.starts_with("Full-") {
                 backup.kind = Kind::Gardener;
@@ -389,6 +410,14 @@ fn judge_file(name: &str, file: &Openers<'_>, options: &Options<'_>, backup: &mu
                 Err(e) => backup.error = Some(chain(&e)),
             }
         }
+        // A data directory may hold databases that etcd left behind.
+        Err(e @ SourceError::File(FileError::Databases { .. })) => match data_dir() {
+            Ok(mut dir) => {
+                backup.kind = Kind::DataDir;
+                count(&mut dir, options, backup);
+            }
+            Err(_) => unread(&e, backup),
+        },
         Err(SourceError::File(
             e @ (FileError::Foreign { what: Foreign::Incremental, .. }
             | FileError::NoDatabase { members: 0, .. }),

@@ -1,7 +1,6 @@
 //! Every place of a source that can hold plaintext, searched one after the other.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 
 #[cfg(feature = "kine")]
 use super::recover::{Digest, digest};
@@ -14,7 +13,7 @@ use crate::forensics::Targets;
 use crate::forensics::residue::{self, Bytes, Examined, Finding, Head, Place, Sink};
 #[cfg(feature = "kine")]
 use crate::forensics::residue::{KineFile, KnownRows};
-use crate::source::data_dir::{DataDir, Leftover, leftovers};
+use crate::source::data_dir::{DataDir, Leftover};
 #[cfg(feature = "kine")]
 use crate::source::kine::database::Database;
 #[cfg(feature = "kine")]
@@ -158,7 +157,7 @@ fn data_dir(
     residue::examine_log(&segments, &log, &changes, targets, found);
 
     let mut visit = Visit { revision: state.revision, ..Visit::default() };
-    let leftovers = leftovers_of(dir.member(), targets, found, &mut visit);
+    let leftovers = leftovers_of(&dir, targets, found, &mut visit);
     visit.notes.append(&mut state.notes);
     for d in searched.damage.into_iter().map(damage).chain(state.damage) {
         if !visit.damage.contains(&d) {
@@ -178,12 +177,13 @@ fn data_dir(
 
 /// Searches the files that etcd left behind.
 fn leftovers_of(
-    member: &Path,
+    dir: &DataDir,
     targets: &Targets,
     found: &mut dyn Hunt,
     visit: &mut Visit,
 ) -> Vec<(String, Leftover)> {
-    let files = leftovers(member).unwrap_or_else(|e| {
+    let member = dir.member();
+    let files = dir.leftovers().unwrap_or_else(|e| {
         visit.damage.push(Damage {
             location: member.display().to_string(),
             what: format!("its files cannot be listed: {e}"),

@@ -7,7 +7,7 @@ use crate::source::{DataDirError, FileError, SourceError};
 use crate::wal::parse_name;
 
 /// A file that a running or crashed etcd left beside the ones it uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Leftover {
     /// Where it is.
     pub path: PathBuf,
@@ -15,6 +15,8 @@ pub struct Leftover {
     pub what: &'static str,
     /// Its size, bytes.
     pub size: u64,
+    /// Where it was packed, or its file has no name.
+    pub(super) bytes: Option<Bytes>,
 }
 
 impl Leftover {
@@ -23,7 +25,10 @@ impl Leftover {
     /// # Errors
     /// When it cannot be read, or is no regular file or empty.
     pub fn read(&self) -> Result<Bytes, SourceError> {
-        Ok(read(&self.path, InUse::Allow)?)
+        match &self.bytes {
+            Some(bytes) => Ok(bytes.clone()),
+            None => Ok(read(&self.path, InUse::Allow)?),
+        }
     }
 }
 
@@ -120,14 +125,14 @@ fn collect(
                 )?;
             }
         } else if let Some(what) = what {
-            found.push(Leftover { path, what, size: metadata.len() });
+            found.push(Leftover { path, what, size: metadata.len(), bytes: None });
         }
     }
     Ok(())
 }
 
 /// What a file beside the used ones is; `None` for those in use.
-fn describe(part: &str, name: &str) -> Option<&'static str> {
+pub(super) fn describe(part: &str, name: &str) -> Option<&'static str> {
     let ends = |suffix| name.ends_with(suffix);
     match part {
         "snap" if name == "db" => None,

@@ -1,19 +1,23 @@
-//! The data directory of a stopped member: its database, and the write-ahead log applied on top,
+//! The data directory of a stopped member, packed or not: its database, and the write-ahead log applied on top,
 //! so that the state is what etcd would serve after a restart.
 
 mod files;
 mod held;
+mod packed;
 mod replayed;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-pub use files::{Leftover, leftovers};
+pub use files::Leftover;
+pub(in crate::source) use files::leftovers;
 use files::{member_dir, open_segments};
 
 use super::file::{Bytes, InUse, read};
 use super::fold::fold;
+use super::input::Input;
+use super::packed::is_packed;
 use super::pieces::{EntryPosition, Pieces, Positions};
 use super::snapshot::{SnapshotOptions, checked, open_store, records, revision};
 use super::trail::Trail;
@@ -21,6 +25,7 @@ use super::{
     DataDirError, EntrySink, FileError, HeldSink, KeyRange, Query, Record, RecordSink, Source,
     SourceError, SourceInfo, SourceKind, Visit,
 };
+use crate::agefile::Unlock;
 use crate::entry::{BoundTo, EntryRef, Value};
 use crate::mvcc::Store;
 use crate::wal::replay::{Change, Live};
@@ -35,6 +40,8 @@ pub struct DataDir {
     db: Bytes,
     segments: Vec<(String, Bytes)>,
     salvage: bool,
+    /// Of one that was packed: the files that etcd does not use.
+    leftovers: Option<Vec<Leftover>>,
 }
 
 /// Whether an etcd runs on a data directory. Its lock is tried, and given back at once.
@@ -52,6 +59,23 @@ impl DataDir {
     /// When it is none, when a part is missing, or when an etcd uses it. With `salvage` only when
     /// there is no database.
     pub fn open(dir: &Path, options: &SnapshotOptions) -> Result<Self, SourceError> {
+        Self::open_with(dir, &Unlock::default(), options)
+    }
+
+    /// As [`DataDir::open`], of one that may be packed in a file, which age may have encrypted.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(
+        dir: &Path,
+        unlock: &Unlock,
+        options: &SnapshotOptions,
+    ) -> Result<Self, SourceError> {
+        let unreadable = |cause| FileError::Unreadable { path: dir.to_owned(), cause };
+        if std::fs::metadata(dir).is_ok_and(|m| m.is_file()) {
+            let input = Input::open(dir, unlock).map_err(unreadable)?;
+            return Self::of_file(dir, input, options);
+        }
         let member = member_dir(dir)?;
         let db_path = member.join("snap").join("db");
         if !db_path.exists() {
@@ -66,7 +90,33 @@ impl DataDir {
             open_segments(dir, &wal, &db_path)?
         };
         let salvage = options.salvage;
-        let opened = Self { dir: dir.to_owned(), member, db_path, db, segments, salvage };
+        let dir = dir.to_owned();
+        Self { dir, member, db_path, db, segments, salvage, leftovers: None }.whole()
+    }
+
+    /// Opens one that is packed in a file, which is open already; `name` stands for its path.
+    ///
+    /// # Errors
+    /// As [`DataDir::open`], and when it cannot be unpacked.
+    pub fn of_file(
+        name: &Path,
+        file: impl Into<Input>,
+        options: &SnapshotOptions,
+    ) -> Result<Self, SourceError> {
+        let (dir, input) = (name.to_owned(), file.into());
+        let unreadable = |cause| FileError::Unreadable { path: name.to_owned(), cause };
+        if !is_packed(input.file()).map_err(unreadable)? {
+            return Err(DataDirError::File { path: dir }.into());
+        }
+        let packed::Parts { member, db, segments, leftovers } =
+            packed::unpack(&input, name, options.salvage)?;
+        let (db_path, leftovers) = (member.join("snap").join("db"), Some(leftovers));
+        Self { dir, member, db_path, db, segments, salvage: options.salvage, leftovers }.whole()
+    }
+
+    /// Refuses one whose database is cut short.
+    fn whole(self) -> Result<Self, SourceError> {
+        let (salvage, opened) = (self.salvage, self);
         let store = opened.store()?;
         if store.db().is_truncated() && !salvage {
             let (needs, has) = (store.db().needed_bytes(), opened.db.len());
@@ -79,6 +129,15 @@ impl DataDir {
     #[must_use]
     pub fn member(&self) -> &Path {
         &self.member
+    }
+
+    /// Files in it that etcd does not read, or only in passing, but that can hold entries:
+    /// `db.tmp.*`, `*.snap.db`, `*.snap`, `*.broken`, `*.tmp`.
+    ///
+    /// # Errors
+    /// When a directory cannot be listed.
+    pub fn leftovers(&self) -> std::io::Result<Vec<Leftover>> {
+        self.leftovers.clone().map_or_else(|| leftovers(&self.member), Ok)
     }
 
     /// Path and bytes of the database.

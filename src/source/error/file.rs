@@ -37,6 +37,9 @@ pub enum FileError {
         #[source]
         cause: Cause,
     },
+    /// A part of the data directory that is packed in it is no file of it.
+    #[error("{} is refused: its member {member} {what}", .path.display())]
+    Member { path: PathBuf, member: String, what: &'static str },
     /// age encrypted it, and it stays so.
     #[error("{} is encrypted by age: {why}", .path.display())]
     Sealed { path: PathBuf, why: Sealed },
@@ -128,6 +131,9 @@ pub enum DataDirError {
     /// It has no `member/snap`.
     #[error("{} is no etcd data directory: it has no member/snap", .path.display())]
     NotEtcd { path: PathBuf },
+    /// It is an archive of several.
+    #[error("{} holds {found} data directories", .path.display())]
+    Several { path: PathBuf, found: usize },
     /// Its database is missing.
     #[error("{} has no database: {} does not exist", .path.display(), .db.display())]
     NoDatabase { path: PathBuf, db: PathBuf },

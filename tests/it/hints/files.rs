@@ -108,6 +108,27 @@ fn age_identities() {
 }
 
 #[test]
+fn packed_data_directories() {
+    let folder = Folder::new();
+    let dir = corpus::data_dir();
+    let files = crate::packed_dir::files(dir.path());
+    let unpacked = || scan("--data-dir", dir.path(), "");
+    let mut both = files.clone();
+    both.extend(files.iter().map(|(name, bytes)| (format!("b/{name}"), bytes.clone())));
+    let two = crate::packed_dir::tarred("", &both).into_inner().unwrap();
+    says("unpack it and give one of them, the directory with `member` in it")
+        .helps(&scan("--data-dir", &folder.file("two.tar", &two), ""), |_| unpacked());
+    let mut tar = crate::packed_dir::tarred("", &files);
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    tar.append_link(&mut header, "member/snap/x", "/etc/passwd").unwrap();
+    let link = folder.file("link.tar", &tar.into_inner().unwrap());
+    says("unpack it where nothing can be harmed, and give the directory")
+        .helps(&scan("--data-dir", &link, ""), |_| unpacked());
+}
+
+#[test]
 fn what_etcdctl_saves_is_a_snapshot() {
     let etcd = Etcd::restored(Version::V35, &corpus::db(PHASE));
     let folder = Folder::new();
