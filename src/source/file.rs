@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::input::{Input, open_file};
+use super::magic::EVENTS;
 use super::map::Mapped;
 use super::{FileError, Foreign, packed};
 use crate::bolt::BoltError;
@@ -49,10 +50,6 @@ impl std::ops::Deref for Bytes {
 pub fn may_be_backup(head: &[u8]) -> bool {
     packed::is_known(head) || KNOWN.iter().any(|(magic, _)| head.starts_with(magic))
 }
-
-/// What Gardener's incremental snapshots begin with (gardener/etcd-backup-restore
-/// `pkg/snapshot/snapshotter/snapshotter.go`: `handleDeltaWatchEvents`).
-pub(super) const EVENTS: &[u8] = b"[{\"etcdEvent\":";
 
 /// First bytes of files that are no etcd database.
 const KNOWN: [(&[u8], Foreign); 4] = [

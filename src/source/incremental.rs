@@ -16,8 +16,8 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor as SerdeVisitor};
 use zeroize::Zeroizing;
 
-use super::file::EVENTS;
 use super::input::Input;
+use super::magic::EVENTS;
 use super::walk::{Failed, Visitor, walk};
 use super::{Damage, FileError, Record, RecordSink, SourceError, Visit, open_file};
 use crate::entry::EntryRef;

@@ -12,6 +12,8 @@ mod input;
 pub mod kine;
 #[cfg(feature = "live")]
 pub mod live;
+mod lzw;
+mod magic;
 pub mod map;
 pub mod objects;
 mod packed;

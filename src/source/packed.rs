@@ -4,31 +4,22 @@
 //! that has no name and that nobody else can open; it is gone when the program ends, however it
 //! does.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Seek as _};
 use std::path::Path;
 
-use super::FileError;
 use super::input::Input;
+use super::magic::{EVENTS, is_database};
 use super::map::Mapped;
 use super::objects::{self, Objects};
 use super::walk::{Failed, LARGEST, Visitor, head, is_packing, spool, walk};
+use super::{FileError, Foreign};
 use crate::agefile::Sealed;
 use crate::wal::parse_name;
 
 /// Most members that may belong to a database.
 const MOST_BESIDE: usize = 8;
-
-/// Whether bytes begin as a database of bbolt, in either byte order, with one damaged meta page at
-/// most (etcd-io/bbolt `db.go`: `magic`).
-fn is_database(head: &[u8]) -> bool {
-    const MAGIC: [u8; 4] = 0xED0C_DAEDu32.to_le_bytes();
-    const SWAPPED: [u8; 4] = 0xED0C_DAEDu32.to_be_bytes();
-    let pages = std::iter::once(0).chain((12..=16).map(|log| 1usize << log));
-    pages
-        .filter_map(|page| head.get(page + 16..page + 20))
-        .any(|magic| magic == MAGIC || magic == SWAPPED)
-}
 
 /// Whether bytes begin as a database or as a packing.
 pub(super) fn is_known(head: &[u8]) -> bool {
@@ -62,6 +53,9 @@ pub(super) fn unpack(input: &Input, path: &Path) -> Result<(Mapped, bool), FileE
         (Some(found), 1) => Mapped::new(&found.file)
             .map(|mapped| (mapped, unpacker.with_log))
             .map_err(|cause| FileError::NoRoom { path: path.to_owned(), cause }),
+        (_, 0) if unpacker.is_incremental.get() => {
+            Err(FileError::Foreign { path: path.to_owned(), what: Foreign::Incremental })
+        }
         (_, 0) => Err(match (unpacker.objects, unpacker.sealed) {
             (Some(what), _) => FileError::Objects { path: path.to_owned(), what },
             (None, Some(why)) => FileError::Sealed { path: path.to_owned(), why },
@@ -137,6 +131,8 @@ struct Unpacker {
     members: usize,
     /// What an archive without a database is.
     objects: Option<Objects>,
+    /// A list of changes was seen.
+    is_incremental: Cell<bool>,
     /// An archive has a write-ahead log, which belongs to the database.
     with_log: bool,
     /// Why a file in an archive stays encrypted.
@@ -158,6 +154,7 @@ impl Unpacker {
             databases: 0,
             members: 0,
             objects: None,
+            is_incremental: Cell::new(false),
             with_log: false,
             sealed: None,
         };
@@ -185,6 +182,9 @@ impl Visitor for Unpacker {
     }
 
     fn takes(&self, head: &[u8]) -> bool {
+        if head.starts_with(EVENTS) {
+            self.is_incremental.set(true);
+        }
         (self.is_database)(head) || self.is_beside(head)
     }
 

@@ -1,5 +1,5 @@
-//! Files in compressed and encrypted files and archives: gzip, zstd, xz, zlib, zip, tar and age, and
-//! one inside another, recognised by content and not by name. Memory is bounded by the unpackers'
+//! Files in compressed and encrypted files and archives: gzip, zstd, xz, zlib, LZW, zip, tar and age,
+//! and one inside another, recognised by content and not by name. Memory is bounded by the unpackers'
 //! windows.
 
 use std::fs::File;
@@ -8,6 +8,7 @@ use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use zeroize::Zeroizing;
 
 use super::input::Input;
+use super::lzw::{self, is_lzw};
 use crate::agefile::{Sealed, Unlock, is_age};
 
 /// Nobody has a database this large: etcd's own limit is 8 GiB, and a file that unpacks to more
@@ -36,6 +37,7 @@ enum Packing {
     Zlib,
     Zip,
     Tar,
+    Lzw,
     Age,
 }
 
@@ -54,6 +56,7 @@ fn packing(head: &[u8]) -> Option<Packing> {
             Some(Packing::Zlib)
         }
         _ if is_age(head) => Some(Packing::Age),
+        _ if is_lzw(head) => Some(Packing::Lzw),
         _ if head.get(257..262) == Some(b"ustar") => Some(Packing::Tar),
         _ => None,
     }
@@ -168,6 +171,7 @@ impl Walk<'_> {
             Packing::Zlib => {
                 self.stream(&mut flate2::read::ZlibDecoder::new(reader), depth + 1, name)
             }
+            Packing::Lzw => self.stream(&mut lzw::Unpacked::new(reader), depth + 1, name),
             Packing::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::new(reader)?;
                 decoder.window_log_max(ZSTD_WINDOW)?;

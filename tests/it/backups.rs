@@ -63,6 +63,40 @@ fn each_is_judged_and_each_key_is_named() {
     assert!(keys.iter().any(|k| k["key"] == "cbc-2" && k["backups"] == 1));
 }
 
+fn zlibbed(bytes: &[u8]) -> Vec<u8> {
+    let mut out = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    out.write_all(bytes).unwrap();
+    out.finish().unwrap()
+}
+
+/// As Go's `compress/lzw` does it.
+fn lzwed(bytes: &[u8]) -> Vec<u8> {
+    weezl::encode::Encoder::new(weezl::BitOrder::Lsb, 8).encode(bytes).unwrap()
+}
+
+/// Full snapshots in each of Gardener's compressions.
+#[test]
+fn a_full_snapshot_of_gardener_is_read_in_every_compression() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = std::fs::read(corpus::db("p1b-partial-migration")).unwrap();
+    for (end, bytes) in [(".gz", gzip(&db)), (".zlib", zlibbed(&db)), (".Z", lzwed(&db))] {
+        std::fs::write(dir.path().join(format!("Full-0-335-1767225600{end}")), bytes).unwrap();
+    }
+    let document = bin().words("backups -w json").arg(dir.path()).run().ok().json();
+    let all = document["backups"].as_array().unwrap();
+    for backup in all {
+        assert_eq!(backup["kind"], "gardener");
+        for field in ["revision", "totals", "keys", "residue"] {
+            assert_eq!(backup[field], all[0][field], "{field}");
+        }
+    }
+    let packed = dir.path().join("Full-0-335-1767225600.Z");
+    bin().words("scan --snapshot").arg(&packed).run().ok();
+    let cut = lzwed(&db);
+    std::fs::write(&packed, &cut[..cut.len() / 2]).unwrap();
+    bin().words("scan --snapshot").arg(&packed).run().fails_with_hint(1).says("cannot unpack");
+}
+
 #[test]
 fn nothing_found_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
@@ -314,11 +348,21 @@ fn full_and_incremental_snapshots_of_gardener() {
     let plain = "Incr-00000336-00000339-1767226200";
     std::fs::write(folder.join(plain), &whole).unwrap();
     std::fs::write(folder.join(format!("{plain}.gz")), gzip(&whole)).unwrap();
+    let zlib = folder.join(format!("{plain}.zlib"));
+    std::fs::write(&zlib, zlibbed(&whole)).unwrap();
+    let lzw = folder.join(format!("{plain}.Z"));
+    std::fs::write(&lzw, lzwed(&whole)).unwrap();
+    // Alone, its changes are of nothing.
+    for alone in [&folder.join(plain), &zlib, &lzw] {
+        let done = bin().words("scan --snapshot").arg(alone).run().fails_with_hint(1);
+        done.says("is an incremental snapshot of Gardener's").says("atrest backups DIRECTORY");
+    }
     let judged = || bin().words("backups -w json").arg(dir.path()).run();
     let document = judged().ok().json();
     let full = at(&document, "1767225600.gz");
     assert_eq!((&full["kind"], &full["revision"]), (&"gardener".into(), &335.into()));
-    for name in [plain.to_owned(), format!("{plain}.gz")] {
+    for end in ["", ".gz", ".zlib", ".Z"] {
+        let name = format!("{plain}{end}");
         let changes = at(&document, &name);
         assert_eq!(
             (&changes["kind"], &changes["error"]),
@@ -337,7 +381,7 @@ fn full_and_incremental_snapshots_of_gardener() {
         );
     }
     let past = document["keys"].as_array().unwrap().iter().find(|k| k["key"] == "key-of-the-past");
-    assert_eq!(past.unwrap()["backups"], 2);
+    assert_eq!(past.unwrap()["backups"], 4);
     std::fs::write(folder.join(plain), &whole[..whole.len() - 100]).unwrap();
     let cut = judged().code(4).json();
     assert!(at(&cut, plain)["error"].as_str().unwrap().contains("behind event"));

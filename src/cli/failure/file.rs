@@ -41,7 +41,7 @@ pub(super) fn file(e: &FileError) -> Option<String> {
             Foreign::Sqlite => "a k3s or kine database is opened with --kine",
             Foreign::Bzip2 => "unpack it with `bunzip2` first",
             Foreign::Incremental => {
-                "it holds only the changes since a full one: give the Full-* file before it, or restore both with `etcdbrctl restore`"
+                "`atrest backups DIRECTORY` judges it beside the Full-* file that it goes on from; --snapshot takes that one"
             }
             Foreign::Value => "pipe a single value into `atrest decode`",
         },

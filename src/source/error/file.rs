@@ -114,7 +114,9 @@ pub enum Foreign {
     #[error("bzip2-compressed")]
     Bzip2,
     /// Changes that Gardener's etcd-backup-restore saved.
-    #[error("an incremental snapshot of Gardener's etcd-backup-restore")]
+    #[error(
+        "an incremental snapshot of Gardener's etcd-backup-restore, the changes since another one"
+    )]
     Incremental,
     /// The value of a single key.
     #[error("a stored value")]

@@ -244,8 +244,15 @@ fn packed_and_foreign_files() {
     // What Gardener keeps: a full snapshot, then what changed.
     let full = folder.file("Full-00000000-00000003-1767225600.gz", &gzip(&whole));
     let more = folder.file("Incr-00000004-00000004-1767225700", b"[{\"etcdEvent\": {}}]");
-    says("give the Full-* file before it")
-        .helps(&scan("--snapshot", &more, ""), |_| scan("--snapshot", &full, ""));
+    let hint =
+        says("judges it beside the Full-* file that it goes on from; --snapshot takes that one");
+    hint.helps(&scan("--snapshot", &more, ""), |_| scan("--snapshot", &full, ""));
+    let kept = Folder::new();
+    let list = br#"[{"etcdEvent":{"kv":{"key":"L2E=","mod_revision":4,"value":"eA=="}}}]"#;
+    let digest = ring::digest::digest(&ring::digest::SHA256, list);
+    kept.file("Full-00000000-00000003-1767225600.gz", &gzip(&whole));
+    kept.file("Incr-00000004-00000004-1767225700", &[&list[..], digest.as_ref()].concat());
+    hint.helps(&scan("--snapshot", &more, ""), |_| bin().arg("backups").arg(kept.0.path()).run());
 }
 
 #[test]
