@@ -228,6 +228,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "atrest scrub --profile kubeadm --apply",
                 "Compact and defragment, one member after the other.",
             ),
+            (
+                "atrest scrub --kine state.db --apply",
+                "Rewrite k3s's database, while k3s is stopped.",
+            ),
         ],
     ),
     (

@@ -61,6 +61,7 @@ mod scan_formats;
 mod scan_verify;
 mod scrub;
 mod sealed;
+mod scrub_kine;
 mod serve;
 mod serve_truth;
 mod transform_corpus;

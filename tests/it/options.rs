@@ -148,7 +148,7 @@ fn upkeep() -> Vec<(&'static str, &'static str, String)> {
                 PROFILE,
                 OUTPUT,
                 INSIDE,
-                "prefix proxy-namespace resource all-resources endpoints encryption-config write-out",
+                "prefix proxy-namespace resource all-resources endpoints kine encryption-config write-out",
             ]),
         ),
     ]

@@ -17,7 +17,7 @@ pub use order::{Arranged, arrange, known};
 pub use output::{ColorWhen, Output, TableOrJson, formats};
 pub use reading::{Decrypting, Identities, KmsExec, Reading, ReadingInside};
 pub use selection::{AllowEmpty, Lost, Namespaces, Prefix, Resources, Revision, Selection};
-pub use source::{Distribution, Etcd, Kine, Profile, SnapshotFile, Source};
+pub use source::{Distribution, Etcd, EtcdOrKine, Kine, Profile, SnapshotFile, Source};
 pub use tempo::Tempo;
 
 use std::path::PathBuf;

@@ -121,6 +121,24 @@ impl Group for Etcd {
     }
 }
 
+/// A live etcd, or kine's database.
+#[derive(Clone, Debug, Args)]
+pub struct EtcdOrKine {
+    #[command(flatten)]
+    etcd: Etcd,
+
+    /// A k3s/kine database: an SQLite file that no server has open
+    #[arg(long, value_name = "FILE", help_heading = "Source")]
+    kine: Option<Kine>,
+}
+
+impl Group for EtcdOrKine {
+    fn put(&self, shared: &mut Shared) {
+        shared.kine.clone_from(&self.kine);
+        self.etcd.put(shared);
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 struct Endpoints {
     /// etcd endpoints, comma-separated [default: 127.0.0.1:2379]

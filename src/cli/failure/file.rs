@@ -114,6 +114,8 @@ pub(super) fn kine(e: &KineError) -> Option<&'static str> {
         }
         KineError::Locked { .. } => "try again, or read a copy made with `sqlite3 … .backup`",
         KineError::Failed { .. } => "read a copy made with `sqlite3 … .backup`",
+        KineError::Unwritable { .. } => "only its owner may, or root",
+        KineError::Unwritten { .. } => "what was done before is done; run it again to continue",
         KineError::Copy { .. } => "point TMPDIR to a directory with room for it",
         KineError::Restless { .. } => {
             "stop the server that writes it, or read a copy made with `sqlite3 … .backup`"

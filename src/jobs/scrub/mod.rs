@@ -4,6 +4,8 @@
 //! seen by the next run.
 
 mod cluster;
+#[cfg(feature = "kine")]
+pub mod database;
 mod search;
 
 use std::collections::BTreeMap;

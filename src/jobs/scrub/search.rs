@@ -47,6 +47,29 @@ pub struct Found {
 }
 
 impl Found {
+    /// Nothing yet, in so many bytes, from now on.
+    pub(super) fn new(size: u64) -> Self {
+        let at = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        Self { at, size, ..Self::default() }
+    }
+
+    /// Counts and lists it; what is encrypted is no residue.
+    pub(super) fn add(&mut self, finding: residue::Finding) {
+        if finding.encrypted {
+            return;
+        }
+        self.totals.add(finding.place);
+        if self.listed.len() < LISTED {
+            self.listed.push(Listed {
+                place: finding.place,
+                location: finding.location,
+                key: finding.key,
+                resource: finding.resource,
+                size: finding.size,
+            });
+        }
+    }
+
     /// Nothing was found, and everything was read.
     #[must_use]
     pub fn is_clean(&self) -> bool {
@@ -64,11 +87,7 @@ impl Found {
 pub(super) fn search(live: &Live, targets: &Targets) -> Result<Found, SourceError> {
     let mut snapshot = members::snapshot(live, Path::new("a member's snapshot"))?;
     let bytes = snapshot.bytes().clone();
-    let mut found = Found {
-        at: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        size: bytes.len() as u64,
-        ..Found::default()
-    };
+    let mut found = Found::new(bytes.len() as u64);
     let db = match Db::open(&bytes) {
         Ok(db) => db,
         Err(e) => {
@@ -76,21 +95,7 @@ pub(super) fn search(live: &Live, targets: &Targets) -> Result<Found, SourceErro
             return Ok(found);
         }
     };
-    let mut sink = |finding: residue::Finding, _: residue::Bytes<'_>| {
-        if finding.encrypted {
-            return;
-        }
-        found.totals.add(finding.place);
-        if found.listed.len() < LISTED {
-            found.listed.push(Listed {
-                place: finding.place,
-                location: finding.location,
-                key: finding.key,
-                resource: finding.resource,
-                size: finding.size,
-            });
-        }
-    };
+    let mut sink = |finding: residue::Finding, _: residue::Bytes<'_>| found.add(finding);
     let behind = |part| bytes.forget(part);
     let searched = residue::examine(&db, targets, &|_| None, &behind, &mut sink);
     found.revision = searched.revision;

@@ -200,6 +200,16 @@ pub enum KineError {
         #[source]
         cause: Cause,
     },
+    /// It was opened for writing, and may only be read.
+    #[error("{} may not be written", .path.display())]
+    Unwritable { path: PathBuf },
+    /// `SQLite` cannot write to it.
+    #[error("cannot write {}", .path.display())]
+    Unwritten {
+        path: PathBuf,
+        #[source]
+        cause: Cause,
+    },
     /// It can only be read from a copy, and there is no room for one.
     #[error("cannot copy {} to a private place", .path.display())]
     Copy {

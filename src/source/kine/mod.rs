@@ -10,9 +10,11 @@
 //! | `database` | transactions |
 //! | `read`, `held`, `pieces` | reads made of such a table, whatever keeps it |
 //! | `open`, `rows` | `SQLite` files |
+//! | `erase` | what such a file held before, removed from it |
 //! | `server` | `PostgreSQL`, `MySQL` and `MariaDB` |
 
 pub(crate) mod database;
+pub mod erase;
 mod held;
 mod open;
 mod pieces;

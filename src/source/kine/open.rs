@@ -151,6 +151,23 @@ fn recognised(path: &Path, file: &mut std::fs::File) -> Result<bool, KineError> 
     })
 }
 
+/// Opens the database at `path` for writing, with all others kept out once it is used.
+pub(super) fn alone(path: &Path) -> Result<Connection, KineError> {
+    look(path)?;
+    // The index of a write-ahead log lies in memory, so that no file with it is left behind.
+    let real = path.canonicalize().map_err(|e| cannot(path, e))?;
+    let connection = connect(path, &real, "mode=rw", false)?;
+    // SQLite opens for reading what it may not write.
+    if connection.is_readonly(rusqlite::MAIN_DB).map_err(|e| unreadable(path, e))? {
+        return Err(KineError::Unwritable { path: path.to_owned() });
+    }
+    connection
+        .pragma_update(None, "locking_mode", "EXCLUSIVE")
+        .and_then(|()| probe(&connection))
+        .map_err(|e| unreadable(path, e))?;
+    Ok(connection)
+}
+
 fn cannot(path: &Path, cause: std::io::Error) -> KineError {
     KineError::Unreadable { path: path.to_owned(), cause }
 }

@@ -1,4 +1,6 @@
-//! `atrest scrub`: the old plaintext removed, member by member.
+//! `atrest scrub`: the old plaintext removed, member by member, or from kine's file.
+
+mod database;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,11 +15,15 @@ use crate::config::ConfigSet;
 use crate::jobs::scrub::{self as job, Member, Options, Progress, Stop};
 use crate::report::scrub::{Report, receipt, receipt_page};
 
+/// How long members may take unless an option says otherwise.
+const SETTLE: Duration = Duration::from_mins(2);
+
 /// Options of `scrub`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Without --apply nothing is changed. Ending it at any moment is safe: run it again to continue, and
-members that are clean already are left alone.")]
+members that are clean already are left alone. With --kine the server must be stopped; no backup is
+made, which would hold the plaintext.")]
 pub struct Args {
     /// Remove what is found: compact, then defragment one member after the other, the leader last
     #[arg(long)]
@@ -27,7 +33,7 @@ pub struct Args {
     #[arg(long)]
     pub compact_now: bool,
 
-    /// Where to write a receipt for each member; the directory is made [default:
+    /// Where to write a receipt for each member, or the database; the directory is made [default:
     /// `atrest-scrub-TIME` in the working directory]
     #[arg(long, value_name = "DIR", requires = "apply")]
     pub receipts: Option<PathBuf>,
@@ -40,12 +46,12 @@ pub struct Args {
     #[arg(long, value_name = "MEMBER=DIR", value_parser = place)]
     pub member_data_dir: Vec<(String, PathBuf)>,
 
-    /// How long members may take to be well again after each step
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration::parse)]
-    pub settle: Duration,
+    /// How long members may take to be well again after each step [default: 2m]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub settle: Option<Duration>,
 
     #[command(flatten)]
-    source: args::Etcd,
+    source: args::EtcdOrKine,
 
     #[command(flatten)]
     prefix: args::Prefix,
@@ -86,6 +92,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     let configs = inside::configs(ctx)?;
     let selection = open::selection(ctx, configs.as_ref().map(ConfigSet::resources))?;
     let (targets, resources) = residue::targets(ctx, configs.as_ref(), selection);
+    if let Some(path) = database::given(ctx, args)? {
+        return database::run(ctx, args, &path, (&targets, &resources));
+    }
     let stop = interrupt::tell();
     let data_dirs: BTreeMap<_, _> = args.member_data_dir.iter().cloned().collect();
     let options = Options {
@@ -95,14 +104,17 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
         compact_now: args.compact_now,
         free: args.free_disk.iter().cloned().collect(),
         data_dirs: data_dirs.clone(),
-        settle: args.settle,
+        settle: args.settle.unwrap_or(SETTLE),
         stop: &stop,
     };
     let receipts = if args.apply { Some(directory(args)?) } else { None };
     let mut unwritten = None;
     let mut finished = |member: &Member| {
         let Some(directory) = &receipts else { return };
-        if let Err(failure) = give_receipt(directory, member, &resources) {
+        let json: Writes<'_> = &|out| receipt(member, &resources, out);
+        let page: Writes<'_> = &|out| receipt_page(member, &resources, out);
+        let forms = [("json", json), ("html", page)];
+        if let Err(failure) = give_receipt(directory, &member.name, forms) {
             unwritten.get_or_insert(failure);
         }
     };
@@ -184,17 +196,21 @@ fn directory(args: &Args) -> Result<PathBuf, Failure> {
 }
 
 /// Writes a receipt in one form.
-type Writes = fn(&Member, &[String], &mut dyn std::io::Write) -> std::io::Result<()>;
+type Writes<'w> = &'w dyn Fn(&mut dyn std::io::Write) -> std::io::Result<()>;
 
-fn give_receipt(directory: &Path, member: &Member, resources: &[String]) -> Result<(), Failure> {
+/// Writes it in every form, each by the ending of its file's name.
+fn give_receipt(
+    directory: &Path,
+    name: &str,
+    forms: [(&str, Writes<'_>); 2],
+) -> Result<(), Failure> {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' };
-    let name: String = member.name.chars().map(safe).collect();
+    let name: String = name.chars().map(safe).collect();
     let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%6fZ");
-    let forms: [(&str, Writes); 2] = [("json", receipt), ("html", receipt_page)];
     for (extension, form) in forms {
         let mut bytes = Vec::new();
         let path = directory.join(format!("{name}-{time}.{extension}"));
-        form(member, resources, &mut bytes)
+        form(&mut bytes)
             .map_err(|e| Failure::new(format!("cannot write {}", path.display())).because(&e))?;
         write(&path, bytes, false)?;
     }

@@ -1,5 +1,9 @@
 //! What `scrub` prints, and the receipt of each member.
 
+#[cfg(feature = "kine")]
+pub mod database;
+mod findings;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
@@ -317,28 +321,9 @@ pub fn receipt_page(member: &Member, resources: &[String], out: &mut dyn Write) 
         ("etcd", member.version.clone()),
         ("Looked for", resources.join(", ")),
     ];
-    for (name, found) in [("Before", &member.before), ("After", &member.after)] {
-        if let Some(f) = found {
-            let size = table::bytes(f.size);
-            let places = table::counted(f.totals.sum(), "place", "places");
-            facts.push((name, format!("{}, revision {}, {size}: {places}", f.at, f.revision)));
-        }
-    }
+    facts.extend(findings::facts(member.before.as_ref(), member.after.as_ref()));
     facts.extend(NOT_EXAMINED.map(|part| ("Not examined", part.to_owned())));
     page::facts(&facts, out)?;
-    for (title, found) in [("Found before", &member.before), ("Found after", &member.after)] {
-        let Some(found) = found else { continue };
-        let rows = found.listed.iter().map(|l| {
-            let key = l.key.as_deref().map_or("(overwritten)".into(), String::from_utf8_lossy);
-            let cells = vec![
-                l.place.as_str().to_owned(),
-                l.location.clone(),
-                key.into_owned(),
-                table::bytes(l.size),
-            ];
-            (cells, Mark::Bad)
-        });
-        page::table(title, &["Where", "Location", "etcd key", ">Size"], rows, out)?;
-    }
+    findings::tables(member.before.as_ref(), member.after.as_ref(), out)?;
     page::foot(out)
 }
