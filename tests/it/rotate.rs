@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
+use crate::migrate::canary::older;
 use crate::migrate::confirm::metrics;
 use crate::migrate::servers::lease;
 use crate::support::apiserver::{ApiServer, Response};
@@ -353,4 +354,85 @@ fn the_whole_of_it_beforehand() {
     let first = begin("--provider secretbox -w json", &plain).ok();
     assert_eq!(first.json()["old"]["provider"], "identity");
     bin().words("rotate --state x").run().fails_with_hint(2).says("begins with the file");
+}
+
+/// Servers before 1.34 do not say what they have loaded: they show that they have the new key.
+#[test]
+fn older_servers_are_shown_the_new_key() {
+    let cluster = Cluster::new();
+    let encryption = cluster.path("encryption.yaml");
+    let servers = [1, 2].map(|i| {
+        let began: &'static [usize] = if i == 1 { &[1] } else { &[2] };
+        older(&cluster.certs, &cluster.etcd, encryption.clone(), began)
+    });
+    let kubeconfig = servers[0].kubeconfig(&cluster.certs, cluster.dir.path());
+    let asking = |words: &str| {
+        let bin = cluster.rotate("--confirm-apiserver --canary --kubeconfig").arg(&kubeconfig);
+        servers.iter().fold(bin, |bin, s| bin.arg("--apiserver").arg(&s.url)).words(words)
+    };
+    let canaries = || {
+        let keys = cluster.etcd.ctl(&["get", "--prefix", "/registry/secrets/kube-system/"]);
+        assert!(keys.is_empty(), "a canary is left");
+    };
+    // Nobody can have a file that was not there before.
+    let begun = asking(APPLY).run().ok();
+    next(&begun, "load-added");
+    assert!(!begun.stderr.contains("for a moment"), "{begun}");
+    let plan = asking("-w json").run().ok().says("--apply finds out by a canary");
+    next(&plan, "load-added");
+    // None has it yet.
+    let none = asking(APPLY).run().ok().says("a canary is in etcd for a moment");
+    assert!(next(&none, "load-added").to_string().contains("cannot read what the new key writes"));
+    canaries();
+    fs::copy(cluster.path(ADDED), &encryption).unwrap();
+    let shown = asking(APPLY).run().ok().says("a canary is in etcd for a moment");
+    let shown = next(&shown, "load-promoted");
+    assert_eq!(
+        (status(&shown, "load-added"), status(&shown, "promote")),
+        ("done".into(), "done".into())
+    );
+    canaries();
+    // Whether one writes with it, reading does not show.
+    fs::copy(cluster.path(PROMOTED), &encryption).unwrap();
+    let blind = asking(APPLY).run().code(4);
+    assert!(next(&blind, "load-promoted").to_string().contains("does not say which"));
+    assert!(!blind.stderr.contains("for a moment"), "{blind}");
+    let hash = blind.json()["files"][2]["sha256"].as_str().unwrap().to_owned();
+    let said = asking(APPLY).arg("--loaded").arg(&hash).run();
+    next(&said, "load-retired");
+    assert!(cluster.path(RETIRED).exists());
+    // Without servers to ask there is nobody to show it to.
+    cluster.rotate("--canary").run().code(2);
+}
+
+/// What ends the canary ends the run, and the next one goes on.
+#[test]
+fn a_canary_that_fails_stops_the_rotation() {
+    let cluster = Cluster::new();
+    let pid = cluster.etcd.pid().to_string();
+    let kill = move |name: &str| {
+        assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    let stop = kill.clone();
+    let stopping = ApiServer::start(&cluster.certs, move |request| {
+        if request.path == "/metrics" {
+            return Response::new(200, "process_start_time_seconds 1.700000001e+09\n".to_owned());
+        }
+        stop("-STOP");
+        Response::status(404, "NotFound", "not found")
+    });
+    let kubeconfig = stopping.kubeconfig(&cluster.certs, cluster.dir.path());
+    let run = || {
+        let bin = cluster.rotate("--confirm-apiserver --canary --kubeconfig").arg(&kubeconfig);
+        // Two servers, as etcd knows: both at this address began at once, and count once.
+        bin.arg("--apiserver").arg(&stopping.url).words("--apply --command-timeout 1s")
+    };
+    cluster.etcd.ctl(&["del", "--prefix", "/registry/leases/kube-system/"]);
+    lease(&cluster.etcd, "cp-1", 1);
+    run().run();
+    assert_eq!(cluster.files(), [ADDED, "rotation.json"]);
+    let done = run().run();
+    kill("-CONT");
+    done.fails_with_hint(1).says("could not be removed; etcd does it within 60 s");
+    assert_eq!(cluster.files(), [ADDED, "rotation.json"]);
 }

@@ -1,7 +1,7 @@
 //! `atrest migrate`: what is not stored as the configuration says, rewritten.
 
 mod all_objects;
-mod servers;
+pub mod servers;
 mod words;
 
 use std::path::PathBuf;

@@ -8,7 +8,7 @@ use crate::chain::chain;
 use crate::cli::failure::Exit;
 use crate::cli::observer::Told;
 use crate::cli::{apiserver, open};
-use crate::jobs::migrate::canary::{self, SECONDS, Wanted};
+use crate::jobs::migrate::canary::{self, Leftover, SECONDS, Wanted};
 use crate::jobs::migrate::servers::{self as job, Ask, Error, Known, Obstacle};
 use crate::report::table;
 use crate::transform::Transformers;
@@ -48,14 +48,7 @@ pub fn known(
         }),
     };
     let outcome = job::run(live, &options, &mut Told::new(&ctx.ui)).map_err(|e| refused(&e))?;
-    for one in &outcome.leftovers {
-        let key = table::visible(&String::from_utf8_lossy(&one.key));
-        ctx.ui.warn(&if one.leased {
-            format!("a canary of another run is in etcd, and goes within {SECONDS} s: {key}")
-        } else {
-            format!("a canary is in etcd that nothing removes: {key}; `etcdctl del {key}` does")
-        });
-    }
+    tell_left(ctx, &outcome.leftovers);
     for obstacle in &outcome.obstacles {
         let (text, hint) = words(obstacle);
         if args.apply {
@@ -68,6 +61,18 @@ pub fn known(
         ctx.ui.warn(&format!("{text}: --apply would refuse; {hint}"));
     }
     Ok(outcome.known)
+}
+
+/// Tells of canaries of other runs.
+pub fn tell_left(ctx: &Ctx, leftovers: &[Leftover]) {
+    for one in leftovers {
+        let key = table::visible(&String::from_utf8_lossy(&one.key));
+        ctx.ui.warn(&if one.leased {
+            format!("a canary of another run is in etcd, and goes within {SECONDS} s: {key}")
+        } else {
+            format!("a canary is in etcd that nothing removes: {key}; `etcdctl del {key}` does")
+        });
+    }
 }
 
 fn refused(error: &Error) -> Failure {
@@ -90,7 +95,8 @@ fn refused(error: &Error) -> Failure {
     failure.hint(ALONE)
 }
 
-fn unread(error: &canary::Error) -> Failure {
+/// Why nobody knows who reads a canary.
+pub fn unread(error: &canary::Error) -> Failure {
     let failure = Failure::new(error.to_string()).because(error);
     match error {
         canary::Error::Interrupted => Failure { exit: Exit::Interrupted, ..failure },

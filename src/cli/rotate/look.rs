@@ -3,17 +3,20 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::{Args, Files};
 use crate::cli::failure::Failure;
 use crate::cli::observer::Told;
-use crate::cli::{Ctx, apiserver, configuration, open};
+use crate::cli::{Ctx, apiserver, configuration, migrate, open};
 use crate::config::{self, ConfigSet};
 use crate::envelope::Provider;
+use crate::jobs::migrate::canary;
 use crate::jobs::rotation::{self, ApiServers, Key, Looked, Role};
 use crate::jobs::{backups, confirm};
 use crate::migrate::servers::{self, Servers};
 use crate::report::rotate::Backups;
+use crate::report::table;
 use crate::resource::{Selection, Selector};
 use crate::source::live::Live;
 use crate::transform::Transformers;
@@ -60,6 +63,50 @@ pub fn servers_again(ctx: &Ctx, args: &Args, files: &Files) -> Result<ApiServers
     let promoted = transformers(ctx, files, Role::Promoted)?;
     let mut live = open::live(ctx).map_err(|f| words(&f));
     servers(ctx, args, live.as_mut().map_err(|e| e.clone()), &promoted)
+}
+
+/// Has those that do not say what they have loaded read a canary under the new key, where that is
+/// all that is not known. Once in a run: while it is there, who cannot read it cannot list either.
+///
+/// # Errors
+/// When it cannot be written or removed, or the servers not be asked.
+pub fn show(
+    ctx: &Ctx,
+    args: &Args,
+    files: &Files,
+    seen: &mut ApiServers,
+    stop: &Arc<AtomicBool>,
+) -> Result<(), Failure> {
+    let wanted = files.state.as_ref().is_some_and(|state| seen.wants_canary(state));
+    if !args.canary || !wanted {
+        return Ok(());
+    }
+    let scope = open::scope(ctx);
+    let mut live = open::live(ctx)?;
+    migrate::servers::tell_left(ctx, &canary::leftovers(&mut live, scope.bases())?);
+    let resources = match canary::resources(&files.chain.promoted.config) {
+        Ok(resources) if args.apply => resources,
+        Ok(_) => {
+            ctx.ui.note("--apply finds out by a canary what API servers can read");
+            return Ok(());
+        }
+        Err(unshown) => {
+            ctx.ui.warn(&format!(
+                "a canary is a Secret or a config map, and shows no key that {} is written with",
+                table::visible(&unshown.join(", "))
+            ));
+            return Ok(());
+        }
+    };
+    let promoted = transformers(ctx, files, Role::Promoted)?;
+    let base = scope.bases().first().map(String::as_str).unwrap_or_default();
+    let leases = seen.marks.iter().flatten().flat_map(Servers::identities).collect();
+    let servers = apiserver::clients(&args.apiserver)?;
+    let asked = confirm::Options { servers, file: String::new(), leases, shown: None };
+    let by = (base, &*promoted);
+    let said = canary::ask(&live, by, &resources, (asked, stop), &mut Told::new(&ctx.ui));
+    seen.asked = Some(said.map_err(|e| migrate::servers::unread(&e))?);
+    Ok(())
 }
 
 fn transformers(ctx: &Ctx, files: &Files, role: Role) -> Result<Arc<Transformers>, Failure> {

@@ -64,6 +64,12 @@ pub struct Args {
     #[arg(long)]
     pub confirm_apiserver: bool,
 
+    /// API servers before 1.34 do not say what they have loaded: with --apply, before the new key
+    /// writes, put a made-up Secret or config map under it into etcd for a moment, and see whether
+    /// each can read it
+    #[arg(long, requires = "confirm_apiserver", conflicts_with = "via_api")]
+    pub canary: bool,
+
     /// You have made sure that every API server has loaded the file with this hash: for those that
     /// do not say it
     #[arg(long, value_name = "SHA256", requires = "apply")]
@@ -218,6 +224,7 @@ impl Run<'_> {
     /// Looks, and takes steps as long as there are some for this program.
     fn follow(&mut self, files: &mut Files) -> Result<(Looked, Vec<StepSeen>), Failure> {
         let mut looked = look::all(self.ctx, self.args, files)?;
+        look::show(self.ctx, self.args, files, &mut looked.servers, &self.interrupted)?;
         loop {
             let steps = self.steps(&looked, files);
             let next = steps.iter().find(|s| s.status != Status::Done);

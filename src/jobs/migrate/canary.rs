@@ -72,7 +72,10 @@ pub struct Leftover {
 }
 
 /// Those that are in etcd already.
-pub(super) fn leftovers(live: &mut Live, bases: &[String]) -> Result<Vec<Leftover>, SourceError> {
+///
+/// # Errors
+/// When etcd does not say.
+pub fn leftovers(live: &mut Live, bases: &[String]) -> Result<Vec<Leftover>, SourceError> {
     let range = |base: &String, resource: &str| {
         KeyRange::prefix(format!("{base}{resource}/{NAMESPACE}/{NAME}").as_bytes())
     };
@@ -89,7 +92,10 @@ pub(super) fn leftovers(live: &mut Live, bases: &[String]) -> Result<Vec<Leftove
 
 /// What is to be written so that every key that the configuration writes with is shown; else the
 /// resources of which neither a Secret nor a config map shows it.
-pub(super) fn resources(config: &EncryptionConfig) -> Result<Vec<&'static str>, Vec<String>> {
+///
+/// # Errors
+/// Those resources.
+pub fn resources(config: &EncryptionConfig) -> Result<Vec<&'static str>, Vec<String>> {
     let first = |resource: &str| config.serving(resource).providers.first().map(|s| s.provider);
     let mut shown: Vec<(&str, &ProviderConfiguration)> = Vec::new();
     let covers = |shown: &[(&str, &ProviderConfiguration)], provider: &ProviderConfiguration| {
@@ -110,7 +116,10 @@ pub(super) fn resources(config: &EncryptionConfig) -> Result<Vec<&'static str>, 
 }
 
 /// Asks the servers once more, with the objects in etcd meanwhile.
-pub(super) fn ask(
+///
+/// # Errors
+/// See [`Error`].
+pub fn ask(
     live: &Live,
     (base, transformers): (&str, &Transformers),
     resources: &[&str],

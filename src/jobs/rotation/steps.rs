@@ -2,7 +2,7 @@
 
 use super::{Role, State, Stored, Verified};
 use crate::chain::chain;
-use crate::jobs::confirm;
+use crate::jobs::confirm::{self, Answered, Loaded};
 use crate::migrate::servers::Servers;
 use crate::visible::visible;
 
@@ -200,10 +200,11 @@ impl Seen<'_> {
             let files: Vec<&str> = server.metrics.loaded.iter().map(|l| l.file.as_str()).collect();
             let roles: Vec<Option<Role>> = files.iter().map(|f| state.role_of(f)).collect();
             if files.is_empty() {
-                let version = server.metrics.version.as_deref().unwrap_or("of unknown version");
-                judged.unknown.push(format!(
-                    "the API server {name} ({version}) does not say which configuration it has loaded"
-                ));
+                match untold(server, target, &name) {
+                    Untold::Has => have.push(name),
+                    Untold::Waiting(why) => waiting.push(why),
+                    Untold::Unknown(why) => judged.unknown.push(why),
+                }
             } else if let Some(at) = roles.iter().position(Option::is_none) {
                 wrong = true;
                 judged.facts.push(format!(
@@ -342,6 +343,34 @@ impl Seen<'_> {
     }
 }
 
+/// What is known of a server that does not say what it has loaded.
+enum Untold {
+    Has,
+    Waiting(String),
+    Unknown(String),
+}
+
+/// Whether it has the file, by the canary that it was shown: one under the new key, which only the
+/// added file and later ones read.
+fn untold(server: &Answered, target: Role, name: &str) -> Untold {
+    match &server.loaded {
+        Loaded::Reads if target == Role::Added => Untold::Has,
+        Loaded::Cannot(why) if target == Role::Added => Untold::Waiting(format!(
+            "the API server {name} cannot read what the new key writes: {}",
+            visible(why)
+        )),
+        Loaded::Absent => Untold::Unknown(format!(
+            "the API server {name} does not find what was put into etcd: it reads another etcd, or under another prefix"
+        )),
+        _ => {
+            let version = server.metrics.version.as_deref().unwrap_or("of unknown version");
+            Untold::Unknown(format!(
+                "the API server {name} ({version}) does not say which configuration it has loaded"
+            ))
+        }
+    }
+}
+
 /// Where nothing speaks against it, what was said and what was seen before counts.
 fn on_word(state: &State, target: Role, judged: &mut StepSeen) {
     judged.status = Status::Unknown;
@@ -361,6 +390,21 @@ fn on_word(state: &State, target: Role, judged: &mut StepSeen) {
 }
 
 impl ApiServers {
+    /// Whether servers that do not say what they have loaded are all that keeps the added file from
+    /// being loaded everywhere: a canary under the new key shows it, and would only keep those from
+    /// listing who are known not to have the key.
+    #[must_use]
+    pub fn wants_canary(&self, state: &State) -> bool {
+        let Some(asked) = self.asked.as_ref().filter(|_| self.unseen().is_empty()) else {
+            return false;
+        };
+        let now = state.file(Role::Added).is_some() && state.file(Role::Promoted).is_none();
+        let has = |file: &str| state.role_of(file).is_some_and(|role| role >= Role::Added);
+        let untold = |a: &Answered| a.metrics.loaded.is_empty() && a.loaded == Loaded::Untold;
+        let mut others = asked.answered.iter().flat_map(|a| &a.metrics.loaded);
+        now && asked.answered.iter().any(untold) && others.all(|l| has(&l.file))
+    }
+
     /// Why an answer of those that answered would not be one of all.
     fn unseen(&self) -> Vec<String> {
         let mut unseen = Vec::new();

@@ -174,3 +174,39 @@ fn the_end() {
     let all = judged(&state, &rewritten("retired", |_| ()));
     assert!(all.iter().all(|s| s.status == Status::Done), "{all:?}");
 }
+
+/// Servers before 1.34 say nothing; what they can read is about the added file only.
+#[test]
+fn a_canary_shows_who_has_the_new_key() {
+    let added = state(&[Role::Added]);
+    let promoted = state(&[Role::Added, Role::Promoted]);
+    let old = |loaded: [Loaded; 2]| {
+        let mut seen = servers(&[("a", ""), ("b", "")], 2);
+        let asked = seen.asked.as_mut().unwrap();
+        asked.answered.iter_mut().zip(loaded).for_each(|(a, l)| a.loaded = l);
+        seen
+    };
+    let is = |state: &State, seen, step: usize| {
+        let all = judged(state, &with(seen));
+        (all[step].status, [all[step].facts.clone(), all[step].unknown.clone()].concat().join("; "))
+    };
+    let reads = || old([Loaded::Reads, Loaded::Reads]);
+    assert_eq!(is(&added, reads(), 1).0, Status::Done);
+    let (status, words) = is(&promoted, reads(), 3);
+    assert_eq!(status, Status::Unknown, "reading is not writing");
+    assert!(words.contains("does not say which configuration"), "{words}");
+    let (status, words) = is(&added, old([Loaded::Reads, Loaded::Cannot("no".to_owned())]), 1);
+    assert_eq!(status, Status::Next);
+    assert!(words.contains("cannot read what the new key writes: no"), "{words}");
+    let (status, words) = is(&added, old([Loaded::Reads, Loaded::Absent]), 1);
+    assert_eq!(status, Status::Unknown);
+    assert!(words.contains("it reads another etcd"), "{words}");
+
+    let untold = || old([Loaded::Untold, Loaded::Untold]);
+    assert!(untold().wants_canary(&added));
+    assert!(!untold().wants_canary(&promoted) && !untold().wants_canary(&state(&[])));
+    assert!(!servers(&[("a", ""), ("b", "start")], 2).wants_canary(&added), "b cannot read it");
+    assert!(servers(&[("a", ""), ("b", "added")], 2).wants_canary(&added));
+    assert!(!servers(&[("a", "added"), ("b", "added")], 2).wants_canary(&added));
+    assert!(!servers(&[("a", "")], 2).wants_canary(&added), "one is missing");
+}

@@ -9,7 +9,7 @@ use super::{migrate, state};
 use crate::support::apiserver::{ApiServer, Response};
 use crate::support::bin::Bin;
 use crate::support::certs::Certs;
-use crate::support::{Etcd, bin, corpus};
+use crate::support::{Etcd, Version, bin, corpus, tools};
 
 const APPLY: &str = "--apply --no-backup --confirm-apiserver --canary";
 
@@ -231,4 +231,63 @@ fn whatever_ends_it_the_canary_goes() {
         next.run().ok().says(&format!("`etcdctl del {key}` does"));
         drop(go);
     }
+}
+
+/// Its lease ends while servers still look for it: who finds nothing has shown nothing.
+#[test]
+fn a_canary_that_goes_too_early() {
+    let certs = Certs::new();
+    let dir = tempfile::tempdir().unwrap();
+    let etcd = filled(1);
+    let before = state(&etcd);
+    let endpoint = etcd.endpoint();
+    let late = ApiServer::start(&certs, move |request| {
+        if request.path == "/metrics" {
+            return old(1);
+        }
+        for id in list(&endpoint) {
+            etcdctl(&endpoint, &["lease", "revoke", &id]);
+        }
+        Response::status(404, "NotFound", "not found")
+    });
+    let done = run(&etcd, &late.kubeconfig(&certs, dir.path()), APPLY).run().fails_with_hint(1);
+    done.says("the canary was gone before every API server had looked for it");
+    untouched(&etcd, &before);
+}
+
+/// etcd does not answer any more when it is to be removed; its lease ends it.
+#[test]
+fn a_canary_that_stays() {
+    let certs = Certs::new();
+    let dir = tempfile::tempdir().unwrap();
+    let etcd = filled(1);
+    let before = state(&etcd);
+    let pid = etcd.pid().to_string();
+    let stopping = ApiServer::start(&certs, move |request| {
+        if request.path == "/metrics" {
+            return old(1);
+        }
+        assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+        Response::status(404, "NotFound", "not found")
+    });
+    let words = format!("{APPLY} --command-timeout 1s");
+    let done = run(&etcd, &stopping.kubeconfig(&certs, dir.path()), &words).run();
+    let etcd = Etcd::builder(Version::V35).data(etcd.killed()).start();
+    let done = done.fails_with_hint(1).says("could not be removed; etcd does it within 60 s");
+    let there = state(&etcd);
+    let key = there.keys().find(|key| !before.contains_key(*key)).unwrap();
+    assert!(done.stderr.contains(key), "{done}");
+    assert_eq!(there[key].lease, i64::from_str_radix(&list(&etcd.endpoint())[0], 16).unwrap());
+}
+
+/// The leases that there are.
+fn list(endpoint: &str) -> Vec<String> {
+    let out = etcdctl(endpoint, &["lease", "list"]);
+    out.lines().filter(|l| !l.contains("found")).map(str::to_owned).collect()
+}
+
+fn etcdctl(endpoint: &str, args: &[&str]) -> String {
+    let mut command = Command::new(tools::program(Version::V35, "etcdctl"));
+    command.env("ETCDCTL_API", "3").args(["--endpoints", endpoint]).args(args);
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
 }

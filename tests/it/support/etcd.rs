@@ -290,6 +290,11 @@ impl Etcd {
         self.data.take().expect("stopped once")
     }
 
+    /// Its process, for who outlives this value's borrow.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends the process a signal, such as `-STOP`.
     pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
