@@ -274,10 +274,13 @@ fn scrub(
         if stopped() {
             return Err(Stop::Interrupted);
         }
-        // Another leader or a lost member is seen before each is taken away for a while.
+        // Who leads is seen before the next one is chosen.
         settle(options, options.settle, cluster)?;
         let Some(at) = cluster.next() else { return Ok(()) };
         for attempt in 0.. {
+            // Searching takes its time: a member that was lost meanwhile is seen before this one is
+            // taken away for a while.
+            settle(options, options.settle, cluster)?;
             observer.note(&format!("defragmenting {}", cluster.name(at)));
             cluster.defragment(at)?;
             settle(options, options.settle, cluster)?;
