@@ -19,10 +19,27 @@ fn root() -> &'static Path {
 /// The README, the changelog and all of `docs/`.
 fn pages() -> Vec<PathBuf> {
     let mut pages = vec![root().join("README.md"), root().join("CHANGELOG.md")];
-    let docs = fs::read_dir(root().join("docs")).unwrap().map(|e| e.unwrap().path());
-    pages.extend(docs.filter(|p| p.extension().is_some_and(|e| e == "md")));
+    pages.extend(below(&root().join("docs")));
     pages.sort();
     pages
+}
+
+/// The pages in a folder and in those below it.
+fn below(dir: &Path) -> Vec<PathBuf> {
+    let mut pages = Vec::new();
+    for path in fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()) {
+        if path.is_dir() {
+            pages.extend(below(&path));
+        } else if path.extension().is_some_and(|e| e == "md") {
+            pages.push(path);
+        }
+    }
+    pages
+}
+
+/// What a page links to, as it is written there.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](").skip(1).filter_map(|rest| rest.split(')').next())
 }
 
 /// The files that the examples name, in a folder of their own.
@@ -136,7 +153,7 @@ fn the_demo_runs_the_first_example() {
 fn links_lead_somewhere() {
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for link in links(&text) {
             let file = link.split('#').next().unwrap();
             if file.is_empty() || file.contains("://") {
                 continue;
@@ -145,6 +162,81 @@ fn links_lead_somewhere() {
             assert!(target.exists(), "{} links to {link}", page.display());
         }
     }
+}
+
+/// The book is made of what its table of contents names, and of nothing else.
+#[test]
+fn every_page_is_in_the_table_of_contents() {
+    let docs = root().join("docs");
+    let contents = docs.join("SUMMARY.md");
+    let text = fs::read_to_string(&contents).unwrap();
+    let mut named: Vec<PathBuf> = links(&text).map(|link| docs.join(link)).collect();
+    let mut there = below(&docs);
+    there.retain(|page| *page != contents);
+    named.sort();
+    there.sort();
+    assert_eq!(named, there);
+}
+
+/// A page of the book that links out of it leads nowhere once it is a site.
+#[test]
+fn pages_of_the_book_link_to_pages_of_the_book() {
+    let docs = root().join("docs").canonicalize().unwrap();
+    for page in below(&docs) {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in links(&text).filter(|l| !l.contains("://")) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() {
+                page.clone()
+            } else {
+                page.parent().unwrap().join(file).canonicalize().unwrap()
+            };
+            assert!(target.starts_with(&docs), "{} links to {link}", page.display());
+            let known = heading.is_empty() || headings(&target).iter().any(|h| h == heading);
+            assert!(known, "{} links to {link}, which has no such heading", page.display());
+        }
+    }
+}
+
+/// The headings of a page as links name them.
+fn headings(page: &Path) -> Vec<String> {
+    let text = fs::read_to_string(page).unwrap();
+    let titles = text.lines().filter(|l| l.starts_with('#')).map(|l| l.trim_start_matches('#'));
+    titles
+        .map(|title| {
+            let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+            title.trim().chars().filter(kept).collect::<String>().to_lowercase().replace(' ', "-")
+        })
+        .collect()
+}
+
+/// What needs a cluster is shown and not run; its options are still those of the program.
+#[test]
+fn commands_that_are_not_run_are_taken() {
+    let mut commands = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap().replace("\\\n", " ");
+        let blocks = text.split("\n```sh\n").skip(1).filter_map(|b| b.split("\n```").next());
+        for line in blocks.flat_map(str::lines).map(|line| line.trim_start_matches("$ ")) {
+            if !line.starts_with("atrest ") {
+                continue;
+            }
+            let taken = atrest::cli::command().try_get_matches_from(words(line));
+            assert!(taken.is_ok(), "{}: {line}\n{}", page.display(), taken.unwrap_err());
+            commands += 1;
+        }
+    }
+    assert!(commands >= 40, "{commands}");
+}
+
+/// The words that a shell would call the program with. What is redirected stays where it is,
+/// brackets are around what may be left out, and `…` is what the reader knows.
+fn words(line: &str) -> Vec<String> {
+    let call = line.split(" > ").next().unwrap().replace(['[', ']'], "").replace('…', "1");
+    let script = format!("atrest() {{ printf '%s\\n' atrest \"$@\"; }}; {call}");
+    let done = Command::new("bash").arg("-c").arg(script).output().unwrap();
+    assert!(done.status.success() && done.stderr.is_empty(), "{line}: {done:?}");
+    String::from_utf8(done.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
 #[test]
