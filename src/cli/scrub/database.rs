@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Args, directory, give_receipt};
+use super::{Args, directory, give_receipt, interrupted, stopped};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::observer::Told;
 use crate::cli::{Ctx, interrupt, ui};
@@ -72,22 +72,11 @@ fn conclude(ctx: &Ctx, args: &Args, outcome: &Outcome) -> Exit {
     let Some(stop) = &outcome.stop else {
         return if outcome.progress == Progress::Left { Exit::Partial } else { Exit::Ok };
     };
-    let hint = advice(stop);
     if matches!(stop, Stop::Interrupted) {
-        ctx.ui.note("interrupted; run it again to continue");
-        return Exit::Interrupted;
-    }
-    if args.apply {
-        ctx.ui.failure(&Failure::new(stop.to_string()).hint(hint));
-        return Exit::Failed;
+        return interrupted(ctx);
     }
     // A server that runs is no news before anything is to be done.
-    if matches!(stop, Stop::Open(_)) {
-        ctx.ui.note(&format!("{stop}: --apply would refuse; {hint}"));
-        return Exit::Ok;
-    }
-    ctx.ui.warn(&format!("{stop}: --apply would refuse; {hint}"));
-    Exit::Partial
+    stopped(ctx, args, &stop.to_string(), advice(stop), matches!(stop, Stop::Open(_)))
 }
 
 fn advice(stop: &Stop) -> &'static str {

@@ -143,20 +143,29 @@ fn conclude(ctx: &Ctx, args: &Args, outcome: &job::Outcome) -> Exit {
         return if outcome.members.iter().any(left) { Exit::Partial } else { Exit::Ok };
     };
     if matches!(stop, Stop::Interrupted) {
-        ctx.ui.note("interrupted; run it again to continue");
-        return Exit::Interrupted;
-    }
-    let hint = advice(stop);
-    if args.apply {
-        ctx.ui.failure(&Failure::new(stop.to_string()).hint(hint));
-        return Exit::Failed;
+        return interrupted(ctx);
     }
     // A file whose room is not known is no news before anything is to be done.
-    if matches!(stop, Stop::Room { .. }) {
-        ctx.ui.note(&format!("{stop}: --apply would refuse; {hint}"));
+    stopped(ctx, args, &stop.to_string(), advice(stop), matches!(stop, Stop::Room { .. }))
+}
+
+fn interrupted(ctx: &Ctx) -> Exit {
+    ctx.ui.note("interrupted; run it again to continue");
+    Exit::Interrupted
+}
+
+/// Tells what a run ended for, or what it would end for.
+fn stopped(ctx: &Ctx, args: &Args, why: &str, hint: &'static str, is_no_news: bool) -> Exit {
+    if args.apply {
+        ctx.ui.failure(&Failure::new(why).hint(hint));
+        return Exit::Failed;
+    }
+    let text = format!("{why}: --apply would refuse; {hint}");
+    if is_no_news {
+        ctx.ui.note(&text);
         return Exit::Ok;
     }
-    ctx.ui.warn(&format!("{stop}: --apply would refuse; {hint}"));
+    ctx.ui.warn(&text);
     Exit::Partial
 }
 
