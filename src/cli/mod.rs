@@ -32,6 +32,7 @@ mod export;
 mod exporter;
 mod get;
 mod help;
+mod here;
 mod history;
 mod keys;
 mod kms;

@@ -80,6 +80,12 @@ pub fn live(ctx: &Ctx) -> Result<Live, Failure> {
     Ok(Live::connect(&live_options(ctx)?)?)
 }
 
+/// The etcd's endpoints: those of the options, or etcdctl's.
+pub fn endpoints(ctx: &Ctx) -> Vec<String> {
+    let given = &ctx.global.endpoints;
+    if given.is_empty() { vec!["127.0.0.1:2379".to_owned()] } else { given.clone() }
+}
+
 /// How to connect to the etcd that the options name.
 ///
 /// # Errors
@@ -87,13 +93,8 @@ pub fn live(ctx: &Ctx) -> Result<Live, Failure> {
 pub fn live_options(ctx: &Ctx) -> Result<LiveOptions, Failure> {
     let g = &ctx.global;
     let credentials = credentials::of(ctx)?;
-    let endpoints = if g.endpoints.is_empty() {
-        vec!["127.0.0.1:2379".to_owned()]
-    } else {
-        g.endpoints.clone()
-    };
     Ok(LiveOptions {
-        endpoints,
+        endpoints: endpoints(ctx),
         cacert: g.cacert.clone(),
         cert: g.cert.clone(),
         key: g.key.clone(),

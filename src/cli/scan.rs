@@ -8,7 +8,7 @@ use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::observer::Told;
 use super::open::{self, Selection};
-use super::{Ctx, ending, nothing, ui};
+use super::{Ctx, ending, here, nothing, ui};
 use crate::config::ConfigSet;
 use crate::jobs::scan::{self as job, Options, Outcome};
 use crate::report::Format;
@@ -165,6 +165,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<Exit, Failure> {
         something_to_fail_on(ctx, args, &selection, &outcome)?;
         report(ctx, args, &info, &selection, configs.as_ref(), &outcome)?;
         tell_causes(ctx, args, &outcome);
+        here::tell(ctx, configs.as_ref());
         let totals = outcome.counts.totals();
         Ok(if args.fail_on.iter().any(|f| f.count(&totals) > 0) {
             Exit::Found

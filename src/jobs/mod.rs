@@ -18,6 +18,8 @@ pub mod exporter;
 #[cfg(feature = "live")]
 mod follow;
 pub mod get;
+#[cfg(feature = "cli")]
+pub mod here;
 pub mod history;
 pub mod holdings;
 pub mod keys;

@@ -4,6 +4,7 @@
 pub mod apply;
 #[cfg(feature = "live")]
 pub mod followed;
+pub mod latest;
 pub mod plan;
 pub mod rewrite;
 pub mod servers;

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::latest::LastWrites;
 use crate::entry::Entry;
-use crate::envelope::Provider;
+use crate::envelope::{Provider, StoredUnder};
 use crate::scan::{GroupKey, Status, Tally};
 use crate::secret::Plaintext;
 use crate::storage;
@@ -120,6 +121,8 @@ pub struct Plan {
     pub current: u64,
     /// Entries that are not, but were tried before and so are no items.
     pub tried: u64,
+    /// The newest writes, as the configuration writes and otherwise.
+    pub last_writes: LastWrites,
     /// Bytes that the new revisions add to the database, its pages included, beside what
     /// encryption adds to each.
     growth: u64,
@@ -191,7 +194,10 @@ impl<'t> Planner<'t> {
             self.plan.entries += 1;
             let previous = self.previous.take();
             match judged {
-                None => self.plan.current += 1,
+                None => {
+                    self.plan.current += 1;
+                    self.plan.last_writes.current(name, entry.mod_revision);
+                }
                 Some(Ok(plaintext)) => {
                     self.stale(entry, plaintext as u64, name, index, previous == Some(index));
                     self.previous = Some(index);
@@ -214,6 +220,13 @@ impl<'t> Planner<'t> {
         neighbour: bool,
     ) {
         let verdict = self.plan.resources[index].transformers.classify(&entry.value);
+        let under = StoredUnder {
+            provider: verdict.provider,
+            version: verdict.version,
+            key: verdict.key_name.as_deref(),
+            kms_key_id: verdict.kms_key_id.as_deref(),
+        };
+        self.plan.last_writes.otherwise(resource, entry.mod_revision, under);
         let group = GroupKey {
             resource: resource.to_owned(),
             provider: verdict.provider,

@@ -4,6 +4,7 @@ pub mod all_objects;
 pub mod canary;
 pub mod confirm;
 mod edges;
+mod evidence;
 mod no_object;
 pub mod servers;
 mod storage_version;

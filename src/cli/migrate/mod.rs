@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::args::{self, Shared};
 use super::failure::{Exit, Failure};
 use super::observer::Told;
-use super::{Ctx, apiserver, configuration, ending, interrupt, nothing, open, ui};
+use super::{Ctx, apiserver, configuration, ending, here, interrupt, nothing, open, ui};
 use crate::apiserver::Client;
 use crate::config::ConfigSet;
 use crate::jobs::migrate::{self as job, Options, Writer};
@@ -163,6 +163,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<Exit, Failure> {
     ending::damage(ctx, &open::unexamined(ctx, &selection));
     let mut live = open::live(ctx)?;
     nothing::look(ctx, &mut live, &selection)?;
+    here::tell(ctx, Some(&configs));
     // A canary is removed whatever ends the run.
     let watched = args.canary.then(interrupt::tell);
     let servers =

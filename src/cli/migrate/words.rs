@@ -48,6 +48,15 @@ fn warning(remark: &Remark<'_>) -> String {
             table::entries(*entries)
         ),
         Remark::Servers { known, keys } => every_api_server(known, keys),
+        Remark::Later(later) => format!(
+            "{}: the newest entry, of revision {}, is stored under {}, although revision {} was \
+             written as this configuration says: an API server that has not loaded it may be \
+             running",
+            later.resource,
+            later.revision,
+            table::visible(&later.under),
+            later.current
+        ),
         Remark::Backup { .. } | Remark::ValuesRemain => String::new(),
     }
 }

@@ -28,6 +28,7 @@ use self::servers::Known;
 use super::Observer;
 use crate::apiserver::Client;
 use crate::migrate::apply;
+use crate::migrate::latest::Later;
 use crate::migrate::plan::{Share, Written};
 use crate::resource::{Selection, Selector};
 use crate::scan::GroupKey;
@@ -160,6 +161,8 @@ pub enum Remark<'a> {
         /// Which keys the values get.
         keys: &'a str,
     },
+    /// Something wrote otherwise after the configuration was in use.
+    Later(&'a Later),
     /// A snapshot was saved.
     Backup {
         /// Where.
@@ -215,6 +218,9 @@ pub fn run(
     let (plan, seen) = look.plan(live, &HashSet::new(), observer)?;
     if seen.elsewhere > 0 {
         remark(&Remark::Elsewhere(seen.elsewhere));
+    }
+    for later in plan.last_writes.later() {
+        remark(&Remark::Later(&later));
     }
     let full = checks::alarms(live, options.apply, remark)?;
     for note in &seen.visit.notes {
